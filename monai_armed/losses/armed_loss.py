@@ -1,0 +1,124 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch.nn.modules.loss import _Loss
+
+from .cluster_losses import ClusterConfusionLoss, ClusterCrossEntropyLoss
+
+__all__ = ["ARMEDLoss"]
+
+
+class ARMEDLoss(_Loss):
+    """
+    Training objective of an ARMED network (Eq. 14 of https://arxiv.org/abs/2202.11783)::
+
+        L_e(y, mixed) + lambda_fixed L_e(y, fixed) - lambda_adversary L_CCE(Z, cluster logits) + lambda_kl KL(q || p)
+
+    The minus sign is in the network: its gradient reversal lets the adversary minimise L_CCE, and the features
+    maximise it, while here the term is added. So all weights are positive. (By the same token the adversary's own
+    gradient is multiplied by ``lambda_adversary``. Adam and its kin do not mind; with SGD give the adversary a
+    learning rate that makes up for it, or use :py:class:`monai_armed.engines.ARMEDTrainer`.)
+
+    Without random effects (domain adversarial network, Eq. 5) the fixed prediction has weight 1. A tensor in place of
+    the dict, as a conventional network gives it, is compared by L_e alone.
+
+    Args:
+        loss: L_e, called with logits and label, such as ``torch.nn.BCEWithLogitsLoss()`` or ``monai.losses.DiceLoss``.
+        lambda_fixed: weight of the fixed prediction's loss (lambda_F of Eq. 14).
+        lambda_adversary: weight of the cluster generalisation loss (lambda_g of Eq. 5 and 14).
+        lambda_kl: weight of the KL term (lambda_K of Eq. 8 and 14), which is a sum over all clusters and effects. With
+            a loss that is a mean over samples, 1/N for N training samples makes the objective the negative ELBO / N.
+        adversary_loss: L_CCE; by default categorical cross-entropy.
+        confusion_loss: bounded objective of the features for a network with ``confusion=True``, whose weight is then
+            ``lambda_adversary``; by default cross-entropy against uniform.
+
+    Raises:
+        ValueError: when a weight is negative.
+
+    Example:
+        >>> loss = ARMEDLoss(torch.nn.BCEWithLogitsLoss(), lambda_adversary=0.5, lambda_kl=1 / 482)
+        >>> loss(net(images, cluster), {"label": label, "cluster": cluster})
+    """
+
+    def __init__(
+        self,
+        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        lambda_fixed: float = 1.0,
+        lambda_adversary: float = 0.1,
+        lambda_kl: float = 1e-3,
+        adversary_loss: ClusterCrossEntropyLoss | None = None,
+        confusion_loss: ClusterConfusionLoss | None = None,
+    ) -> None:
+        super().__init__()
+        self.weights = {"fixed": lambda_fixed, "adversary": lambda_adversary, "kl": lambda_kl}
+        for name, weight in self.weights.items():
+            if weight < 0:
+                raise ValueError(f"lambda_{name} must not be negative, got {weight}: the signs are taken care of.")
+        self.loss = loss
+        self.adversary_loss = ClusterCrossEntropyLoss() if adversary_loss is None else adversary_loss
+        self.confusion_loss = ClusterConfusionLoss() if confusion_loss is None else confusion_loss
+        self.kl_strength = 1.0
+
+    def set_kl_strength(self, strength: float) -> None:
+        """Factor of the KL term between 0 and 1, for its warm-up in the first epochs."""
+        self.kl_strength = strength
+
+    def _error(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        if logits.shape[1] == 1 and label.ndim == logits.ndim - 1:
+            label = label.unsqueeze(1)
+        if logits.shape == label.shape:
+            label = label.to(logits.dtype)
+        return self.loss(logits, label)
+
+    def terms(
+        self, pred: Mapping[str, torch.Tensor] | torch.Tensor, target: Mapping[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """
+        The terms by name, each without its weight: ``"mixed"``, ``"fixed"``, ``"adversary"`` and ``"confusion"`` (in
+        nats), ``"kl"`` (in nats); those that ``pred`` has.
+
+        Args:
+            pred: an ARMED network's training output, or a tensor of logits.
+            target: ``"label"``, as ``loss`` wants it, or (B,) for one logit; ``"cluster"``, index (B,).
+        """
+        label = target["label"]
+        if isinstance(pred, torch.Tensor):
+            return {"fixed": self._error(pred, label)}
+        terms = {name: self._error(pred[name], label) for name in ("mixed", "fixed") if name in pred}
+        if "adversary" in pred:
+            terms["adversary"] = self.adversary_loss(pred["adversary"], target["cluster"], label)
+        if "confusion" in pred:
+            terms["confusion"] = self.confusion_loss(pred["confusion"], label)
+        if "kl" in pred:
+            terms["kl"] = pred["kl"]
+        return terms
+
+    def total(self, terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Weighted sum of the terms; a scalar."""
+        weights = {
+            "mixed": 1.0,
+            "fixed": self.weights["fixed"] if "mixed" in terms else 1.0,
+            "adversary": self.weights["adversary"],
+            "confusion": self.weights["adversary"],
+            "kl": self.weights["kl"] * self.kl_strength,
+        }
+        return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+    def forward(
+        self, pred: Mapping[str, torch.Tensor] | torch.Tensor, target: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """Total of :py:meth:`terms`, a scalar; same arguments."""
+        return self.total(self.terms(pred, target))

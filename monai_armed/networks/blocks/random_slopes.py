@@ -1,0 +1,118 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from ..layers.random_effects import RandomEffects
+
+__all__ = ["RandomSlopes"]
+
+
+class RandomSlopes(nn.Module):
+    """
+    Random slopes and intercept, and their sum h_R (Eq. 9 to 12 of https://arxiv.org/abs/2202.11783)::
+
+        h_R = u_nonlinear(z) . h  +  u_linear(z) . x  +  u_intercept(z)
+
+    with h the input of the wrapped network's last layer and x its input. h_R has the shape of the logits, to which it
+    is added (Eq. 13, S-3). All effects are units of one :py:class:`RandomEffects` layer.
+
+    Args:
+        num_clusters: number of clusters C.
+        out_channels: number of logits K.
+        latent_channels: number of units q of h that get a nonlinear slope; 0 for none.
+        linear_channels: number of features p of x that get a linear slope (tables only); 0 for none.
+        intercept: whether each logit gets a random intercept.
+        multiplicative: if True, the nonlinear slopes rescale the latent before the last layer, h (1 + u), one slope
+            per unit for all logits, instead of being multiplied with it and added to the logits (Eq. 9).
+        prior_scale: s.d. of the prior, one number, or one for each of the groups ``"nonlinear"``, ``"linear"`` and
+            ``"intercept"``.
+        kwargs: further arguments of :py:class:`RandomEffects`.
+
+    Raises:
+        ValueError: when no effect is asked for, or ``prior_scale`` names an unknown group.
+    """
+
+    def __init__(
+        self,
+        num_clusters: int,
+        out_channels: int,
+        latent_channels: int = 0,
+        linear_channels: int = 0,
+        intercept: bool = True,
+        multiplicative: bool = False,
+        prior_scale: float | Mapping[str, float] = 0.25,
+        **kwargs,
+    ) -> None:
+        super().__init__()
+        self.out_channels, self.multiplicative = out_channels, multiplicative
+        sizes = {
+            "nonlinear": latent_channels * (1 if multiplicative else out_channels),
+            "linear": linear_channels * out_channels,
+            "intercept": out_channels if intercept else 0,
+        }
+        self.groups = {group: size for group, size in sizes.items() if size}
+        if not self.groups:
+            raise ValueError("at least one of nonlinear slopes, linear slopes and intercept is needed.")
+        if isinstance(prior_scale, Mapping):
+            if set(prior_scale) != set(self.groups):
+                raise ValueError(f"prior_scale must have the keys {list(self.groups)}, got {list(prior_scale)}.")
+            scale = torch.cat([torch.full((size,), float(prior_scale[group])) for group, size in self.groups.items()])
+        else:
+            scale = torch.as_tensor(float(prior_scale))
+        self.effects = RandomEffects(num_clusters, sum(self.groups.values()), prior_scale=scale, **kwargs)
+
+    def split(self, u: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Effects (..., Q) by group, each (..., units, logits); (..., units) for multiplicative slopes."""
+        parts = dict(zip(self.groups, u.split(list(self.groups.values()), dim=-1)))
+        return {
+            group: part if group == "nonlinear" and self.multiplicative else part.unflatten(-1, (-1, self.out_channels))
+            for group, part in parts.items()
+        }
+
+    def forward(
+        self, u: torch.Tensor, latent: torch.Tensor, x: torch.Tensor, fixed: torch.Tensor, head: nn.Module
+    ) -> torch.Tensor:
+        """
+        Args:
+            u: effects of each sample, (B, Q).
+            latent: input of the last layer, (B, q) or, for dense predictions, (B, q, *spatial).
+            x: the network's input; used by linear slopes, (B, p).
+            fixed: fixed logits, the last layer's output for ``latent``.
+            head: the last layer, which multiplicative slopes need.
+
+        Returns:
+            h_R, to be added to the logits: (B, K), or (B, K, *spatial) or (B, K, 1, ...) for dense predictions.
+        """
+        parts = self.split(u)
+        spatial_shape = fixed.shape[2:]
+        spatial = (1,) * len(spatial_shape)
+        out = u.new_zeros((u.shape[0], self.out_channels) + spatial)
+        if "intercept" in parts:
+            out = out + parts["intercept"].squeeze(-2).unflatten(-1, (-1,) + spatial)
+        if "linear" in parts:
+            out = out + torch.einsum("bpk,bp->bk", parts["linear"], x)
+        if "nonlinear" in parts:
+            slopes = parts["nonlinear"]
+            if self.multiplicative:
+                out = out + head(latent * (1 + slopes.unflatten(-1, (-1,) + spatial))) - fixed
+            else:
+                product = torch.einsum("bqk,bq...->bk...", slopes, latent)
+                if product.shape[2:] != spatial_shape:  # a last layer that upsamples, such as a transposed convolution
+                    product = F.interpolate(product, size=spatial_shape)
+                out = out + product
+        return out

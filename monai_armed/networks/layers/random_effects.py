@@ -1,0 +1,179 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn as nn
+from pyro import distributions as dist
+from torch.distributions import kl_divergence
+
+__all__ = ["RandomEffects"]
+
+
+class RandomEffects(nn.Module):
+    """
+    Random effects u(z): for every cluster a Gaussian posterior over ``num_effects`` weights, with a zero-mean Gaussian
+    prior that all clusters share (Section 2.2 of https://arxiv.org/abs/2202.11783). The layer is a look-up by cluster;
+    what the effects are multiplied with or added to is the business of the block that uses it.
+
+    Args:
+        num_clusters: number of clusters C seen in training.
+        num_effects: number of random effects Q of one cluster.
+        prior_scale: s.d. of the prior, a number or one for each effect.
+        learn_prior: if True, ``prior_scale`` is only the start and the prior is learned: its s.d. are then the
+            variance components of a mixed model. If False the prior is fixed, as in Eq. 8.
+        posterior_scale: s.d. of the posterior at the start, in the unit of the effects. Its mean starts at zero.
+        covariance: ``"diagonal"``, as in the paper, or ``"full"``: the effects of one cluster may correlate, in the
+            posterior and, if it is learned, in the prior. ``"full"`` holds C x Q x Q numbers: for small Q.
+        sampling: what is drawn anew in training: ``"cluster"``, one draw for each cluster that all its samples in the
+            batch share, or ``"sample"``, one for each sample, which makes the gradient less noisy (the local
+            reparameterisation of https://arxiv.org/abs/1506.02557). A soft assignment always mixes cluster draws.
+
+    Raises:
+        ValueError: when an argument is out of its range.
+
+    Example:
+        >>> effects = RandomEffects(num_clusters=12, num_effects=3)
+        >>> effects(torch.tensor([0, 0, 11, -1])).shape  # -1: cluster not known, effects zero
+        torch.Size([4, 3])
+    """
+
+    def __init__(
+        self,
+        num_clusters: int,
+        num_effects: int,
+        prior_scale: float | torch.Tensor = 0.25,
+        learn_prior: bool = False,
+        posterior_scale: float = 0.05,
+        covariance: str = "diagonal",
+        sampling: str = "cluster",
+    ) -> None:
+        super().__init__()
+        for name, number in (("num_clusters", num_clusters), ("num_effects", num_effects)):
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}.")
+        if covariance not in ("diagonal", "full"):
+            raise ValueError(f"covariance must be 'diagonal' or 'full', got {covariance!r}.")
+        if sampling not in ("cluster", "sample"):
+            raise ValueError(f"sampling must be 'cluster' or 'sample', got {sampling!r}.")
+        if posterior_scale <= 0:
+            raise ValueError(f"posterior_scale must be positive, got {posterior_scale}.")
+        prior = torch.as_tensor(prior_scale, dtype=torch.get_default_dtype()).expand(num_effects).clone()
+        if not bool((prior > 0).all()):
+            raise ValueError(f"prior_scale must be positive, got {prior_scale}.")
+        self.num_clusters, self.num_effects = num_clusters, num_effects
+        self.learn_prior, self.covariance, self.sampling = learn_prior, covariance, sampling
+
+        self.loc = nn.Parameter(torch.zeros(num_clusters, num_effects))
+        self.log_scale = nn.Parameter(torch.full((num_clusters, num_effects), math.log(posterior_scale)))
+        self.log_prior_scale = nn.Parameter(prior.log(), requires_grad=learn_prior)
+        if covariance == "full":
+            # entries below the diagonal of the Cholesky factors, relative to the diagonal entry of their row
+            self.lower = nn.Parameter(torch.zeros(num_clusters, num_effects, num_effects))
+            self.prior_lower = nn.Parameter(torch.zeros(num_effects, num_effects), requires_grad=learn_prior)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_clusters}, {self.num_effects}, learn_prior={self.learn_prior}, "
+            f"covariance={self.covariance!r}, sampling={self.sampling!r}"
+        )
+
+    @staticmethod
+    def _tril(log_scale: torch.Tensor, lower: torch.Tensor) -> torch.Tensor:
+        eye = torch.eye(log_scale.shape[-1], dtype=log_scale.dtype, device=log_scale.device)
+        return log_scale.exp().unsqueeze(-1) * (lower.tril(-1) + eye)
+
+    def posterior(self) -> dist.TorchDistribution:
+        """Posterior q(u) over the (C, Q) table of effects."""
+        if self.covariance == "full":
+            tril = self._tril(self.log_scale, self.lower)
+            return dist.MultivariateNormal(self.loc, scale_tril=tril, validate_args=False).to_event(1)
+        return dist.Normal(self.loc, self.log_scale.exp(), validate_args=False).to_event(2)
+
+    def cluster_prior(self) -> dist.TorchDistribution:
+        """Prior p(u) over the Q effects of one cluster, such as a new one."""
+        zeros = torch.zeros_like(self.log_prior_scale)
+        if self.covariance == "full":
+            tril = self._tril(self.log_prior_scale, self.prior_lower)
+            return dist.MultivariateNormal(zeros, scale_tril=tril, validate_args=False)
+        return dist.Normal(zeros, self.log_prior_scale.exp(), validate_args=False).to_event(1)
+
+    def prior(self) -> dist.TorchDistribution:
+        """Prior p(u) over the (C, Q) table of effects."""
+        return self.cluster_prior().expand([self.num_clusters]).to_event(1)
+
+    def kl(self) -> torch.Tensor:
+        """KL(q(u) || p(u)) of Eq. 7 in nats, summed over all effects of all clusters; a scalar."""
+        return kl_divergence(self.posterior(), self.prior())
+
+    @property
+    def scale(self) -> torch.Tensor:
+        """Posterior s.d. of each effect in each cluster, (C, Q)."""
+        if self.covariance == "full":
+            return self._tril(self.log_scale, self.lower).norm(dim=-1)
+        return self.log_scale.exp()
+
+    @property
+    def prior_scale(self) -> torch.Tensor:
+        """Prior s.d. of each effect, (Q,): the variance components, as s.d., if the prior is learned."""
+        if self.covariance == "full":
+            return self._tril(self.log_prior_scale, self.prior_lower).norm(dim=-1)
+        return self.log_prior_scale.exp()
+
+    def interval(self, level: float = 0.95) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Central credible interval of each effect.
+
+        Args:
+            level: posterior probability inside the interval, between 0 and 1.
+
+        Returns:
+            lower and upper ends, each (C, Q).
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level must be between 0 and 1, got {level}.")
+        half = self.scale * math.sqrt(2) * torch.erfinv(torch.tensor(level)).item()
+        return self.loc - half, self.loc + half
+
+    def forward(self, cluster: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        Args:
+            cluster: integer index (B,), -1 where the cluster is not known, or soft assignment (B, C).
+            table: effects of all clusters (C, Q) to be used in place of the posterior's draw (in training) or mean
+                (in evaluation); a draw made elsewhere, by Pyro for example.
+
+        Returns:
+            effects of each sample, (B, Q); zero, the prior's mean, where the cluster is not known.
+        """
+        sampled = table is None and self.training
+        per_sample = sampled and self.sampling == "sample" and not cluster.is_floating_point()
+        if table is None:
+            table = self.loc
+            if sampled and not per_sample:
+                table = table + self._noise(slice(None))
+        if cluster.is_floating_point():
+            return cluster.to(table.dtype) @ table
+        index = cluster.clamp(min=0)
+        effects = table[index]
+        if per_sample:
+            effects = effects + self._noise(index)
+        return effects * (cluster >= 0).unsqueeze(-1)
+
+    def _noise(self, index: torch.Tensor | slice) -> torch.Tensor:
+        """A draw of the posterior less its mean for each indexed cluster. (Pyro's ``rsample`` fails under vmap.)"""
+        scale = self.log_scale[index]
+        noise = torch.randn_like(scale)
+        if self.covariance == "full":
+            return (self._tril(scale, self.lower[index]) @ noise.unsqueeze(-1)).squeeze(-1)
+        return noise * scale.exp()

@@ -1,0 +1,157 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from monai.networks.blocks import ADN
+from monai.networks.layers.factories import Conv
+
+__all__ = ["ConvAdversary", "DenseAdversary", "PooledAdversary"]
+
+Shapes = Sequence[Sequence[int]]
+
+
+class DenseAdversary(nn.Module):
+    """
+    Adversary for dense networks (S 3.1.1 of https://arxiv.org/abs/2202.11783): the tapped layer outputs, joined, go
+    through hidden dense layers to the cluster logits.
+
+    Args:
+        tap_shapes: shape of each tapped output without the batch dimension.
+        num_clusters: number of cluster logits.
+        hidden_channels: units of the hidden layers; the paper's are (8, 8, 4).
+    """
+
+    def __init__(self, tap_shapes: Shapes, num_clusters: int, hidden_channels: Sequence[int] = (8, 8, 4)) -> None:
+        super().__init__()
+        self.layers = _dense_layers(sum(torch.Size(s).numel() for s in tap_shapes), hidden_channels, num_clusters)
+
+    def forward(self, taps: Sequence[torch.Tensor]) -> torch.Tensor:
+        return self.layers(torch.cat([t.flatten(1) for t in taps], dim=1))
+
+
+class PooledAdversary(nn.Module):
+    """
+    Cheap adversary for any network: sees the mean and the s.d. over space of every channel of every tapped output,
+    each standardised over the batch, and classifies them with dense layers. A cluster effect in an image (contrast,
+    noise, blur, bias field) shows in exactly these statistics.
+
+    Args:
+        tap_shapes: shape (channels, *spatial) of each tapped output without the batch dimension, or (tokens,
+            channels) where ``spatial_dims`` says that this can be no image.
+        num_clusters: number of cluster logits.
+        hidden_channels: units of the hidden layers.
+        spatial_dims: number of spatial dimensions of the network's input.
+    """
+
+    def __init__(
+        self,
+        tap_shapes: Shapes,
+        num_clusters: int,
+        hidden_channels: Sequence[int] = (128, 128),
+        spatial_dims: int = 2,
+    ) -> None:
+        super().__init__()
+        self.spatial_dims = spatial_dims
+        widths = [s[-1] if self._is_tokens(len(s) + 1) else s[0] for s in tap_shapes]
+        pooled = sum(w * (2 if len(s) > 1 else 1) for w, s in zip(widths, tap_shapes))
+        self.norm = nn.BatchNorm1d(pooled, affine=False)
+        self.layers = _dense_layers(pooled, hidden_channels, num_clusters)
+
+    def _is_tokens(self, ndim: int) -> bool:
+        return ndim == 3 and self.spatial_dims > 1
+
+    def _pool(self, tap: torch.Tensor) -> torch.Tensor:
+        if tap.ndim == 2:
+            return tap
+        flat = tap.transpose(1, 2) if self._is_tokens(tap.ndim) else tap.flatten(2)
+        var, mean = torch.var_mean(flat, dim=2, correction=0)
+        return torch.cat([mean, (var + 1e-6).sqrt()], dim=1)
+
+    def forward(self, taps: Sequence[torch.Tensor]) -> torch.Tensor:
+        # in single precision also under autocast: the statistics of a batch of half-precision means are coarse
+        pooled = torch.cat([self._pool(t.float()) for t in taps], dim=1)
+        return self.layers(self.norm(pooled))
+
+
+class ConvAdversary(nn.Module):
+    """
+    Adversary for convolutional networks (S 3.1.2, Fig. S3 of https://arxiv.org/abs/2202.11783): a second convolutional
+    network whose blocks (3 x 3 convolution, batch normalisation, PReLU) are each fed with the block before, max-pooled,
+    and with the tapped output of that size. Outputs without spatial dimensions join before the dense layer. Unlike in
+    the paper the last feature map is averaged over space before the dense layer, so that any image size fits.
+
+    Args:
+        tap_shapes: shape (channels, *spatial) of each tapped output without the batch dimension.
+        num_clusters: number of cluster logits.
+        channels: output channels of each block, as many as there are tapped outputs with spatial dimensions;
+            defaults to the channels of those outputs.
+        dense_channels: units of the dense layer.
+        spatial_dims: number of spatial dimensions, 2 or 3.
+
+    Raises:
+        ValueError: when no tapped output has the given number of spatial dimensions, or ``channels`` has another length.
+    """
+
+    def __init__(
+        self,
+        tap_shapes: Shapes,
+        num_clusters: int,
+        channels: Sequence[int] | None = None,
+        dense_channels: int = 512,
+        spatial_dims: int = 2,
+    ) -> None:
+        super().__init__()
+        images = [i for i, s in enumerate(tap_shapes) if len(s) == spatial_dims + 1]
+        if not images:
+            raise ValueError(
+                f"a convolutional adversary needs taps with {spatial_dims} spatial dimensions, got shapes {tap_shapes}."
+            )
+        # from the largest to the smallest, whatever the order in which the network makes them (sort is stable)
+        self.images = sorted(images, key=lambda i: -torch.Size(tap_shapes[i][1:]).numel())
+        self.vectors = [i for i, s in enumerate(tap_shapes) if len(s) == 1]
+        channels = [tap_shapes[i][0] for i in self.images] if channels is None else list(channels)
+        if len(channels) != len(self.images):
+            raise ValueError(f"channels must have one entry for each of {len(self.images)} taps, got {channels}.")
+
+        self.spatial_dims = spatial_dims
+        blocks, carried = [], 0
+        for i, out_channels in zip(self.images, channels):
+            conv = Conv[Conv.CONV, spatial_dims](carried + tap_shapes[i][0], out_channels, 3, padding=1, bias=False)
+            adn = ADN("NA", in_channels=out_channels, act="PRELU", norm="BATCH", norm_dim=spatial_dims)
+            blocks.append(nn.Sequential(conv, adn))
+            carried = out_channels
+        self.blocks = nn.ModuleList(blocks)
+        flat = carried + sum(tap_shapes[i][0] for i in self.vectors)
+        self.dense = nn.Sequential(nn.Linear(flat, dense_channels), nn.PReLU(), nn.Linear(dense_channels, num_clusters))
+
+    def forward(self, taps: Sequence[torch.Tensor]) -> torch.Tensor:
+        out = taps[self.images[0]][:, :0]
+        for i, block in zip(self.images, self.blocks):
+            size = taps[i].shape[2:]
+            if out.shape[2:] != size:
+                pool = F.adaptive_max_pool2d if self.spatial_dims == 2 else F.adaptive_max_pool3d
+                out = pool(out, size)
+            out = block(torch.cat([out, taps[i]], dim=1))
+        return self.dense(torch.cat([out.flatten(2).mean(2), *(taps[i] for i in self.vectors)], dim=1))
+
+
+def _dense_layers(in_channels: int, hidden_channels: Sequence[int], out_channels: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for channels in hidden_channels:
+        layers += [nn.Linear(in_channels, channels), nn.ReLU()]
+        in_channels = channels
+    return nn.Sequential(*layers, nn.Linear(in_channels, out_channels))
