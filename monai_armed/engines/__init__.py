@@ -11,7 +11,8 @@
 
 from __future__ import annotations
 
-from .prepare_batch import PrepareBatchCluster
+from .mldg_trainer import MLDGObjective, MLDGTrainer
+from .prepare_batch import PrepareBatchCluster, PrepareBatchRandomCluster
 from .trainer import ARMEDTrainer
 
-__all__ = ["ARMEDTrainer", "PrepareBatchCluster"]
+__all__ = ["ARMEDTrainer", "MLDGObjective", "MLDGTrainer", "PrepareBatchCluster", "PrepareBatchRandomCluster"]

@@ -17,7 +17,7 @@ import torch
 from monai.engines import PrepareBatch
 from monai.utils import CommonKeys
 
-__all__ = ["PrepareBatchCluster"]
+__all__ = ["PrepareBatchCluster", "PrepareBatchRandomCluster"]
 
 
 class PrepareBatchCluster(PrepareBatch):
@@ -72,3 +72,32 @@ class PrepareBatchCluster(PrepareBatch):
         if self.effects is not None:
             options["effects"] = self.effects
         return image, {"label": label, "cluster": cluster}, (), options
+
+
+class PrepareBatchRandomCluster(PrepareBatchCluster):
+    """
+    Hands the network a cluster at random in place of the sample's own: the ablation "randomized Z" (Section 2.6 of
+    https://arxiv.org/abs/2202.11783). If the prediction does not suffer, the random effects say nothing.
+
+    Args:
+        num_clusters: number of clusters C to draw from, uniformly.
+        seed: seed of the draws.
+        kwargs: arguments of :py:class:`PrepareBatchCluster`.
+    """
+
+    def __init__(self, num_clusters: int, seed: int = 0, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.num_clusters = num_clusters
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, torch.Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], tuple, dict]:
+        """As :py:meth:`PrepareBatchCluster.__call__`; the targets keep the true cluster."""
+        image, targets, args, options = super().__call__(batchdata, device, non_blocking, **kwargs)
+        drawn = torch.randint(self.num_clusters, targets["cluster"].shape, generator=self.generator)
+        return image, targets, args, {**options, "cluster": drawn.to(image.device)}

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from .initialization import glorot_start
 from .nets import ARMED, CNN, DFNN, ClusterInput, ZPredictor
 
-__all__ = ["ARMED", "CNN", "DFNN", "ClusterInput", "ZPredictor"]
+__all__ = ["ARMED", "CNN", "DFNN", "ClusterInput", "ZPredictor", "glorot_start"]

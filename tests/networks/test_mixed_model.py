@@ -9,9 +9,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-from __future__ import annotations
-
 """A linear network with random slopes and intercept is a linear mixed model: it finds what statsmodels finds."""
+
+from __future__ import annotations
 
 import numpy as np
 import pandas as pd

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 from ..layers.taps import find_layer, first_tensor
 from .cluster_network import ClusterNetwork
@@ -62,7 +61,7 @@ class ClusterInput(ClusterNetwork):
         """
         z = self.resolve_cluster(x, cluster, unknown)
         if not z.is_floating_point():
-            z = F.one_hot(z.clamp(min=0), self.num_clusters) * (z >= 0).unsqueeze(1)
+            z = z.unsqueeze(1) == torch.arange(self.num_clusters, device=z.device)  # one-hot; -1 is a row of zeros
 
         def join(_module: nn.Module, args: tuple) -> tuple:
             return (torch.cat([args[0], z.to(args[0].dtype)], dim=1),)

@@ -48,7 +48,7 @@ class ClusterNetwork(nn.Module):
             raise ValueError(f"unknown must be one of {UNKNOWN_POLICIES}, got {unknown!r}.")
         return unknown
 
-    def attach_z_predictor(self, z_predictor: nn.Module, max_entropy: float | None = None) -> None:
+    def attach_z_predictor(self, z_predictor: nn.Module, max_entropy: float | None = None) -> ClusterNetwork:
         """
         Use ``z_predictor`` for samples of unknown cluster from now on (``unknown="infer"``). Its weights are frozen.
 
@@ -56,6 +56,9 @@ class ClusterNetwork(nn.Module):
             z_predictor: in evaluation mode maps the network's input to a soft assignment (B, C).
             max_entropy: between 0 and 1, in units of ln(C): where the assignment's entropy is above it, the predictor
                 does not know the sample's like, and the population prediction is given. None: always infer.
+
+        Returns:
+            the network itself.
 
         Raises:
             ValueError: when the predictor was made for another number of clusters or ``max_entropy`` is out of range.
@@ -68,6 +71,7 @@ class ClusterNetwork(nn.Module):
         self.z_predictor = z_predictor.eval().requires_grad_(False)
         self.max_entropy = max_entropy
         self.unknown = "infer"
+        return self
 
     def train(self, mode: bool = True) -> ClusterNetwork:
         super().train(mode)
@@ -156,5 +160,5 @@ class ClusterNetwork(nn.Module):
 def _can_branch(tensor: torch.Tensor) -> bool:
     """Whether Python may look at values: not while a graph is recorded, nor inside ``torch.func.vmap``."""
     return not (
-        torch.jit.is_tracing() or torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(tensor)
+        torch.jit.is_tracing() or torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
     )

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 import torch.nn as nn
 from scipy.optimize import minimize_scalar
@@ -46,21 +45,23 @@ class ZPredictor(nn.Module):
         self.network, self.num_clusters = network, num_clusters
         self.register_buffer("temperature", torch.tensor(1.0))
 
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Cluster logits (B, C) before the temperature, in any mode."""
+        return first_tensor(self.network(x))
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Cluster logits (B, C) in training mode, probabilities (B, C) in evaluation mode."""
-        logits = first_tensor(self.network(x))
+        logits = self.logits(x)
         return logits if self.training else (logits.float() / self.temperature).softmax(dim=1)
 
-    @torch.no_grad()
-    def calibrate(self, probabilities: torch.Tensor, cluster: torch.Tensor) -> float:
+    def calibrate(self, logits: torch.Tensor, cluster: torch.Tensor) -> float:
         """
         Fit the temperature to held-out samples of seen clusters (https://arxiv.org/abs/1706.04599): that with the
         largest likelihood.
 
         Args:
-            probabilities: this predictor's output for the samples in evaluation mode, (N, C), at the temperature that
-                it has now.
-            cluster: their clusters, (N,).
+            logits: :py:meth:`logits` of the samples in evaluation mode, (N, C).
+            cluster: their clusters, (N,); -1 where not known.
 
         Returns:
             the temperature, also kept: above 1 the softmax was over-confident.
@@ -71,17 +72,16 @@ class ZPredictor(nn.Module):
         known = cluster >= 0
         if not bool(known.any()):
             raise ValueError("no held-out sample of a known cluster to calibrate the Z-predictor with.")
-        logits = probabilities[known].double().clamp_min(1e-12).log() * self.temperature
-        target = cluster[known]
+        held_out, target = logits[known].detach().double(), cluster[known]
 
         def loss(log_temperature: float) -> float:
-            return nn.functional.cross_entropy(logits / math.exp(log_temperature), target).item()
+            return nn.functional.cross_entropy(held_out / math.exp(log_temperature), target).item()
 
-        fit = minimize_scalar(loss, bounds=(math.log(0.05), math.log(20)), method="bounded")
+        fit = minimize_scalar(loss, bounds=(math.log(0.05), math.log(100)), method="bounded")
         self.temperature.fill_(math.exp(fit.x))
         return float(self.temperature)
 
     @staticmethod
     def entropy(probabilities: torch.Tensor) -> torch.Tensor:
         """Entropy of soft assignments (B, C) in units of ln(C): 0 sure of one cluster, 1 no idea; (B,)."""
-        return torch.special.entr(probabilities).sum(dim=1) / np.log(probabilities.shape[1])
+        return torch.special.entr(probabilities).sum(dim=1) / math.log(probabilities.shape[1])

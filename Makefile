@@ -1,0 +1,44 @@
+# Needs Python 3.10 or newer and make. Each target installs what it needs first.
+PYTHON ?= python3
+VENV ?= .venv
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install demo test lint format clean
+
+help:
+	@echo "make demo     train the AD study on simulated MRI of many sites and print the results"
+	@echo "make test     style, types and all tests"
+	@echo "make install  make $(VENV) from constraints.txt, with all that demo and test need"
+	@echo "make lint     style and types alone"
+	@echo "make format   put the style right"
+	@echo "make clean    remove $(VENV) and the tools' caches"
+
+install: $(INSTALLED)
+
+# An environment that an interrupted run left without pip is made anew.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing into $(VENV): about 2 GB, a few minutes"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python -m monai_armed demo
+
+# One thread for each of the two test processes: PyTorch's own threads would fight over the cores.
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=5
+
+lint: $(INSTALLED)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+format: $(INSTALLED)
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,72 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the bundles' configs need beside MONAI's own: where the bundle lies, and errors as one sentence."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+__all__ = ["bundle_root", "plain_errors", "require_versions"]
+
+
+def bundle_root() -> str:
+    """
+    Folder of the bundle that is being run: the first one in ``sys.path`` with a ``configs/metadata.json``, where MONAI
+    puts it when it reads a config; else the current folder.
+    """
+    for folder in sys.path:
+        if folder and (Path(folder) / "configs" / "metadata.json").is_file():
+            return str(Path(folder).resolve())
+    return os.getcwd()
+
+
+def plain_errors() -> None:
+    """
+    From now on, an error that ends the program and that monai_armed itself raised (bad data, bad arguments) is printed
+    as its one sentence. The whole traceback is shown if the environment variable MONAI_ARMED_TRACEBACK is set.
+    """
+    if not os.environ.get("MONAI_ARMED_TRACEBACK"):
+        sys.excepthook = _print_plainly
+
+
+def _print_plainly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    cause: BaseException | None = error
+    while cause is not None:
+        frames = traceback.extract_tb(cause.__traceback__)
+        ours = bool(frames) and "monai_armed" in Path(frames[-1].filename).parts
+        if ours and isinstance(cause, (ValueError, FileNotFoundError)):
+            print(f"error: {cause}", file=sys.stderr)
+            print("(set MONAI_ARMED_TRACEBACK=1 to see where)", file=sys.stderr)
+            return
+        cause = cause.__cause__ or cause.__context__
+    sys.__excepthook__(kind, error, trace)
+
+
+def require_versions() -> None:
+    """
+    Check what ``metadata.json`` promises, which MONAI does not.
+
+    Raises:
+        ValueError: when MONAI or PyTorch is too old.
+    """
+    import monai
+    from packaging.version import Version
+
+    for name, found, wanted in (("MONAI", monai.__version__, "1.6"), ("PyTorch", torch.__version__, "2.8")):
+        if Version(Version(found).base_version) < Version(wanted):
+            raise ValueError(f"{name} {found} is too old: this bundle needs {wanted} or newer, update it.")

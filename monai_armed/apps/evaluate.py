@@ -1,0 +1,125 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Predictions of a trained network on its partitions, and the metrics of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers.tqdm_logger import ProgressBar
+from monai.engines import PrepareBatch, SupervisedEvaluator
+
+from ..metrics.leak import cluster_leak
+from ..metrics.youden import youden_metrics
+
+__all__ = ["collect_predictions", "evaluate_partitions", "partition_metrics"]
+
+COLUMNS = ("subject", "session", "site", "manufacturer", "diagnosis")
+
+
+def collect_predictions(evaluator: SupervisedEvaluator, prepare_batch: PrepareBatch, name: str = "") -> pd.DataFrame:
+    """
+    Run an evaluator with another way of preparing its batches, and tabulate what it predicts.
+
+    Args:
+        evaluator: has ``decollate=False`` and a network with one logit.
+        prepare_batch: says what the network is called with.
+        name: shown beside the progress bar.
+
+    Returns:
+        a row for each sample: ``label``, ``score`` (the logit), and those of the columns subject, session, site,
+        manufacturer and diagnosis that the data have.
+    """
+    rows: list[pd.DataFrame] = []
+
+    def keep(engine: Engine) -> None:
+        batch, output = engine.state.batch, engine.state.output
+        assert isinstance(batch, Mapping) and isinstance(output, Mapping)
+        table = {key: list(batch[key]) for key in COLUMNS if key in batch}
+        table["label"] = output["label"]["label"].reshape(-1).long().tolist()
+        table["score"] = output["pred"].float().reshape(-1).tolist()
+        rows.append(pd.DataFrame(table))
+
+    usual = evaluator.prepare_batch
+    handler = evaluator.add_event_handler(Events.ITERATION_COMPLETED, keep)
+    bar = ProgressBar(desc=name)
+    bar.attach(evaluator)
+    evaluator.prepare_batch = prepare_batch
+    try:
+        with torch.no_grad():
+            evaluator.run()
+    finally:
+        evaluator.prepare_batch = usual
+        handler.remove()
+        bar.close()
+    return pd.concat(rows, ignore_index=True)
+
+
+def partition_metrics(table: pd.DataFrame, leak_manufacturer: str = "General Electric") -> dict[str, float]:
+    """
+    Metrics of one prediction on one partition.
+
+    Args:
+        table: ``label`` and ``score``, and for the leak ``manufacturer``.
+        leak_manufacturer: the leak is how well the score tells this maker from the others among controls.
+
+    Returns:
+        number of samples, AUROC, balanced accuracy, sensitivity and specificity at the Youden point, and the leak, NaN
+        where the makers are not known.
+    """
+    metrics: dict[str, float] = {"images": len(table)}
+    if table["label"].nunique() == 2:
+        metrics.update(youden_metrics(table["label"], table["score"]))
+        del metrics["threshold"]
+    metrics["leak"] = float("nan")
+    if "manufacturer" in table:
+        controls = table[table["label"] == 0]
+        metrics["leak"] = cluster_leak(controls["score"], controls["manufacturer"] == leak_manufacturer)
+    return metrics
+
+
+def evaluate_partitions(
+    evaluators: Mapping[str, SupervisedEvaluator],
+    predictions: Mapping[str, PrepareBatch],
+    output_dir: str | Path,
+) -> pd.DataFrame:
+    """
+    Evaluate every kind of prediction on every partition; prints the metrics and writes ``predictions.csv`` and
+    ``metrics.csv``.
+
+    Args:
+        evaluators: by name of the partition, such as seen and unseen.
+        predictions: by name of the prediction, such as mixed and fixed.
+        output_dir: folder to write to.
+
+    Returns:
+        the metrics, a row for each partition and prediction.
+    """
+    tables, metrics = [], []
+    for partition, evaluator in evaluators.items():
+        for prediction, prepare_batch in predictions.items():
+            table = collect_predictions(evaluator, prepare_batch, f"{partition} {prediction}")
+            key = {"partition": partition, "prediction": prediction}
+            tables.append(table.assign(**key))
+            metrics.append({**key, **partition_metrics(table)})
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.concat(tables, ignore_index=True).to_csv(folder / "predictions.csv", index=False)
+    frame = pd.DataFrame(metrics)
+    frame.to_csv(folder / "metrics.csv", index=False)
+    print(frame.to_string(index=False, float_format="%.3f"))
+    print(f"written to {folder / 'predictions.csv'} and {folder / 'metrics.csv'}")
+    return frame

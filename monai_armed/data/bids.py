@@ -1,0 +1,177 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Data lists from a user's BIDS tree or CSV file."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+__all__ = ["DIAGNOSES", "load_bids_datalist", "load_csv_datalist"]
+
+DIAGNOSES = {"CN": 0, "AD": 1}
+"""Class labels of the diagnoses."""
+
+
+def load_bids_datalist(
+    root: str | os.PathLike[str],
+    site_column: str = "site",
+    diagnosis_column: str = "diagnosis",
+    diagnoses: Mapping[str, int] | None = None,
+    suffix: str = "T1w",
+) -> list[dict[str, Any]]:
+    """Data list of the images of a BIDS tree.
+
+    Sites and diagnoses are those of ``participants.tsv``; images are ``sub-*/[ses-*/]anat/*_T1w.nii[.gz]``, any
+    number of sessions (and runs) a subject. Subjects without an image are left out with a warning.
+
+    Args:
+        root: the folder that holds ``participants.tsv``.
+        site_column: column of ``participants.tsv`` with the site.
+        diagnosis_column: column of ``participants.tsv`` with the diagnosis.
+        diagnoses: class label of each diagnosis; ``{"CN": 0, "AD": 1}`` by default.
+        suffix: BIDS suffix of the images.
+
+    Returns:
+        one dict an image, sorted by path, with the keys ``image`` (path), ``label`` (int), ``site``, ``subject`` and,
+        where there are, ``session``, ``manufacturer`` and ``site_role``.
+
+    Raises:
+        FileNotFoundError: when the folder, its ``participants.tsv`` or any image is missing.
+        ValueError: when a column is missing, a site is empty, or a diagnosis is unknown.
+    """
+    folder = Path(root)
+    participants = folder / "participants.tsv"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"dataset folder {folder} does not exist; give the folder that holds participants.tsv.")
+    if not participants.is_file():
+        raise FileNotFoundError(f"{folder} has no participants.tsv; a BIDS tree with that file is needed.")
+    table = _read_table(participants, "\t", ["participant_id", site_column, diagnosis_column])
+    labels = _labels(table[diagnosis_column], diagnoses or DIAGNOSES, participants)
+    _check_filled(table, site_column, participants)
+
+    datalist: list[dict[str, Any]] = []
+    without = []
+    for row, label in zip(table.to_dict("records"), labels, strict=True):
+        subject = str(row["participant_id"])
+        subject = subject if subject.startswith("sub-") else f"sub-{subject}"
+        images = sorted(
+            path
+            for pattern in (f"anat/*_{suffix}.nii*", f"ses-*/anat/*_{suffix}.nii*")
+            for path in (folder / subject).glob(pattern)
+            if path.name.endswith((".nii", ".nii.gz"))
+        )
+        if not images:
+            without.append(subject)
+        for image in images:
+            item = {"image": str(image), "label": label, "site": row[site_column], "subject": subject}
+            session = image.parent.parent.name
+            extra = {"session": session} if session.startswith("ses-") else {}
+            datalist.append(item | extra | _optional(row))
+    if not datalist:
+        raise FileNotFoundError(f"no image sub-*/[ses-*/]anat/*_{suffix}.nii[.gz] of a participant found in {folder}.")
+    if without:
+        warnings.warn(
+            f"{len(without)} of {len(table)} participants have no {suffix} image in {folder} and are left out "
+            f"(first: {without[0]}).",
+            stacklevel=2,
+        )
+    return sorted(datalist, key=lambda item: item["image"])
+
+
+def load_csv_datalist(
+    path: str | os.PathLike[str],
+    image_column: str = "image",
+    label_column: str = "label",
+    site_column: str = "site",
+    subject_column: str = "subject",
+    diagnoses: Mapping[str, int] | None = None,
+) -> list[dict[str, Any]]:
+    """Data list of a CSV file with one row an image.
+
+    Args:
+        path: the CSV file. Relative image paths are taken from its folder.
+        image_column: column with the path of the NIfTI file.
+        label_column: column with the class label (0 or 1) or the diagnosis.
+        site_column: column with the site.
+        subject_column: column with the subject.
+        diagnoses: class label of each diagnosis; ``{"CN": 0, "AD": 1}`` by default.
+
+    Returns:
+        one dict a row, as :func:`load_bids_datalist` gives.
+
+    Raises:
+        FileNotFoundError: when the file or an image in it is missing.
+        ValueError: when a column is missing, a site or subject is empty, or a diagnosis is unknown.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"CSV file {file} does not exist.")
+    table = _read_table(file, ",", [image_column, label_column, site_column, subject_column])
+    known = dict(diagnoses or DIAGNOSES)
+    known |= {str(label): label for label in known.values()}
+    labels = _labels(table[label_column], known, file)
+    for column in (image_column, site_column, subject_column):
+        _check_filled(table, column, file)
+    datalist = []
+    for row, label in zip(table.to_dict("records"), labels, strict=True):
+        item = {
+            "image": str(file.parent / row[image_column]),
+            "label": label,
+            "site": row[site_column],
+            "subject": row[subject_column],
+        }
+        extra = {"session": row["session"]} if row.get("session") else {}
+        datalist.append(item | extra | _optional(row))
+    missing = [item["image"] for item in datalist if not Path(item["image"]).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(datalist)} images of {file} do not exist (first: {missing[0]})."
+        )
+    return datalist
+
+
+def _read_table(file: Path, separator: str, columns: list[str]) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} cannot be read as a table: {error}") from error
+    for column in columns:
+        if column not in table.columns:
+            raise ValueError(f"{file} has no column {column!r}; it has {', '.join(map(repr, table.columns))}.")
+    if table.empty:
+        raise ValueError(f"{file} has no rows.")
+    return table
+
+
+def _check_filled(table: pd.DataFrame, column: str, file: Path) -> None:
+    empty = table.index[table[column].isin(["", "n/a"])]
+    if len(empty):
+        raise ValueError(f"{file} has no {column!r} in {len(empty)} rows (first: line {empty[0] + 2}).")
+
+
+def _labels(column: pd.Series, diagnoses: Mapping[str, int], file: Path) -> list[int]:
+    unknown = sorted(set(column) - set(diagnoses))
+    if unknown:
+        raise ValueError(
+            f"{file} has unknown values {unknown[:5]} in column {column.name!r}; known are {sorted(diagnoses)}."
+        )
+    return [diagnoses[value] for value in column]
+
+
+def _optional(row: Mapping[Any, Any]) -> dict[str, str]:
+    return {key: row[key] for key in ("manufacturer", "site_role") if row.get(key)}

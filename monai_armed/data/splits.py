@@ -1,0 +1,140 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Partitions of a data list: by subject, and into seen and unseen sites."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+__all__ = ["split_by_subject", "split_seen_unseen"]
+
+DataList = list[dict[str, Any]]
+
+
+def split_by_subject(
+    datalist: Sequence[dict[str, Any]],
+    fractions: Sequence[float] = (0.7, 0.1, 0.2),
+    seed: int = 0,
+    label_key: str = "label",
+    subject_key: str = "subject",
+    site_key: str = "site",
+    num_folds: int = 10,
+) -> tuple[DataList, DataList, DataList]:
+    """Split into training, validation and test partitions with all images of a subject in one of them.
+
+    The images are cut into folds with scikit-learn's ``StratifiedGroupKFold`` and the folds are dealt to the
+    partitions. Strata are the classes, and within a class each site that has a subject for every fold; smaller sites
+    are pooled. Another ``seed`` gives another split, as in the paper's Monte Carlo cross-validation (2.5.2).
+
+    Args:
+        datalist: dicts with a label, a subject and a site.
+        fractions: shares of training, validation and test, multiples of ``1 / num_folds`` that sum to 1.
+        seed: seed of the shuffling.
+        label_key: key of the class label.
+        subject_key: key of the subject.
+        site_key: key of the site.
+        num_folds: number of folds.
+
+    Returns:
+        the three partitions, each in the order of ``datalist``.
+
+    Raises:
+        ValueError: when the fractions are not as described, there are fewer subjects than folds, or a partition with
+            a fraction above 0 would not hold every class.
+    """
+    folds = np.asarray(fractions, dtype=float) * num_folds
+    counts = np.rint(folds).astype(int)
+    if counts.shape != (3,) or counts.sum() != num_folds or (counts < 0).any() or not np.allclose(folds, counts):
+        raise ValueError(f"fractions must be three multiples of {1 / num_folds:g} that sum to 1, got {fractions}.")
+    subjects = [item[subject_key] for item in datalist]
+    if len(set(subjects)) < num_folds:
+        raise ValueError(f"a split into {num_folds} folds needs as many subjects, got {len(set(subjects))}.")
+
+    cells = {(item[label_key], item.get(site_key), item[subject_key]) for item in datalist}
+    sizes = Counter((label, site) for label, site, _ in cells)
+    strata = [
+        f"{label}/{site if sizes[label, site] >= num_folds else ''}"
+        for label, site in ((item[label_key], item.get(site_key)) for item in datalist)
+    ]
+    splitter = StratifiedGroupKFold(n_splits=num_folds, shuffle=True, random_state=seed)
+    partition_of_fold = np.random.default_rng(seed).permutation(np.repeat([0, 1, 2], counts))
+    partitions: tuple[DataList, DataList, DataList] = ([], [], [])
+    index_partition = np.zeros(len(datalist), dtype=int)
+    for fold, (_, chosen) in enumerate(splitter.split(np.zeros(len(datalist)), strata, subjects)):
+        index_partition[chosen] = partition_of_fold[fold]
+    for item, partition in zip(datalist, index_partition, strict=True):
+        partitions[partition].append(item)
+    _check_classes(partitions, counts, label_key)
+    return partitions
+
+
+def _check_classes(partitions: Sequence[DataList], counts: Sequence[int], label_key: str) -> None:
+    classes = {item[label_key] for partition in partitions for item in partition}
+    if len(classes) == 1:
+        raise ValueError(f"all images have the {label_key} {classes.pop()!r}; a classifier needs at least two classes.")
+    for name, partition, count in zip(("training", "validation", "test"), partitions, counts, strict=True):
+        missing = classes - {item[label_key] for item in partition}
+        if count and missing:
+            raise ValueError(
+                f"the {name} partition ({len(partition)} images) would hold no image of class {sorted(missing)}; "
+                "give more subjects, another seed or other fractions."
+            )
+
+
+def split_seen_unseen(
+    datalist: Sequence[dict[str, Any]],
+    seen_sites: Collection[str] | None = None,
+    site_key: str = "site",
+    role_key: str = "site_role",
+) -> tuple[DataList, DataList]:
+    """Divide a data list into the images of seen sites and those of unseen sites.
+
+    Args:
+        datalist: dicts with a site.
+        seen_sites: names of the seen sites. By default the column ``role_key`` says it (``"seen"`` or ``"unseen"``),
+            and where no image has that column all sites are seen.
+        site_key: key of the site.
+        role_key: key of the role.
+
+    Returns:
+        the images of seen and those of unseen sites.
+
+    Raises:
+        ValueError: when a seen site has no image, a role is neither ``"seen"`` nor ``"unseen"``, or nothing is seen.
+    """
+    if seen_sites is not None:
+        if isinstance(seen_sites, str):
+            raise ValueError(f"seen_sites must be a list of site names, got the string {seen_sites!r}.")
+        absent = sorted(set(seen_sites) - {item[site_key] for item in datalist})
+        if absent:
+            raise ValueError(f"no image of the seen sites {absent}; the data have {_names(datalist, site_key)}.")
+        is_seen = [item[site_key] in set(seen_sites) for item in datalist]
+    elif any(role_key in item for item in datalist):
+        wrong = sorted({str(item.get(role_key)) for item in datalist} - {"seen", "unseen"})
+        if wrong:
+            raise ValueError(f"{role_key} must be 'seen' or 'unseen' for every image, got {wrong}.")
+        is_seen = [item[role_key] == "seen" for item in datalist]
+    else:
+        is_seen = [True] * len(datalist)
+    seen = [item for item, chosen in zip(datalist, is_seen, strict=True) if chosen]
+    if not seen:
+        raise ValueError(f"no image is of a seen site; the data have {_names(datalist, site_key)}.")
+    return seen, [item for item, chosen in zip(datalist, is_seen, strict=True) if not chosen]
+
+
+def _names(datalist: Sequence[dict[str, Any]], site_key: str) -> list[str]:
+    return sorted({item[site_key] for item in datalist})

@@ -1,0 +1,179 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed
+from ignite.engine import Events
+
+if TYPE_CHECKING:
+    from ignite.engine import Engine
+
+__all__ = ["TrainingCheckpoint", "load_weights"]
+
+
+def load_weights(network: torch.nn.Module, path: str | os.PathLike, device: str | torch.device = "cpu") -> torch.nn.Module:
+    """
+    Load a state dict into a network, with one clear sentence where it does not fit.
+
+    Args:
+        network: the network.
+        path: file with its state dict.
+        device: where to load the tensors to.
+
+    Returns:
+        the network.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when the weights are of another network or another shape; names the first that differs.
+    """
+    return load_state(network, read_checkpoint(path, device), path)
+
+
+def read_checkpoint(path: str | os.PathLike, device: str | torch.device = "cpu") -> Any:
+    """What a checkpoint file holds; tensors, numbers and strings only (``weights_only``)."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}: train first, or name another file.")
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # pickle, zip and torch have errors of their own for a damaged file
+        raise ValueError(f"checkpoint {path} cannot be read ({type(error).__name__}): it is damaged.") from error
+
+
+def load_state(network: torch.nn.Module, state: Mapping[str, Any], path: str | os.PathLike) -> torch.nn.Module:
+    """``network.load_state_dict``, strict, with a clear error that names the file."""
+    wanted = network.state_dict()
+    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    if missing or extra:
+        raise ValueError(
+            f"checkpoint {path} is of another network: it lacks {missing[:2] or 'nothing'}, and has {extra[:2] or 'nothing'} "
+            "beyond it; give the config that it was trained with."
+        )
+    for name, value in wanted.items():
+        if value.shape != state[name].shape:
+            raise ValueError(
+                f"checkpoint {path} is of another shape: {name} is {tuple(state[name].shape)} there and "
+                f"{tuple(value.shape)} in the network; give the config (sites, size, channels) that it was trained with."
+            )
+    network.load_state_dict(state)
+    return network
+
+
+class TrainingCheckpoint:
+    """
+    Ignite handler that keeps training safe: after each epoch everything that is needed to go on is written to
+    ``folder/checkpoint.pt``, and the network's weights to ``folder/model.pt`` whenever validation is better than ever
+    before. Files are replaced in one step, so that a process that is killed leaves the old or the new one. (MONAI's
+    ``CheckpointSaver`` forgets the best metric on resuming, and removes the old file before it writes the new.)
+
+    Args:
+        folder: where to write; made if need be.
+        objects: what has a state by name, such as optimizers and the early stopping handler; ``"network"`` must be
+            among them.
+        validator: evaluator with a key metric; None: the last epoch's weights are the best.
+        resume: whether to go on from ``checkpoint.pt`` if there is one, instead of starting anew.
+
+    Raises:
+        ValueError: when ``objects`` has no ``"network"``.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        objects: Mapping[str, Any],
+        validator: Engine | None = None,
+        resume: bool = False,
+    ) -> None:
+        if "network" not in objects:
+            raise ValueError(f"objects must hold the 'network', got {list(objects)}.")
+        self.folder, self.objects, self.validator, self.resume = Path(folder), dict(objects), validator, resume
+
+    @property
+    def path(self) -> Path:
+        """File of the whole state."""
+        return self.folder / "checkpoint.pt"
+
+    @property
+    def model_path(self) -> Path:
+        """File of the best weights."""
+        return self.folder / "model.pt"
+
+    def attach(self, engine: Engine) -> None:
+        """
+        Args:
+            engine: the trainer; attach this after the handler that validates.
+        """
+        if self.resume:
+            engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def _stateful(self, trainer: Engine) -> dict[str, Any]:
+        found = {name: getattr(obj, "module", obj) for name, obj in self.objects.items()}  # out of DDP's wrapper
+        if getattr(trainer, "scaler", None) is not None:
+            found["scaler"] = trainer.scaler  # type: ignore[attr-defined]
+        return found
+
+    def save(self, engine: Engine) -> None:
+        """Write the state; the main process only."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stateful = self._stateful(engine)
+        state = {name: obj.state_dict() for name, obj in stateful.items()}
+        progress: dict[str, Any] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
+        progress["finished"] = bool(engine.should_terminate)
+        best = True
+        if self.validator is not None:
+            validated = self.validator.state
+            progress["best_metric"] = float(validated.best_metric)  # type: ignore[attr-defined]
+            progress["best_metric_epoch"] = int(validated.best_metric_epoch)  # type: ignore[attr-defined]
+            best = progress["best_metric_epoch"] == engine.state.epoch
+        if best:
+            _write(state["network"], self.model_path)
+        _write({**state, "progress": progress}, self.path)
+
+    def load(self, engine: Engine) -> None:
+        """Go on from the state in the file, if there is one."""
+        if not self.path.is_file():
+            engine.logger.info(f"no checkpoint in {self.folder}: training starts anew.")
+            return
+        state = read_checkpoint(self.path, "cpu")
+        for name, obj in self._stateful(engine).items():
+            if name not in state:
+                raise ValueError(f"checkpoint {self.path} has no {name!r}: it is of another training config.")
+            if isinstance(obj, torch.nn.Module):
+                load_state(obj, state[name], self.path)
+            else:
+                obj.load_state_dict(state[name])
+        progress = state["progress"]
+        engine.state.epoch, engine.state.iteration = progress["epoch"], progress["iteration"]
+        if self.validator is not None:
+            self.validator.state.best_metric = progress["best_metric"]  # type: ignore[attr-defined]
+            self.validator.state.best_metric_epoch = progress["best_metric_epoch"]  # type: ignore[attr-defined]
+        engine.logger.info(f"resumed from epoch {engine.state.epoch} of {self.path}.")
+        if progress["finished"]:
+            engine.terminate()
+
+
+def _write(state: Any, path: Path) -> None:
+    partial = path.with_name(path.name + ".part")
+    with open(partial, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

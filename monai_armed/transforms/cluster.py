@@ -1,0 +1,81 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Cluster names (site, batch, subject) to the indices that the networks take."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+from monai.utils import ensure_tuple_rep
+
+__all__ = ["ClusterToIndexD", "ClusterToIndexDict", "ClusterToIndexd"]
+
+
+class ClusterToIndexd(MapTransform):
+    """Replace the name of a cluster by its index in a list of known clusters.
+
+    Args:
+        keys: keys of the cluster names.
+        clusters: names of the known clusters; the position in this list is the index.
+        unknown: what to do with any other name: ``"error"`` raises, ``"unknown"`` gives -1, which the networks take
+            as "not known".
+        output_keys: keys to write the indices to, so that the names stay; by default ``keys``.
+        allow_missing_keys: do not raise when a key is missing.
+
+    Raises:
+        ValueError: when ``clusters`` is empty or has a name twice, or ``unknown`` is neither of the two words.
+
+    Example:
+        >>> ClusterToIndexd("site", ["002", "005"], output_keys="cluster")({"site": "005"})
+        {'site': '005', 'cluster': 1}
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        clusters: Sequence[str],
+        unknown: str = "error",
+        output_keys: KeysCollection | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        names = [str(name) for name in clusters]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"clusters must be a list of different names, got {names}.")
+        if unknown not in ("error", "unknown"):
+            raise ValueError(f"unknown must be 'error' or 'unknown', got {unknown!r}.")
+        self.index = {name: index for index, name in enumerate(names)}
+        self.unknown = unknown
+        self.output_keys = self.keys if output_keys is None else ensure_tuple_rep(output_keys, len(self.keys))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Add the indices.
+
+        Raises:
+            ValueError: when a name is not known and ``unknown`` is ``"error"``.
+        """
+        d = dict(data)
+        for key, output_key in self.key_iterator(d, self.output_keys):
+            name = str(d[key])
+            if name not in self.index and self.unknown == "error":
+                raise ValueError(
+                    f"{key} {name!r} is not one of the known ones, {list(self.index)}; "
+                    "unknown='unknown' treats it as a new cluster."
+                )
+            d[output_key] = self.index.get(name, -1)
+        return d
+
+
+ClusterToIndexD = ClusterToIndexDict = ClusterToIndexd

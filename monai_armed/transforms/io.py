@@ -1,0 +1,64 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Loading of volumes with errors that name the file."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import ImageReader
+from monai.transforms import LoadImaged
+
+__all__ = ["LoadVolumeD", "LoadVolumeDict", "LoadVolumed"]
+
+
+class LoadVolumed(LoadImaged):
+    """MONAI's ``LoadImaged`` with one clear sentence for a file that cannot be used.
+
+    Takes the arguments of :class:`monai.transforms.LoadImaged`. Meant for images: a mask may rightly be constant.
+
+    Raises:
+        FileNotFoundError: when a file does not exist.
+        ValueError: when a file cannot be read (such as a truncated one), holds NaN or infinite values, or is constant.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
+        """Load the files, see :class:`monai.transforms.LoadImaged`."""
+        for key in self.key_iterator(data):
+            if not Path(data[key]).is_file():
+                raise FileNotFoundError(f"image file {data[key]} does not exist.")
+        try:
+            loaded: dict[Hashable, Any] = super().__call__(data, reader)
+        except Exception as error:  # every reader has its own errors, zlib's and struct's among them
+            files = ", ".join(str(data[key]) for key in self.key_iterator(data))
+            reason = (str(error).splitlines() or [""])[0][:150]
+            raise ValueError(
+                f"image file {files} cannot be read ({type(error).__name__}: {reason}); "
+                "it may be truncated: replace it."
+            ) from error
+        for key in self.key_iterator(data):
+            self._check_values(loaded[key], data[key])
+        return loaded
+
+    @staticmethod
+    def _check_values(image: torch.Tensor, file: Any) -> None:
+        bad = int((~torch.isfinite(image)).sum())
+        if bad:
+            raise ValueError(f"image file {file} has {bad} NaN or infinite values of {image.numel()}; replace it.")
+        if image.min() == image.max():
+            raise ValueError(f"image file {file} is constant (every value is {float(image.min()):g}); replace it.")
+
+
+LoadVolumeD = LoadVolumeDict = LoadVolumed

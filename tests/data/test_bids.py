@@ -1,0 +1,116 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from monai_armed.data import load_bids_datalist, load_csv_datalist
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for place in ("sub-01/anat/sub-01_T1w.nii.gz", "sub-02/ses-a/anat/sub-02_ses-a_T1w.nii"):
+        path = tmp_path / place
+        path.parent.mkdir(parents=True)
+        path.touch()
+    (tmp_path / "sub-02" / "ses-b" / "anat").mkdir(parents=True)
+    (tmp_path / "sub-02" / "ses-b" / "anat" / "sub-02_ses-b_T1w.nii.gz").touch()
+    (tmp_path / "sub-02" / "ses-b" / "anat" / "sub-02_ses-b_T1w.json").touch()
+    write(tmp_path, [("sub-01", "002", "AD", "GE"), ("02", "005", "CN", "")])
+    return tmp_path
+
+
+def write(folder, rows, columns=("participant_id", "site", "diagnosis", "manufacturer")):
+    pd.DataFrame(rows, columns=list(columns)).to_csv(folder / "participants.tsv", sep="\t", index=False)
+
+
+def test_reads_sessions_and_optional_columns(tree):
+    datalist = load_bids_datalist(tree)
+    assert [item["subject"] for item in datalist] == ["sub-01", "sub-02", "sub-02"]
+    assert datalist[0] == {
+        "image": str(tree / "sub-01/anat/sub-01_T1w.nii.gz"),
+        "label": 1,
+        "site": "002",
+        "subject": "sub-01",
+        "manufacturer": "GE",
+    }
+    assert [item.get("session") for item in datalist] == [None, "ses-a", "ses-b"]
+    assert datalist[1]["label"] == 0 and "manufacturer" not in datalist[1]
+
+
+def test_reads_other_columns_and_diagnoses(tree):
+    write(tree, [("01", "x", "patient"), ("02", "y", "control")], ("participant_id", "center", "group"))
+    datalist = load_bids_datalist(tree, "center", "group", {"control": 0, "patient": 1})
+    assert [(item["site"], item["label"]) for item in datalist] == [("x", 1), ("y", 0), ("y", 0)]
+
+
+def test_participants_without_image_are_counted(tree):
+    write(tree, [("01", "2", "AD"), ("07", "2", "CN"), ("08", "2", "CN")], ("participant_id", "site", "diagnosis"))
+    with pytest.warns(UserWarning, match="2 of 3 participants .* sub-07"):
+        assert len(load_bids_datalist(tree)) == 1
+
+
+def test_missing_folder_file_and_images(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        load_bids_datalist(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"no participants\.tsv"):
+        load_bids_datalist(tmp_path)
+    write(tmp_path, [("01", "2", "AD", "")])
+    with pytest.raises(FileNotFoundError, match="no image"):
+        load_bids_datalist(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "message"),
+    [
+        ([("01", "AD")], ("participant_id", "diagnosis"), "no column 'site'; it has 'participant_id', 'diagnosis'"),
+        ([("01", "2", "MCI")], ("participant_id", "site", "diagnosis"), r"unknown values \['MCI'\]"),
+        (
+            [("01", "2", "AD"), ("02", "n/a", "CN")],
+            ("participant_id", "site", "diagnosis"),
+            "no 'site' in 1 rows.*line 3",
+        ),
+        ([], ("participant_id", "site", "diagnosis"), "has no rows"),
+    ],
+)
+def test_bad_tables_get_a_sentence(tree, rows, columns, message):
+    write(tree, rows, columns)
+    with pytest.raises(ValueError, match=message):
+        load_bids_datalist(tree)
+
+
+def test_csv_with_relative_paths(tree):
+    file = tree / "list.csv"
+    rows = [
+        ("sub-01/anat/sub-01_T1w.nii.gz", "1", "002", "a"),
+        ("sub-02/ses-a/anat/sub-02_ses-a_T1w.nii", "CN", "5", "b"),
+    ]
+    pd.DataFrame(rows, columns=["image", "label", "site", "subject"]).to_csv(file, index=False)
+    datalist = load_csv_datalist(file)
+    assert [(item["label"], item["site"], item["subject"]) for item in datalist] == [(1, "002", "a"), (0, "5", "b")]
+    assert datalist[0]["image"] == str(tree / rows[0][0])
+
+
+def test_csv_errors(tree):
+    file = tree / "list.csv"
+    with pytest.raises(FileNotFoundError, match=r"list\.csv does not exist"):
+        load_csv_datalist(file)
+    file.write_text("image,label,subject\na.nii,1,s\n")
+    with pytest.raises(ValueError, match="no column 'site'"):
+        load_csv_datalist(file)
+    file.write_text("image,label,site,subject\na.nii,1,2,s\n")
+    with pytest.raises(FileNotFoundError, match=r"1 of 1 images .*a\.nii"):
+        load_csv_datalist(file)
+    file.write_text("image,label,site,subject\na.nii,3,2,s\n")
+    with pytest.raises(ValueError, match=r"unknown values \['3'\]"):
+        load_csv_datalist(file)

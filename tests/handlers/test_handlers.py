@@ -1,0 +1,152 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.data import DataLoader, Dataset
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.handlers import ROCAUC, ValidationHandler
+from monai.transforms import RandGaussianNoised
+from monai.utils import set_determinism
+
+from monai_armed.engines import PrepareBatchCluster
+from monai_armed.handlers import EpochSeed, ResumableEarlyStop, TrainingCheckpoint, load_weights
+from monai_armed.losses import ARMEDLoss
+from monai_armed.networks import ARMED, DFNN
+
+EPOCHS = 5
+
+
+def _training(folder, resume=False, epochs=EPOCHS, patience=100, hidden=8):
+    """A training with everything random in it: start, shuffles, augmentation, dropout, random effects."""
+    set_determinism(1)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 3, generator=generator)
+    data = [{"image": x[i], "label": int(x[i, 0] > 0), "cluster": i % 4} for i in range(40)]
+    noise = RandGaussianNoised("image", prob=0.5)
+    loader = DataLoader(Dataset(data, transform=noise), batch_size=8, shuffle=True)
+    network = ARMED(DFNN(3, hidden_channels=(hidden,), dropout=0.3), 4, (3,))
+    optimizer = torch.optim.NAdam(network.parameters(), 0.01)
+    metric = ROCAUC(output_transform=lambda out: (out["pred"], out["label"]["label"].unsqueeze(1)))
+    stop = ResumableEarlyStop(patience, lambda engine: engine.state.metrics["auroc"])
+    validator = SupervisedEvaluator(
+        "cpu", loader, network, prepare_batch=PrepareBatchCluster(), key_val_metric={"auroc": metric},
+        val_handlers=[stop], decollate=False,
+    )  # fmt: skip
+    objects = {"network": network, "optimizer": optimizer, "early_stop": stop}
+    checkpoint = TrainingCheckpoint(folder, objects, validator, resume)
+    trainer = SupervisedTrainer(
+        "cpu", epochs, loader, network, optimizer, ARMEDLoss(torch.nn.BCEWithLogitsLoss()),
+        prepare_batch=PrepareBatchCluster(), decollate=False,
+        train_handlers=[EpochSeed(7), ValidationHandler(1, validator), checkpoint],
+    )  # fmt: skip
+    stop.set_trainer(trainer)
+    return trainer, checkpoint
+
+
+def _same(a, b) -> bool:
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("iteration", [3, 11, 20])
+def test_resumed_training_equals_uninterrupted(tmp_path, iteration):
+    whole, checkpoint = _training(tmp_path / "whole")
+    whole.run()
+    wanted = torch.load(checkpoint.path, weights_only=True)
+
+    broken, checkpoint = _training(tmp_path / "broken")
+
+    @broken.on(Events.ITERATION_COMPLETED(once=iteration))
+    def _(_engine):
+        raise Killed
+
+    with pytest.raises(Killed):
+        broken.run()
+    resumed, checkpoint = _training(tmp_path / "broken", resume=True)
+    resumed.run()
+    assert _same(torch.load(checkpoint.path, weights_only=True), wanted)  # bit for bit
+    best = torch.load(tmp_path / "whole" / "model.pt", weights_only=True)
+    assert _same(torch.load(checkpoint.model_path, weights_only=True), best)
+
+
+def test_finished_training_is_not_continued(tmp_path):
+    trainer, checkpoint = _training(tmp_path, patience=1, epochs=50)
+    trainer.run()
+    stopped = trainer.state.epoch
+    assert stopped < 50
+    before = torch.load(checkpoint.path, weights_only=True)
+    again, _ = _training(tmp_path, patience=1, epochs=50, resume=True)
+    again.run()
+    assert again.state.epoch == stopped and _same(torch.load(checkpoint.path, weights_only=True), before)
+
+
+def test_best_weights_are_those_of_the_best_epoch(tmp_path):
+    trainer, checkpoint = _training(tmp_path)
+    states = {}
+    trainer.add_event_handler(
+        Events.EPOCH_COMPLETED,
+        lambda e: states.update({e.state.epoch: {k: v.clone() for k, v in trainer.network.state_dict().items()}}),
+    )
+    trainer.run()
+    best = checkpoint.validator.state.best_metric_epoch
+    assert _same(dict(torch.load(checkpoint.model_path, weights_only=True)), states[best])
+
+
+def test_load_weights(tmp_path):
+    trainer, checkpoint = _training(tmp_path, epochs=1)
+    trainer.run()
+    other = ARMED(DFNN(3, hidden_channels=(8,), dropout=0.3), 4, (3,))
+    load_weights(other, checkpoint.model_path)
+    with pytest.raises(ValueError, match=r"is of another shape: network.hidden.0.0.weight is \(8, 3\) there and \(6, 3\)"):
+        load_weights(ARMED(DFNN(3, hidden_channels=(6,)), 4, (3,)), checkpoint.model_path)
+    with pytest.raises(ValueError, match="is of another network: it lacks nothing, and has"):
+        load_weights(ARMED(DFNN(3, hidden_channels=(8,)), 4, (3,), adversary=None), checkpoint.model_path)
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+        load_weights(other, tmp_path / "none.pt")
+    checkpoint.model_path.write_bytes(checkpoint.model_path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="it is damaged"):
+        load_weights(other, checkpoint.model_path)
+
+
+def test_resume_with_another_network_says_so(tmp_path):
+    trainer, _ = _training(tmp_path, epochs=1)
+    trainer.run()
+    with pytest.raises(ValueError, match="is of another shape"):
+        _training(tmp_path, hidden=6, resume=True)[0].run()
+
+
+def test_checkpoint_needs_the_network(tmp_path):
+    with pytest.raises(ValueError, match="must hold the 'network'"):
+        TrainingCheckpoint(tmp_path, {})
+
+
+def test_epoch_seed_depends_on_seed_and_epoch():
+    def draws(seed):
+        found = []
+        engine = Engine(lambda e, b: found.append(torch.rand(()).item()))
+        EpochSeed(seed).attach(engine)
+        engine.run([0], max_epochs=3)
+        return found
+
+    assert draws(0) == draws(0) and len({*draws(0), *draws(1)}) == 6
+    with pytest.raises(ValueError, match="must not be negative"):
+        EpochSeed(-1)

@@ -1,0 +1,142 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from monai_armed.losses import ARMEDLoss, ClusterConfusionLoss, ClusterCrossEntropyLoss, GaussianLikelihoodLoss
+from monai_armed.networks import ARMED, DFNN
+
+
+def _batch(**kwargs):
+    torch.manual_seed(0)
+    net = ARMED(DFNN(3), 4, (3,), adversary="dense", random_effects={"posterior_scale": 1e-6}, **kwargs)
+    with torch.no_grad():
+        net.random_effects.loc.normal_()
+    x, label, cluster = torch.randn(6, 3), torch.randint(2, (6,)), torch.tensor([0, 1, 2, 3, 3, -1])
+    return net, x, {"label": label, "cluster": cluster}
+
+
+def test_total_is_equation_14():
+    net, x, target = _batch()
+    pred = net(x, target["cluster"])
+    bce = torch.nn.BCEWithLogitsLoss()
+    loss = ARMEDLoss(bce, lambda_fixed=0.3, lambda_adversary=0.7, lambda_kl=0.01)
+    y = target["label"].float().unsqueeze(1)
+    cce = torch.nn.functional.cross_entropy(pred["adversary"][:5], target["cluster"][:5])
+    by_hand = bce(pred["mixed"], y) + 0.3 * bce(pred["fixed"], y) + 0.7 * cce + 0.01 * pred["kl"]
+    torch.testing.assert_close(loss(pred, target), by_hand)
+    assert set(loss.terms(pred, target)) == {"mixed", "fixed", "adversary", "kl"}
+    loss.set_kl_strength(0.5)
+    torch.testing.assert_close(loss(pred, target), by_hand - 0.005 * pred["kl"])
+
+
+def test_gradients_have_the_signs_of_equation_14():
+    """The features climb L_CCE, the adversary descends it (in the published CNN both descend)."""
+    net, x, target = _batch()
+    loss = ARMEDLoss(lambda logits, label: 0.0 * logits.sum(), lambda_kl=0.0, lambda_adversary=1.0)
+
+    def cce() -> float:
+        with torch.no_grad():
+            return float(loss.terms(net(x, target["cluster"]), target)["adversary"])
+
+    for part, sign in ((net.network.hidden, 1), (net.adversary, -1)):
+        start = {n: p.detach().clone() for n, p in net.named_parameters()}
+        before = cce()
+        optimizer = torch.optim.SGD(part.parameters(), lr=1e-2)
+        net.zero_grad()
+        loss(net(x, target["cluster"]), target).backward()
+        optimizer.step()
+        assert sign * (cce() - before) > 0
+        with torch.no_grad():
+            for n, p in net.named_parameters():
+                p.copy_(start[n])
+
+
+def test_other_predictions():
+    bce = torch.nn.BCEWithLogitsLoss()
+    logits, label = torch.randn(6, 1), torch.randint(2, (6,))
+    target = {"label": label, "cluster": torch.zeros(6, dtype=torch.long)}
+    loss = ARMEDLoss(bce, lambda_fixed=0.3)
+    wanted = bce(logits, label.float().unsqueeze(1))
+    torch.testing.assert_close(loss(logits, target), wanted)  # a conventional network
+    torch.testing.assert_close(loss({"fixed": logits}, target), wanted)  # Eq. 5: weight 1 without random effects
+    classes = torch.randn(6, 3)
+    cross_entropy = torch.nn.CrossEntropyLoss()
+    torch.testing.assert_close(ARMEDLoss(cross_entropy)(classes, target), cross_entropy(classes, label))
+    maps, mask = torch.randn(2, 1, 8, 8), torch.randint(2, (2, 1, 8, 8))
+    torch.testing.assert_close(
+        ARMEDLoss(bce)(maps, {"label": mask, "cluster": target["cluster"][:2]}), bce(maps, mask.float())
+    )
+
+
+def test_class_conditional_adversary_is_judged_within_the_class():
+    net, x, target = _batch(num_classes=2)
+    logits = net(x, target["cluster"])["adversary"]
+    own = logits[torch.arange(6), :, target["label"]]
+    loss = ClusterCrossEntropyLoss()
+    torch.testing.assert_close(
+        loss(logits, target["cluster"], target["label"]), loss(own, target["cluster"])
+    )
+    with pytest.raises(ValueError, match="one class label for each sample"):
+        loss(logits, target["cluster"])
+
+
+def test_cluster_cross_entropy():
+    logits, cluster = torch.randn(4, 3), torch.tensor([0, 2, -1, 1])
+    known = cluster >= 0
+    torch.testing.assert_close(
+        ClusterCrossEntropyLoss()(logits, cluster), torch.nn.functional.cross_entropy(logits[known], cluster[known])
+    )
+    p = logits.sigmoid()
+    one_hot = torch.nn.functional.one_hot(cluster.clamp(min=0), 3)
+    equation4 = -(one_hot * p.log() + (1 - one_hot) * (1 - p).log()).sum(1)[known].mean()
+    torch.testing.assert_close(ClusterCrossEntropyLoss("binary")(logits, cluster), equation4)
+    assert ClusterCrossEntropyLoss()(logits, torch.full((4,), -1)) == 0
+    with pytest.raises(ValueError, match="'categorical' or 'binary', got 'hinge'"):
+        ClusterCrossEntropyLoss("hinge")
+
+
+@pytest.mark.parametrize("kind", ["uniform", "entropy"])
+def test_confusion_is_bounded_and_zero_without_opinion(kind):
+    loss = ClusterConfusionLoss(kind)
+    assert abs(loss(torch.full((5, 4), 2.0))) < 1e-6
+    opinions = [loss(scale * torch.randn(50, 4, generator=torch.Generator().manual_seed(0))) for scale in (0.1, 1, 10)]
+    assert 0 < opinions[0] < opinions[1] < opinions[2]
+    if kind == "entropy":
+        assert opinions[2] < math.log(4)
+
+
+def test_confusion_term_has_the_adversarys_weight():
+    net, x, target = _batch(confusion=True)
+    pred = net(x, target["cluster"])
+    loss = ARMEDLoss(torch.nn.BCEWithLogitsLoss(), lambda_adversary=0.7)
+    terms = loss.terms(pred, target)
+    plain = loss.total({k: v for k, v in terms.items() if k != "confusion"})
+    torch.testing.assert_close(loss(pred, target), plain + 0.7 * terms["confusion"])
+
+
+def test_gaussian_likelihood():
+    loss = GaussianLikelihoodLoss(2.0)
+    x, y = torch.randn(5, 1), torch.randn(5, 1)
+    wanted = ((x - y) ** 2 / 8 + math.log(2 * math.sqrt(2 * math.pi))).mean()
+    torch.testing.assert_close(loss(x, y), wanted)
+    with pytest.raises(ValueError, match="scale must be positive"):
+        GaussianLikelihoodLoss(0.0)
+
+
+def test_negative_weights_are_refused():
+    with pytest.raises(ValueError, match="lambda_adversary must not be negative, got -0.1"):
+        ARMEDLoss(torch.nn.BCEWithLogitsLoss(), lambda_adversary=-0.1)

@@ -1,0 +1,41 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from monai_armed.transforms import ClusterToIndexd
+
+
+def test_names_become_indices():
+    transform = ClusterToIndexd("site", ["002", "005"], output_keys="cluster")
+    assert transform({"site": "005", "label": 1}) == {"site": "005", "label": 1, "cluster": 1}
+    assert ClusterToIndexd("site", ["002", "005"])({"site": "002"}) == {"site": 0}
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match=r"site '9' is not one of the known ones, \['002', '005'\]"):
+        ClusterToIndexd("site", ["002", "005"])({"site": "9"})
+    assert ClusterToIndexd("site", ["002", "005"], unknown="unknown")({"site": "9"}) == {"site": -1}
+
+
+@pytest.mark.parametrize(("clusters", "unknown"), [([], "error"), (["a", "a"], "error"), (["a"], "ignore")])
+def test_bad_arguments(clusters, unknown):
+    with pytest.raises(ValueError, match="must be"):
+        ClusterToIndexd("site", clusters, unknown)
+
+
+def test_pickles():
+    transform = pickle.loads(pickle.dumps(ClusterToIndexd("site", ["a"])))
+    assert transform({"site": "a"}) == {"site": 0}
