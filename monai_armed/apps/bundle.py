@@ -21,7 +21,7 @@ from types import TracebackType
 
 import torch
 
-__all__ = ["bundle_root", "plain_errors", "require_versions"]
+__all__ = ["bundle_root", "find_bundle", "plain_errors", "require_versions"]
 
 
 def bundle_root() -> str:
@@ -33,6 +33,20 @@ def bundle_root() -> str:
         if folder and (Path(folder) / "configs" / "metadata.json").is_file():
             return str(Path(folder).resolve())
     return os.getcwd()
+
+
+def find_bundle(name: str) -> Path:
+    """
+    Folder of one of this project's bundles, in a clone or as installed.
+
+    Raises:
+        FileNotFoundError: when there is none of that name.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package.parent / "bundles" / name, package / "bundles" / name):
+        if (folder / "configs" / "metadata.json").is_file():
+            return folder
+    raise FileNotFoundError(f"there is no bundle {name!r} beside or in {package}.")
 
 
 def plain_errors() -> None:

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -27,7 +27,7 @@ from ..metrics.youden import youden_metrics
 
 __all__ = ["collect_predictions", "evaluate_partitions", "partition_metrics"]
 
-COLUMNS = ("subject", "session", "site", "manufacturer", "diagnosis")
+COLUMNS = ("subject", "session", "site", "cluster", "manufacturer", "diagnosis")
 
 
 def collect_predictions(evaluator: SupervisedEvaluator, prepare_batch: PrepareBatch, name: str = "") -> pd.DataFrame:
@@ -37,10 +37,10 @@ def collect_predictions(evaluator: SupervisedEvaluator, prepare_batch: PrepareBa
     Args:
         evaluator: has ``decollate=False`` and a network with one logit.
         prepare_batch: says what the network is called with.
-        name: shown beside the progress bar.
+        name: shown beside the progress bar; there is none without a name.
 
     Returns:
-        a row for each sample: ``label``, ``score`` (the logit), and those of the columns subject, session, site,
+        a row for each sample: ``label``, ``score`` (the logit), and those of the columns subject, session, site, cluster,
         manufacturer and diagnosis that the data have.
     """
     rows: list[pd.DataFrame] = []
@@ -48,14 +48,14 @@ def collect_predictions(evaluator: SupervisedEvaluator, prepare_batch: PrepareBa
     def keep(engine: Engine) -> None:
         batch, output = engine.state.batch, engine.state.output
         assert isinstance(batch, Mapping) and isinstance(output, Mapping)
-        table = {key: list(batch[key]) for key in COLUMNS if key in batch}
+        table = {key: _column(batch[key]) for key in COLUMNS if key in batch}
         table["label"] = output["label"]["label"].reshape(-1).long().tolist()
         table["score"] = output["pred"].float().reshape(-1).tolist()
         rows.append(pd.DataFrame(table))
 
     usual = evaluator.prepare_batch
     handler = evaluator.add_event_handler(Events.ITERATION_COMPLETED, keep)
-    bar = ProgressBar(desc=name)
+    bar = ProgressBar(desc=name, disable=not name)
     bar.attach(evaluator)
     evaluator.prepare_batch = prepare_batch
     try:
@@ -66,6 +66,10 @@ def collect_predictions(evaluator: SupervisedEvaluator, prepare_batch: PrepareBa
         handler.remove()
         bar.close()
     return pd.concat(rows, ignore_index=True)
+
+
+def _column(values: torch.Tensor | Sequence) -> list:
+    return values.reshape(-1).tolist() if isinstance(values, torch.Tensor) else list(values)
 
 
 def partition_metrics(table: pd.DataFrame, leak_manufacturer: str = "General Electric") -> dict[str, float]:

@@ -133,7 +133,7 @@ def train_stacked(
             stack.set_strength([(epoch + min(s / n, 1)) / recipe.epochs for n in steps.tolist()])
             batch = index[:, s]
             active = None if bool((steps > s).all()) else steps > s
-            stack.step(*(d[batch] for d in data), [d[:, s] for d in draws], active)
+            stack.step(image[batch], label[batch], cluster[batch], [d[:, s] for d in draws], active)
         for k, (job, result) in enumerate(zip(jobs, results)):
             if result.error:
                 continue
@@ -311,12 +311,13 @@ def _check_jobs(jobs: Sequence[Job], recipe: Recipe) -> None:
         normalises = isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
         per_sample = isinstance(module, RandomEffects) and module.sampling == "sample"
         if random or normalises or per_sample:
-            raise ValueError(f"{module} cannot be trained stacked, it draws or keeps numbers of its own: train one by one.")
+            raise ValueError(f"{module} draws or keeps numbers of its own and cannot be stacked: train one by one.")
     shapes = [{name: value.shape for name, value in job.network.state_dict().items()} for job in jobs]
     for k, job in enumerate(jobs):
         if shapes[k] != shapes[0]:
             raise ValueError(f"the network of job {k} differs in shape from that of job 0: stack them apart.")
         if len(job.train) < recipe.batch_size:
-            raise ValueError(f"job {k} has {len(job.train)} training samples, less than a batch of {recipe.batch_size}.")
+            size = recipe.batch_size
+            raise ValueError(f"job {k} has {len(job.train)} training samples, less than a batch of {size}.")
         if not len(job.val):
             raise ValueError(f"job {k} has no validation samples, which choose its best epoch.")

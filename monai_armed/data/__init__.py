@@ -19,6 +19,15 @@ from __future__ import annotations
 from .ad_mri import ad_mri_partitions
 from .ad_mri_ceilings import ad_mri_ceilings
 from .bids import load_bids_datalist, load_csv_datalist
+from .images import list_images
 from .splits import split_by_subject, split_seen_unseen
 
-__all__ = ["ad_mri_partitions", "ad_mri_ceilings", "load_bids_datalist", "load_csv_datalist", "split_by_subject", "split_seen_unseen"]
+__all__ = [
+    "ad_mri_partitions",
+    "ad_mri_ceilings",
+    "load_bids_datalist",
+    "load_csv_datalist",
+    "list_images",
+    "split_by_subject",
+    "split_seen_unseen",
+]

@@ -313,7 +313,7 @@ def _nifti_bytes(voxels: NDArray[Any], axes: Axes, dtype: type) -> bytes:
 
 def _write_atomically(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # two processes may simulate at once
     temporary.write_bytes(content)
     os.replace(temporary, path)
 

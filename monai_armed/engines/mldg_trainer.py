@@ -74,6 +74,9 @@ class MLDGObjective:
         held_out[torch.randperm(self.num_clusters, generator=generator)[: self.num_meta_test]] = 1
         return held_out
 
+    def _of_one(self, logits: torch.Tensor, label: torch.Tensor, cluster: torch.Tensor) -> torch.Tensor:
+        return self.loss(logits[None], {"label": label[None], "cluster": cluster[None]})
+
     def __call__(
         self,
         predict: Callable[[Parameters], torch.Tensor],
@@ -95,8 +98,7 @@ class MLDGObjective:
 
         def mean_loss(theta: Parameters, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             logits = predict(theta)
-            each = vmap(lambda pred, label, cluster: self.loss(pred[None], {"label": label[None], "cluster": cluster[None]}))
-            losses = each(logits, target["label"], target["cluster"])
+            losses = vmap(self._of_one)(logits, target["label"], target["cluster"])
             return (losses * weight).sum() / weight.sum().clamp(min=1), logits
 
         slope, (meta_train, logits) = grad_and_value(mean_loss, has_aux=True)(parameters, 1 - in_test)
@@ -126,11 +128,11 @@ class MLDGTrainer(SupervisedTrainer):
             raise ValueError("MLDG takes one full-precision step a batch: use accumulation_steps=1 and amp=False.")
         self.objective = objective
 
-    def _iteration(self, engine: Engine, batchdata: dict[str, torch.Tensor]) -> dict:  # type: ignore[override]
+    def _iteration(self, engine: Engine, batchdata: dict[str, torch.Tensor]) -> dict:
         """One iteration; its output holds image, label, prediction (before the step) and the objective as loss."""
         if batchdata is None:
             raise ValueError("Must provide batch data for current iteration.")
-        inputs, targets, args, kwargs = self.prepare_batch(  # type: ignore[misc]
+        inputs, targets, args, kwargs = self.prepare_batch(
             batchdata, self.state.device, self.non_blocking, **self.to_kwargs
         )
         self.network.train()

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from monai.engines import SupervisedTrainer
@@ -84,18 +84,18 @@ class ARMEDTrainer(SupervisedTrainer):
             self._backward(loss)
             self._step(self.adversary_optimizer)
 
-    def _iteration(self, engine: Engine, batchdata: dict[str, torch.Tensor]) -> dict:  # type: ignore[override]
+    def _iteration(self, engine: Engine, batchdata: dict[str, torch.Tensor]) -> dict:
         """One iteration; its output holds image, label, prediction, the loss and its terms (detached, unweighted)."""
         if batchdata is None:
             raise ValueError("Must provide batch data for current iteration.")
-        inputs, targets, args, kwargs = self.prepare_batch(  # type: ignore[misc]
+        inputs, targets, args, kwargs = self.prepare_batch(
             batchdata, self.state.device, self.non_blocking, **self.to_kwargs
         )
         self.network.train()
         if self.adversary_optimizer is not None:
             self._train_adversary(inputs, targets)
 
-        output = {Keys.IMAGE: inputs, Keys.LABEL: targets}
+        output: dict[str, Any] = {Keys.IMAGE: inputs, Keys.LABEL: targets}
         self.state.output = output
         self.optimizer.zero_grad(set_to_none=self.optim_set_to_none)
         with torch.autocast("cuda", enabled=self.scaler is not None, **self.amp_kwargs):
@@ -107,7 +107,8 @@ class ARMEDTrainer(SupervisedTrainer):
         self._backward(output[Keys.LOSS])
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
         self._step(self.optimizer)
-        output.update({name: term.detach() for name, term in terms.items()})
+        for name, term in terms.items():
+            output[name] = term.detach()
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return output
 

@@ -14,7 +14,16 @@ from __future__ import annotations
 from .early_stop import ResumableEarlyStop
 from .epoch_seed import EpochSeed
 from .loss_terms import loss_terms
+from .prediction_writer import PredictionWriter
 from .reversal_warm_up import ReversalWarmUp
 from .training_checkpoint import TrainingCheckpoint, load_weights
 
-__all__ = ["EpochSeed", "ResumableEarlyStop", "ReversalWarmUp", "TrainingCheckpoint", "load_weights", "loss_terms"]
+__all__ = [
+    "EpochSeed",
+    "PredictionWriter",
+    "ResumableEarlyStop",
+    "ReversalWarmUp",
+    "TrainingCheckpoint",
+    "load_weights",
+    "loss_terms",
+]

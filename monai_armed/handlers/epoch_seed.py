@@ -46,5 +46,6 @@ class EpochSeed:
         seed = (self.seed * 100_003 + engine.state.epoch) % 2**32
         set_determinism(seed, use_deterministic_algorithms=None)
         loader = engine.state.dataloader
-        if getattr(loader, "num_workers", 0) == 0 and hasattr(loader, "dataset"):
-            set_rnd(loader.dataset, seed)  # random transforms keep states of their own; workers seed them by themselves
+        dataset = getattr(loader, "dataset", None)
+        if dataset is not None and getattr(loader, "num_workers", 0) == 0:
+            set_rnd(dataset, seed)  # random transforms keep states of their own; workers seed them by themselves

@@ -28,4 +28,8 @@ def loss_terms(output: Mapping[str, torch.Tensor] | Sequence[Mapping[str, torch.
     """
     if isinstance(output, Sequence):  # decollated
         output = output[0]
-    return {name: float(output[name]) for name in ("loss", "mixed", "fixed", "adversary", "confusion", "kl") if name in output}
+    return {
+        name: float(output[name])
+        for name in ("loss", "mixed", "fixed", "adversary", "confusion", "kl")
+        if name in output
+    }

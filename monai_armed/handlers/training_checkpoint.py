@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["TrainingCheckpoint", "load_weights"]
 
 
-def load_weights(network: torch.nn.Module, path: str | os.PathLike, device: str | torch.device = "cpu") -> torch.nn.Module:
+def load_weights(
+    network: torch.nn.Module, path: str | os.PathLike, device: str | torch.device = "cpu"
+) -> torch.nn.Module:
     """
     Load a state dict into a network, with one clear sentence where it does not fit.
 
@@ -61,14 +63,14 @@ def load_state(network: torch.nn.Module, state: Mapping[str, Any], path: str | o
     missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     if missing or extra:
         raise ValueError(
-            f"checkpoint {path} is of another network: it lacks {missing[:2] or 'nothing'}, and has {extra[:2] or 'nothing'} "
-            "beyond it; give the config that it was trained with."
+            f"checkpoint {path} is of another network: it lacks {missing[:2] or 'nothing'}, and has "
+            f"{extra[:2] or 'nothing'} beyond it; give the config that it was trained with."
         )
     for name, value in wanted.items():
         if value.shape != state[name].shape:
             raise ValueError(
                 f"checkpoint {path} is of another shape: {name} is {tuple(state[name].shape)} there and "
-                f"{tuple(value.shape)} in the network; give the config (sites, size, channels) that it was trained with."
+                f"{tuple(value.shape)} in the network; give the config (sites, size, channels) of its training."
             )
     network.load_state_dict(state)
     return network

@@ -84,7 +84,7 @@ def test_each_fold_of_a_stack_equals_training_it_alone(kind, data):
         assert not result.error and result.best_epoch == alone.best_epoch
         assert result.val_loss == pytest.approx(alone.val_loss, abs=1e-6)
         for name, value in alone.state.items():
-            torch.testing.assert_close(result.state[name], value, atol=2e-6, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+            torch.testing.assert_close(result.state[name], value, atol=2e-6, rtol=1e-5)
         start = job.network.state_dict()
         assert any(not torch.equal(value, start[name]) for name, value in result.state.items())
 

@@ -87,9 +87,7 @@ def test_class_conditional_adversary_is_judged_within_the_class():
     logits = net(x, target["cluster"])["adversary"]
     own = logits[torch.arange(6), :, target["label"]]
     loss = ClusterCrossEntropyLoss()
-    torch.testing.assert_close(
-        loss(logits, target["cluster"], target["label"]), loss(own, target["cluster"])
-    )
+    torch.testing.assert_close(loss(logits, target["cluster"], target["label"]), loss(own, target["cluster"]))
     with pytest.raises(ValueError, match="one class label for each sample"):
         loss(logits, target["cluster"])
 
@@ -138,5 +136,5 @@ def test_gaussian_likelihood():
 
 
 def test_negative_weights_are_refused():
-    with pytest.raises(ValueError, match="lambda_adversary must not be negative, got -0.1"):
+    with pytest.raises(ValueError, match=r"lambda_adversary must not be negative, got -0\.1"):
         ARMEDLoss(torch.nn.BCEWithLogitsLoss(), lambda_adversary=-0.1)

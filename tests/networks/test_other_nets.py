@@ -127,6 +127,13 @@ def test_pooled_adversary_sees_mean_and_sd():
     assert tokens._pool(torch.randn(4, 7, 3)).shape == (4, 6)
 
 
+def test_pooled_adversary_takes_a_batch_of_one():
+    adversary = PooledAdversary(SHAPES, 6)
+    adversary([torch.randn(8, *s) for s in SHAPES])
+    one = [torch.randn(1, *s) for s in SHAPES]
+    torch.testing.assert_close(adversary(one), adversary.eval()(one))
+
+
 def test_conv_adversary_needs_images():
     with pytest.raises(ValueError, match="needs taps with 2 spatial dimensions"):
         ConvAdversary([(8,)], 3)

@@ -35,7 +35,9 @@ def first_tensor(output: torch.Tensor | Sequence) -> torch.Tensor:
     if isinstance(output, (tuple, list)) and output:
         output = output[0]
     if not isinstance(output, torch.Tensor):
-        raise ValueError(f"a network that returns a tensor (or a tuple that begins with one) is needed, got {type(output)}.")
+        raise ValueError(
+            f"a network that returns a tensor (or a tuple that begins with one) is needed, got {type(output)}."
+        )
     return output
 
 
@@ -87,11 +89,10 @@ def _input_hook(record: LayerRecord, name: str):
 
 def _output_hook(record: LayerRecord, name: str):
     def hook(_module: nn.Module, _args: tuple, output: torch.Tensor | Sequence) -> None:
-        if isinstance(output, (tuple, list)):
-            output = output[0] if output else None
-        if isinstance(output, torch.Tensor):
+        tensor = (output or (None,))[0] if isinstance(output, (tuple, list)) else output
+        if isinstance(tensor, torch.Tensor):
             record.outputs.pop(name, None)  # a layer that is used twice: its last use, in its place in the order
-            record.outputs[name] = output
+            record.outputs[name] = tensor
 
     return hook
 
@@ -114,8 +115,8 @@ def find_head(network: nn.Module, record: LayerRecord, output: torch.Tensor) -> 
     for name in found:
         if isinstance(layers[name], (nn.Sigmoid, nn.Softmax, nn.LogSoftmax)):
             raise ValueError(
-                f"{type(network).__name__} ends with {name!r}, a {type(layers[name]).__name__}: random effects are added "
-                "to the logits, so build the network without it."
+                f"{type(network).__name__} ends with {name!r}, a {type(layers[name]).__name__}: random effects are "
+                "added to the logits, so build the network without it."
             )
     weighted = [n for n in found if isinstance(layers[n], (nn.Linear, nn.modules.conv._ConvNd))]
     heads = weighted[-1:] or [n for n in found if any(True for _ in layers[n].parameters())][:1]

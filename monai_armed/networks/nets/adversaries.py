@@ -84,7 +84,11 @@ class PooledAdversary(nn.Module):
     def forward(self, taps: Sequence[torch.Tensor]) -> torch.Tensor:
         # in single precision also under autocast: the statistics of a batch of half-precision means are coarse
         pooled = torch.cat([self._pool(t.float()) for t in taps], dim=1)
-        return self.layers(self.norm(pooled))
+        if len(pooled) > 1:
+            pooled = self.norm(pooled)
+        else:  # the last batch of an epoch may hold one sample, which has no statistics of its own
+            pooled = F.batch_norm(pooled, self.norm.running_mean, self.norm.running_var, eps=self.norm.eps)
+        return self.layers(pooled)
 
 
 class ConvAdversary(nn.Module):
@@ -103,7 +107,7 @@ class ConvAdversary(nn.Module):
         spatial_dims: number of spatial dimensions, 2 or 3.
 
     Raises:
-        ValueError: when no tapped output has the given number of spatial dimensions, or ``channels`` has another length.
+        ValueError: when no tapped output has the spatial dimensions, or ``channels`` has another length.
     """
 
     def __init__(

@@ -81,6 +81,8 @@ class ARMED(ClusterNetwork):
         torch.Size([8, 1])
     """
 
+    reversal_strength: torch.Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -142,7 +144,9 @@ class ARMED(ClusterNetwork):
             for module, mode in training.items():
                 module.training = mode
         if logits.ndim < 2 or logits.shape[0] != 2:
-            raise ValueError(f"network must return logits (batch, channels, ...), got {tuple(logits.shape)} for 2 samples.")
+            raise ValueError(
+                f"network must return logits (batch, channels, ...), got {tuple(logits.shape)} for 2 samples."
+            )
         return record, logits
 
     def _checked_latent(self, record, logits: torch.Tensor) -> torch.Tensor:
@@ -222,7 +226,9 @@ class ARMED(ClusterNetwork):
                 outputs["adversary"] = self._cluster_logits([t.detach() for t in tapped])
                 outputs["confusion"] = self._cluster_logits(tapped, frozen=True)
             else:
-                outputs["adversary"] = self._cluster_logits([reverse_gradient(t, self.reversal_strength) for t in tapped])
+                outputs["adversary"] = self._cluster_logits(
+                    [reverse_gradient(t, self.reversal_strength) for t in tapped]
+                )
         if self.random_slopes is not None:
             outputs["kl"] = self.random_slopes.effects.kl()
         return outputs

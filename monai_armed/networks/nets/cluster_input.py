@@ -47,9 +47,7 @@ class ClusterInput(ClusterNetwork):
         setattr(network.get_submodule(parent), name, wide)
         self.network, self.layer = network, layer
 
-    def forward(
-        self, x: torch.Tensor, cluster: torch.Tensor | None = None, unknown: str | None = None
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, cluster: torch.Tensor | None = None, unknown: str | None = None) -> torch.Tensor:
         """
         Args:
             x: the network's input, (B, ...).

@@ -88,7 +88,9 @@ class ClusterNetwork(nn.Module):
             ValueError: when no Z-predictor is attached.
         """
         if self.z_predictor is None:
-            raise ValueError("unknown='infer' needs a Z-predictor: call attach_z_predictor, or use unknown='population'.")
+            raise ValueError(
+                "unknown='infer' needs a Z-predictor: call attach_z_predictor, or use unknown='population'."
+            )
         with torch.no_grad():
             z = self.z_predictor(x)
         if self.max_entropy is not None:
@@ -160,5 +162,7 @@ class ClusterNetwork(nn.Module):
 def _can_branch(tensor: torch.Tensor) -> bool:
     """Whether Python may look at values: not while a graph is recorded, nor inside ``torch.func.vmap``."""
     return not (
-        torch.jit.is_tracing() or torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        torch.jit.is_tracing()
+        or torch.compiler.is_compiling()
+        or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
     )

@@ -61,7 +61,14 @@ class CNN(nn.Module):
         blocks = []
         for i, (width, rate) in enumerate(zip(channels, rates)):
             block = Convolution(
-                spatial_dims, in_channels, width, act="PRELU", norm="BATCH", dropout=rate, adn_ordering="NAD", bias=False
+                spatial_dims,
+                in_channels,
+                width,
+                act="PRELU",
+                norm="BATCH",
+                dropout=rate,
+                adn_ordering="NAD",
+                bias=False,
             )
             pool = Pool[Pool.MAX, spatial_dims](2) if i else nn.Identity()
             blocks.append(nn.Sequential(pool, block))

@@ -40,6 +40,8 @@ class ZPredictor(nn.Module):
         >>> z_predictor.eval()(torch.rand(8, 4)).sum(dim=1)  # probabilities
     """
 
+    temperature: torch.Tensor
+
     def __init__(self, network: nn.Module, num_clusters: int) -> None:
         super().__init__()
         self.network, self.num_clusters = network, num_clusters

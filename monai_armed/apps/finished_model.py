@@ -9,11 +9,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The last step of training a bundle's network: its Z-predictor, calibrated and attached."""
+"""The finished model of a bundle: weights, calibrated Z-predictor, names of the clusters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,26 +23,48 @@ from ..handlers.training_checkpoint import load_weights
 from ..networks.nets.cluster_network import ClusterNetwork
 from ..networks.nets.z_predictor import ZPredictor
 
-__all__ = ["save_model", "save_with_z_predictor"]
+__all__ = ["read_sites", "save_model", "save_with_z_predictor"]
 
 
-def save_model(network: torch.nn.Module, ckpt_dir: str | Path, device: str | torch.device = "cpu") -> Path:
+def save_model(
+    network: torch.nn.Module, ckpt_dir: str | Path, sites: Sequence[str], device: str | torch.device = "cpu"
+) -> Path:
     """
-    Write the weights that training kept, ``ckpt_dir/network/model.pt``, as the finished ``ckpt_dir/model.pt``.
+    Write the weights that training kept, ``ckpt_dir/network/model.pt``, as the finished ``ckpt_dir/model.pt``, and the
+    names of its clusters beside it, ``ckpt_dir/sites.json``.
 
     Args:
         network: the network, without a Z-predictor.
         ckpt_dir: folder of the training.
+        sites: names of the seen clusters in the order of their index.
         device: device of the network.
 
     Returns:
         the file.
     """
     load_weights(network, Path(ckpt_dir) / "network" / "model.pt", device)
-    path = Path(ckpt_dir) / "model.pt"
+    return _write(network, Path(ckpt_dir), sites)
+
+
+def _write(network: torch.nn.Module, folder: Path, sites: Sequence[str]) -> Path:
+    path = folder / "model.pt"
     torch.save(network.state_dict(), path)
+    (folder / "sites.json").write_text(json.dumps(list(sites)))
     print(f"model written to {path}: evaluate it with --ckpt_path {path}")
     return path
+
+
+def read_sites(ckpt_path: str | Path) -> list[str]:
+    """
+    Names of the clusters of a finished model, from ``sites.json`` beside it.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+    """
+    path = Path(ckpt_path).parent / "sites.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path} with the sites of the model {ckpt_path}: train first.")
+    return [str(site) for site in json.loads(path.read_text())]
 
 
 @torch.no_grad()
@@ -49,8 +72,9 @@ def save_with_z_predictor(
     network: ClusterNetwork,
     z_predictor: ZPredictor,
     held_out: Iterable[Mapping[str, torch.Tensor]],
-    device: str | torch.device,
     ckpt_dir: str | Path,
+    sites: Sequence[str],
+    device: str | torch.device = "cpu",
 ) -> Path:
     """
     Calibrate a trained Z-predictor on held-out samples of seen clusters, say how sure and how right it is there,
@@ -60,12 +84,14 @@ def save_with_z_predictor(
         network: the trained network.
         z_predictor: the trained Z-predictor.
         held_out: batches with ``"image"`` and ``"cluster"``, such as the validation loader.
-        device: device of both.
         ckpt_dir: folder of the training.
+        sites: names of the seen clusters in the order of their index.
+        device: device of both.
 
     Returns:
         the file, ``ckpt_dir/model.pt``.
     """
+    load_weights(z_predictor, Path(ckpt_dir) / "z_predictor" / "model.pt", device)
     z_predictor.eval()
     batches = [(z_predictor.logits(b["image"].to(device)).cpu(), b["cluster"]) for b in held_out]
     logits, cluster = (torch.cat(parts) for parts in zip(*batches))
@@ -78,7 +104,4 @@ def save_with_z_predictor(
     )
     load_weights(network, Path(ckpt_dir) / "network" / "model.pt", device)
     network.attach_z_predictor(z_predictor)
-    path = Path(ckpt_dir) / "model.pt"
-    torch.save(network.state_dict(), path)
-    print(f"model written to {path}: evaluate it with --ckpt_path {path}")
-    return path
+    return _write(network, Path(ckpt_dir), sites)

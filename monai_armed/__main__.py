@@ -1,0 +1,105 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Command line: ``python -m monai_armed compare ...`` and ``python -m monai_armed demo``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from monai_armed.apps.compare import Comparison, compare, parse_overrides
+    from monai_armed.apps.study_bundle import StudyBundle
+
+    overrides = parse_overrides(arguments.set)
+    bundle = StudyBundle(arguments.bundle.resolve(), arguments.variant, overrides)
+    comparison = Comparison(
+        bundle,
+        bundle.models(arguments.models),
+        arguments.out.resolve(),
+        arguments.folds,
+        arguments.split or bundle.options["split"],
+        arguments.seed,
+        arguments.inner_folds if arguments.search else 0,
+        arguments.repeat,
+        arguments.processes,
+    )
+    if arguments.command == "spirals":
+        from monai_armed.apps.spirals import spiral_study
+
+        files = spiral_study(comparison, arguments.starts)
+        print(files["importance_report"].read_text(encoding="utf-8"))
+    else:
+        files = compare(comparison)
+    print(files["report"].read_text(encoding="utf-8"))
+    print(f"written to {arguments.out}: {', '.join(path.name for path in files.values())}")
+    for folder, error in comparison.failures.items():
+        print(f"failed: {folder}: {error}", file=sys.stderr)
+    return 1 if comparison.failures else 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from monai_armed.apps.demo import run_demo
+
+    run_demo(arguments.out)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m monai_armed", description="Mixed effects deep learning for MONAI.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser("demo", help="train the AD study on simulated MRI and print the results")
+    demo.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for everything that it writes")
+    demo.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for data, weights and figures")
+    demo.set_defaults(run=_demo)
+    compare = commands.add_parser("compare", help="compare all models of a bundle on the same folds")
+    spirals = commands.add_parser("spirals", help="compare, and Table 2 and the figures of the spiral study")
+    spirals.add_argument("--starts", type=int, default=0, help="further starts for Table 2")
+    for command in (compare, spirals):
+        command.set_defaults(run=_compare)
+        _add_comparison(command.add_argument)
+    return parser
+
+
+def _add_comparison(add: Callable[..., object]) -> None:
+    add("--bundle", type=Path, required=True, help="folder of the bundle")
+    add("--models", default="all", help="'all', or names joined by commas")
+    add("--folds", type=int, default=10, help="number of folds or random splits")
+    add("--out", type=Path, required=True, help="folder for results; what is there already is not done again")
+    add("--split", choices=("stratified", "grouped", "monte_carlo"), help="default: as the bundle's compare.json says")
+    add("--variant", action="append", default=[], help="override file for all models, such as 'paper'")
+    add("--set", action="append", default=[], metavar="ID=VALUE", help="override a config value; repeatable")
+    add("--search", action="store_true", help="nested cross-validation over configs/search.json")
+    add("--inner-folds", type=int, default=10, help="inner folds of --search")
+    add("--repeat", default="", metavar="ID", help="config id, such as data_seed, that is k in fold k")
+    add("--seed", type=int, default=0, help="seed of the folds and starts")
+    add("--processes", type=int, default=1, help="processes to share the work among")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a sub-command; returns the exit code: 0, 1 if something failed on the way, 2 if the input is wrong."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except (ValueError, FileNotFoundError) as error:
+        if os.environ.get("MONAI_ARMED_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

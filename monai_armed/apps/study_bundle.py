@@ -1,0 +1,213 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A bundle as the comparison runner sees it.
+
+What a bundle must offer (ids in its configs; the bundles of this repository all do):
+
+- ``configs/train.json``: ``partitions``, a dict with the MONAI data lists ``"train"``, ``"val"`` and ``"test"`` of seen
+  clusters and, if there is such data, ``"unseen"``; all samples have a binary ``label`` and the name or index of their
+  cluster. ``seed``; ``ckpt_dir``, in which running the config leaves the weights ``model.pt``; ``output_dir``.
+- ``configs/evaluate.json``: ``partitions``; ``ckpt_path``, the weights; ``evaluator``, which runs on
+  ``partitions['test']`` without decollating; ``unseen#evaluator``, if there is unseen data; ``predictions``, the ways
+  to prepare a batch by name, the first of which is the model's own prediction.
+- for every other model an override file ``configs/<model>.json`` and, where evaluation differs, also
+  ``configs/evaluate_<model>.json``.
+- ``configs/compare.json``, optional, overrides ``DEFAULTS`` below, each of which has its meaning beside it.
+- for networks trained stacked: ``validate#preprocessing``, without anything random, and ``train#trainer`` with
+  ``torch.optim.Adam`` and a data loader that drops the last batch; ``warm_up`` (a
+  :py:class:`monai_armed.handlers.ReversalWarmUp`) if there is one. The best epoch is that of the smallest validation
+  loss.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.bundle import ConfigParser
+
+from monai_armed.metrics.youden import youden_metrics
+
+__all__ = ["BASE_MODEL", "Samples", "StudyBundle"]
+
+BASE_MODEL = "armed"  # the model that train.json trains without any override
+DEFAULTS: dict[str, Any] = {
+    "title": "Comparison of models",
+    "notes": "",
+    "models": [BASE_MODEL],  # names, in the order of the table
+    "settings": [{}],  # overrides under which everything is repeated, such as {"simulation": 2}
+    "split": "grouped",  # stratified (class x cluster), grouped, or monte_carlo
+    "label_key": "label",
+    "cluster_key": "site",
+    "group_key": "subject",  # grouped and monte_carlo keep its samples together
+    "metrics": ["auroc", "balanced_accuracy"],  # the first one chooses between hyperparameters
+    "threshold": 0.5,  # of the probability; or "youden", the best point on the test samples themselves
+    "percent": False,
+    "stacked": False,  # train all folds of a model at once
+    "paper": [],  # published values: rows of setting, partition, metric, model, value, low, high
+}
+
+
+@dataclass
+class Samples:
+    """The pooled samples of one setting; groups are those that a split keeps together, if the data have any."""
+
+    partitions: dict[str, Any]
+    label: np.ndarray
+    cluster: np.ndarray
+    group: np.ndarray | None
+
+    @property
+    def seen(self) -> list[dict[str, Any]]:
+        """All samples of seen clusters, in the order that fold indices refer to."""
+        return [item for name in ("train", "val", "test") for item in self.partitions[name]]
+
+
+@dataclass(frozen=True)
+class StudyBundle:
+    """
+    A bundle with the overrides that hold for the whole comparison.
+
+    Args:
+        root: folder of the bundle.
+        variant: names of override files that hold for every model, such as ``"paper"``.
+        overrides: config values by id that hold for every model.
+
+    Raises:
+        FileNotFoundError: when the folder is no such bundle or a variant has no override file.
+    """
+
+    root: Path
+    variant: Sequence[str] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("train", "evaluate", "metadata"):
+            if not self._file(name).is_file():
+                raise FileNotFoundError(f"'{self.root}' is not a bundle to be compared: {self._file(name)} is missing.")
+        for name in self.variant:
+            if not self._file(name).is_file():
+                raise FileNotFoundError(f"there is no variant '{name}': {self._file(name)} is missing.")
+        self.activate()
+
+    def activate(self) -> None:
+        """Make this bundle the one whose folder the configs' ``bundle_root()`` finds; once in each process."""
+        path = str(self.root.resolve())
+        if sys.path[:1] != [path]:
+            sys.path.insert(0, path)
+
+    def _file(self, name: str) -> Path:
+        return self.root / "configs" / f"{name}.json"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """``DEFAULTS`` with what ``configs/compare.json`` says."""
+        given = ConfigParser.load_config_file(self._file("compare")) if self._file("compare").is_file() else {}
+        if unknown := sorted(set(given) - set(DEFAULTS)):
+            raise ValueError(f"{self._file('compare')} has the unknown keys {unknown}: known are {list(DEFAULTS)}.")
+        return {**DEFAULTS, **given}
+
+    def models(self, asked: str) -> list[str]:
+        """Names of the models asked for: ``"all"``, or names joined by commas.
+
+        Raises:
+            ValueError: when there is no such model.
+        """
+        known = self.options["models"]
+        names = list(known) if asked == "all" else [name.strip() for name in asked.split(",")]
+        files = sorted(p.stem.removeprefix("evaluate_") for p in self.root.glob("configs/evaluate_*.json"))
+        for name in names:
+            if name != BASE_MODEL and not (name in {*known, *files} and self._file(name).is_file()):
+                all_names = list(dict.fromkeys([*known, *files]))
+                raise ValueError(f"there is no model '{name}' in {self.root}: it has {all_names}.")
+        return names
+
+    def search(self, model: str) -> list[dict[str, Any]]:
+        """Hyperparameter candidates of a model, dicts of overrides, from ``configs/search.json``; may be empty."""
+        path = self._file("search")
+        return ConfigParser.load_config_file(path).get(model, []) if path.is_file() else []
+
+    def config(self, kind: str, model: str, *overrides: Mapping[str, Any]) -> ConfigParser:
+        """
+        The config of a model, not yet evaluated.
+
+        Args:
+            kind: ``"train"`` or ``"evaluate"``. Overrides that ``evaluate`` has no id for concern training alone.
+            model: name of the model.
+            overrides: values by id, such as those of a setting; later ones win.
+        """
+        names = [*self.variant, *([] if model == BASE_MODEL else [model])]
+        files = [self._file(name if kind == "train" else f"{kind}_{name}") for name in names]
+        parser = ConfigParser()
+        parser.read_config([str(f) for f in (self._file(kind), *files) if f.is_file()])
+        for values in (self.overrides, *overrides):
+            for name, value in values.items():
+                if name in parser:
+                    parser[name] = value
+                elif kind == "train":
+                    raise ValueError(f"{self._file(kind)} has no id '{name}' to be overridden.")
+        return parser
+
+    def samples(self, setting: Mapping[str, Any]) -> Samples:
+        """
+        All samples of a setting, checked.
+
+        Raises:
+            ValueError: when the bundle has no partitions, no clusters, no groups to keep together, or other labels
+                than 0 and 1.
+        """
+        options, parser = self.options, self.config("train", BASE_MODEL, setting)
+        partitions = _evaluated(parser, "partitions") if "partitions" in parser else {}
+        if not isinstance(partitions, dict) or not {"train", "val", "test"} <= set(partitions):
+            raise ValueError(f"{self._file('train')} has no id 'partitions' with 'train', 'val' and 'test'.")
+        samples = Samples(partitions, np.empty(0), np.empty(0), None)
+        seen = samples.seen
+        key = options["cluster_key"]
+        if not all(key in item for item in seen):
+            raise ValueError(
+                f"the bundle {self.root} has no clusters: its samples have the keys {list(seen[0])}, not '{key}'; name "
+                "another cluster_key in configs/compare.json, or compare models on clustered data."
+            )
+        samples.cluster = np.array([item[key] for item in seen])
+        samples.label = np.array([int(np.ravel(item[options["label_key"]])[0]) for item in seen])
+        if not set(samples.label.tolist()) <= {0, 1}:
+            raise ValueError(f"labels must be 0 or 1, {self.root} has {np.unique(samples.label)[:5].tolist()}.")
+        if all(options["group_key"] in item for item in seen):
+            samples.group = np.array([item[options["group_key"]] for item in seen])
+        return samples
+
+    def measure(self, label: np.ndarray, score: np.ndarray) -> dict[str, float]:
+        """Metrics of logits (N,) at the threshold of the options."""
+        from monai_armed.metrics.comparison import binary_metrics
+
+        threshold = self.options["threshold"]
+        probability = 1 / (1 + np.exp(-np.clip(score, -500, 500)))
+        if threshold != "youden":
+            return binary_metrics(label, probability, threshold)
+        if len(np.unique(label)) < 2:
+            return dict.fromkeys(("auroc", "balanced_accuracy", "sensitivity", "specificity"), float("nan"))
+        return {name: value for name, value in youden_metrics(label, probability).items() if name != "threshold"}
+
+
+def _evaluated(parser: ConfigParser, name: str) -> Any:
+    """An id's value; an error of ours inside it comes out as it is, not in MONAI's wrapping."""
+    try:
+        return parser.get_parsed_content(name)
+    except RuntimeError as error:
+        cause = error.__cause__
+        while isinstance(cause, RuntimeError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise cause if isinstance(cause, (ValueError, OSError)) else error from None

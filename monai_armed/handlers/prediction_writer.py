@@ -1,0 +1,108 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from ignite.engine import Events
+from monai.networks.utils import eval_mode
+from pyro.infer import Predictive
+
+from ..networks.nets.armed import ARMED
+
+if TYPE_CHECKING:
+    from ignite.engine import Engine
+
+__all__ = ["PredictionWriter"]
+
+
+class PredictionWriter:
+    """
+    Ignite handler that writes a row for each sample that an evaluator predicts, as CSV and JSON: the probability of
+    class 1; for an :py:class:`monai_armed.networks.nets.ARMED` network also that of the fixed effects alone, an
+    interval from the posterior of the random effects (or from their prior where nothing is known of the cluster), and
+    the clusters that the Z-predictor finds the sample most like.
+
+    The interval holds the uncertainty of the random effects alone, not that of the network's weights.
+
+    Args:
+        folder: where to write ``predictions.csv`` and ``predictions.json``.
+        network: the evaluator's network, with one logit.
+        clusters: names of the seen clusters in the order of their index.
+        file_key: key of the batch with the name of each sample.
+        num_draws: draws of the random effects for the interval.
+        level: probability inside the interval.
+        top: number of inferred clusters to name.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        network: torch.nn.Module,
+        clusters: Sequence[str],
+        file_key: str = "file",
+        num_draws: int = 200,
+        level: float = 0.95,
+        top: int = 3,
+    ) -> None:
+        self.folder, self.network, self.clusters = Path(folder), network, list(clusters)
+        self.file_key, self.num_draws, self.level, self.top = file_key, num_draws, level, top
+        self.rows: list[dict[str, Any]] = []
+
+    def attach(self, engine: Engine) -> None:
+        """
+        Args:
+            engine: the evaluator, with ``decollate=False``.
+        """
+        engine.add_event_handler(Events.STARTED, lambda _: self.rows.clear())
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._keep)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _keep(self, engine: Engine) -> None:
+        batch, output = engine.state.batch, engine.state.output
+        assert isinstance(batch, Mapping) and isinstance(output, Mapping)
+        rows = [
+            {"file": str(file), "probability": float(p)}
+            for file, p in zip(batch[self.file_key], output["pred"].reshape(-1).sigmoid())
+        ]
+        if isinstance(self.network, ARMED) and self.network.random_slopes is not None:
+            with eval_mode(self.network):
+                self._add_mixed(rows, output["image"], output["label"]["cluster"])
+        self.rows += rows
+
+    def _add_mixed(self, rows: list[dict[str, Any]], image: torch.Tensor, cluster: torch.Tensor) -> None:
+        network = self.network
+        assert isinstance(network, ARMED)
+        z = network.resolve_cluster(image, cluster)
+        draws = Predictive(network.pyro_model, guide=network.pyro_guide, num_samples=self.num_draws)(image, z)
+        tail = torch.tensor([(1 - self.level) / 2, (1 + self.level) / 2], device=image.device)
+        low, high = draws["logits"].reshape(self.num_draws, -1).sigmoid().quantile(tail, dim=0)
+        population = network(image, effects="fixed").reshape(-1).sigmoid()
+        for i, row in enumerate(rows):
+            row.update(low=float(low[i]), high=float(high[i]), population_probability=float(population[i]))
+            if z.is_floating_point():
+                weights, best = z[i].topk(min(self.top, z.shape[1]))
+                for k, (weight, j) in enumerate(zip(weights.tolist(), best.tolist()), 1):
+                    row.update({f"like_{k}": self.clusters[j], f"like_{k}_weight": weight})
+
+    def _write(self, engine: Engine) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        table = pd.DataFrame(self.rows)
+        table.to_csv(self.folder / "predictions.csv", index=False)
+        (self.folder / "predictions.json").write_text(json.dumps(self.rows, indent=2))
+        print(table.to_string(index=False, float_format="%.3f"))
+        print(f"written to {self.folder / 'predictions.csv'} and predictions.json")
