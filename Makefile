@@ -5,10 +5,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo tables-spirals bench test lint format clean
 
 help:
 	@echo "make demo     train the AD study on simulated MRI of many sites and print the results"
+	@echo "make tables-spirals   Tables 1 and 2 on simulated spirals, 10 folds of every model, in runs/spirals"
+	@echo "make bench    cost of a training step of ARMED over the conventional network, and with many clusters"
 	@echo "make test     style, types and all tests"
 	@echo "make install  make $(VENV) from constraints.txt, with all that demo and test need"
 	@echo "make lint     style and types alone"
@@ -26,6 +28,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED)
 	$(BIN)/python -m monai_armed demo
+
+# SPIRALS=folder takes the points from its sim1.npz, sim2.npz and sim3.npz; VARIANT=paper trains the paper's network.
+SPIRALS ?=
+VARIANT ?=
+tables-spirals: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m monai_armed spirals --bundle bundles/armed_spirals --processes 2 \
+		--out runs/spirals$(VARIANT:%=_%) $(VARIANT:%=--variant %) $(SPIRALS:%=--set dataset_dir=%)
+
+bench: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step_cost.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/clusters.py
 
 # One thread for each of the two test processes: PyTorch's own threads would fight over the cores.
 test: lint

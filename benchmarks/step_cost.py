@@ -103,14 +103,17 @@ def measure(steps: dict[str, Step], rounds: int) -> dict[str, list[float]]:
     return seconds
 
 
-def report(seconds: dict[str, list[float]]) -> None:
+def report(seconds: dict[str, list[float]], digits: int = 0) -> None:
     """Print the median CPU time of each step and its ratio to the first of the same round."""
     first = next(iter(seconds))
     print(f"{'training step':44} {'CPU ms':>8}   ratio: median (smallest to largest)")
     for name, values in seconds.items():
         ratios = [value / base for value, base in zip(values, seconds[first])]
         spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"{name:44} {1000 * statistics.median(values):8.0f}   {statistics.median(ratios):.2f} {spread}", flush=True)
+        print(
+            f"{name:44} {1000 * statistics.median(values):8.{digits}f}   {statistics.median(ratios):.2f} {spread}",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -137,6 +140,7 @@ def main() -> None:
         "ARMED, pooled, alternating": step_of(armed(size, "pooled"), batch, alternating=True),
         "ARMED, the paper's adversary, one pass": step_of(paper_adversary(size), batch),
         "ARMED, the paper's adversary, alternating": step_of(paper_adversary(size), batch, alternating=True),
+        "ARMED, adversary='conv', one pass": step_of(armed(size, "conv"), batch),
     }
     print(f"CNN of the paper, {size} x {size}, batch {count}, {arguments.rounds} rounds, {arguments.threads} thread(s)")
     report(measure(steps, arguments.rounds))

@@ -25,7 +25,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     from monai_armed.apps.study_bundle import StudyBundle
 
     overrides = parse_overrides(arguments.set)
-    bundle = StudyBundle(arguments.bundle.resolve(), arguments.variant, overrides)
+    only = parse_overrides(arguments.only)
+    bundle = StudyBundle(arguments.bundle.resolve(), arguments.variant, overrides, only)
     comparison = Comparison(
         bundle,
         bundle.models(arguments.models),
@@ -63,7 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="train the AD study on simulated MRI and print the results")
     demo.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for everything that it writes")
-    demo.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for data, weights and figures")
     demo.set_defaults(run=_demo)
     compare = commands.add_parser("compare", help="compare all models of a bundle on the same folds")
     spirals = commands.add_parser("spirals", help="compare, and Table 2 and the figures of the spiral study")
@@ -82,6 +82,7 @@ def _add_comparison(add: Callable[..., object]) -> None:
     add("--split", choices=("stratified", "grouped", "monte_carlo"), help="default: as the bundle's compare.json says")
     add("--variant", action="append", default=[], help="override file for all models, such as 'paper'")
     add("--set", action="append", default=[], metavar="ID=VALUE", help="override a config value; repeatable")
+    add("--only", action="append", default=[], metavar="ID=VALUE", help="take the settings with this value alone")
     add("--search", action="store_true", help="nested cross-validation over configs/search.json")
     add("--inner-folds", type=int, default=10, help="inner folds of --search")
     add("--repeat", default="", metavar="ID", help="config id, such as data_seed, that is k in fold k")

@@ -13,9 +13,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -23,16 +26,40 @@ import torch
 
 __all__ = ["bundle_root", "find_bundle", "plain_errors", "require_versions"]
 
+NO_ACCESS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENOSPC,
+    errno.EDQUOT,
+)
+# an error of ours in the traceback that a process of a DataLoader sends as text
+WORKER_ERROR = re.compile(r'File ".*[\\/]monai_armed[\\/].*\n(?: .*\n)+(?:ValueError|FileNotFoundError): (.*)')
+
 
 def bundle_root() -> str:
     """
-    Folder of the bundle that is being run: the first one in ``sys.path`` with a ``configs/metadata.json``, where MONAI
-    puts it when it reads a config; else the current folder.
+    Folder of the bundle that is being run: that of the ``--config_file`` on the command line, else the first one in
+    ``sys.path`` with a ``configs/metadata.json``, where MONAI puts it when it runs a config (but too late for
+    ``initialize``), else the current folder.
     """
-    for folder in sys.path:
-        if folder and (Path(folder) / "configs" / "metadata.json").is_file():
-            return str(Path(folder).resolve())
+    for folder in [*_folders_of_config_files(sys.argv), *map(Path, filter(None, sys.path))]:
+        if (folder / "configs" / "metadata.json").is_file():
+            return str(folder.resolve())
     return os.getcwd()
+
+
+def _folders_of_config_files(arguments: Sequence[str]) -> list[Path]:
+    """Bundles of the files of ``--config_file FILE``, ``--config_file=FILE`` or ``--config_file "['FILE', ...]"``."""
+    for name, value in zip(arguments, [*arguments[1:], ""]):
+        option, _, attached = name.partition("=")
+        if option.lstrip("-").replace("-", "_") == "config_file" and option.startswith("-"):
+            names = [part.strip(" '\"") for part in (attached or value).strip("[]()").split(",")]
+            return [Path(part).resolve().parent.parent for part in names if part]
+    return []
 
 
 def find_bundle(name: str) -> Path:
@@ -52,7 +79,8 @@ def find_bundle(name: str) -> Path:
 def plain_errors() -> None:
     """
     From now on, an error that ends the program and that monai_armed itself raised (bad data, bad arguments) is printed
-    as its one sentence. The whole traceback is shown if the environment variable MONAI_ARMED_TRACEBACK is set.
+    as its one sentence, and so is a file or folder that cannot be read or written. The whole traceback is shown if the
+    environment variable MONAI_ARMED_TRACEBACK is set.
     """
     if not os.environ.get("MONAI_ARMED_TRACEBACK"):
         sys.excepthook = _print_plainly
@@ -61,14 +89,26 @@ def plain_errors() -> None:
 def _print_plainly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     cause: BaseException | None = error
     while cause is not None:
-        frames = traceback.extract_tb(cause.__traceback__)
-        ours = bool(frames) and "monai_armed" in Path(frames[-1].filename).parts
-        if ours and isinstance(cause, (ValueError, FileNotFoundError)):
-            print(f"error: {cause}", file=sys.stderr)
+        sentence = _sentence(cause)
+        if sentence:
+            print(f"error: {sentence}", file=sys.stderr)
             print("(set MONAI_ARMED_TRACEBACK=1 to see where)", file=sys.stderr)
             return
         cause = cause.__cause__ or cause.__context__
     sys.__excepthook__(kind, error, trace)
+
+
+def _sentence(error: BaseException) -> str:
+    """What to tell the user of an error; empty where only its traceback can help."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = bool(frames) and "monai_armed" in Path(frames[-1].filename).parts
+    if ours and isinstance(error, (ValueError, FileNotFoundError)):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in NO_ACCESS:
+        place = f"{error.filename} cannot be read or written" if error.filename else "a file cannot be written"
+        return f"{place} ({error.strerror}); choose another place, such as with --output_dir FOLDER."
+    found = WORKER_ERROR.findall(str(error))
+    return str(found[0]) if found else ""
 
 
 def require_versions() -> None:

@@ -136,8 +136,13 @@ class Comparison:
         with bar:
             if self.processes == 1 or len(groups) < 2:
                 for group in groups:
-                    bar.set_postfix_str(group[0].model)
-                    train_and_score(self.bundle, group, stacked, note)
+                    label = f"{len(group)} folds of {group[0].model}"
+                    bar.set_postfix_str(label)
+
+                    def epoch(done: int, of: int, label: str = label) -> None:
+                        bar.set_postfix_str(f"{label}, epoch {done} of {of}")
+
+                    train_and_score(self.bundle, group, stacked, note, epoch)
                 return
             spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
             with ProcessPoolExecutor(self.processes, mp_context=spawn) as pool:

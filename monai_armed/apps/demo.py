@@ -30,7 +30,8 @@ from sklearn.metrics import roc_auc_score
 from ..data.ad_mri import ad_mri_partitions
 from ..data.ad_mri_simulator import simulate_ad_mri
 from ..transforms import CoronalSliced, LoadVolumed
-from ..visualize.ad_mri import plot_caterpillar, plot_loss_terms, plot_results, plot_slices
+from ..visualize.ad_mri import plot_loss_terms, plot_results, plot_slices
+from ..visualize.mixed_model import plot_caterpillar
 from .bundle import find_bundle
 
 __all__ = ["run_demo"]
@@ -131,8 +132,9 @@ def _random_effects(folder: Path, partitions: dict) -> pd.DataFrame:
     loc, scale = state["random_slopes.effects.loc"], state["random_slopes.effects.log_scale"].exp()
     intercept, intercept_scale = loc[:, -1].numpy(), scale[:, -1].numpy()
     print(
-        f"\nrandom effects: slopes' posterior means have s.d. {loc[:, :-1].std():.3f}, intercepts' "
-        f"{intercept.std():.3f} (start 0); posterior s.d. of slopes {scale[:, :-1].mean():.3f}, of intercepts {scale[:, -1].mean():.3f} "
+        f"\nrandom effects: slopes' posterior means have s.d. {loc[:, :-1].std():.3f}, "
+        f"intercepts' {intercept.std():.3f} "
+        f"(start 0); posterior s.d. of slopes {scale[:, :-1].mean():.3f}, of intercepts {scale[:, -1].mean():.3f} "
         "(start 0.050)"
     )
     share = pd.DataFrame(partitions["train"]).groupby("site")["label"].mean().reindex(partitions["sites"])

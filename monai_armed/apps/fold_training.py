@@ -119,7 +119,11 @@ def fold_config(bundle: StudyBundle, kind: str, task: FoldTask) -> ConfigParser:
 
 
 def train_and_score(
-    bundle: StudyBundle, tasks: Sequence[FoldTask], stacked: bool, done: Callable[[FoldTask, str], None]
+    bundle: StudyBundle,
+    tasks: Sequence[FoldTask],
+    stacked: bool,
+    done: Callable[[FoldTask, str], None],
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """
     Train folds, and save the metrics of each as soon as it is scored.
@@ -129,10 +133,11 @@ def train_and_score(
         tasks: the folds.
         stacked: whether to train them as one stack.
         done: called for each fold with an error message, empty if all went well.
+        progress: called with the number of epochs done and to do, while a stack is trained.
     """
     if stacked:
         try:
-            errors = _train_stack(bundle, tasks)
+            errors = _train_stack(bundle, tasks, progress)
         except Exception:  # whatever it is, the folds that it does not concern are to be trained
             errors = [_message(_train_stack_of_one, bundle, task) for task in tasks]
     for k, task in enumerate(tasks):
@@ -169,7 +174,9 @@ def _train_alone(bundle: StudyBundle, task: FoldTask) -> None:
             parser.get_parsed_content(f"{step}#{k}")
 
 
-def _train_stack(bundle: StudyBundle, tasks: Sequence[FoldTask]) -> list[str]:
+def _train_stack(
+    bundle: StudyBundle, tasks: Sequence[FoldTask], progress: Callable[[int, int], None] | None = None
+) -> list[str]:
     """Train folds together and save their weights; one error message a fold. What differs in shape goes apart."""
     groups: dict[Any, list[tuple[int, Job]]] = {}
     recipes: dict[Any, Recipe] = {}
@@ -192,7 +199,7 @@ def _train_stack(bundle: StudyBundle, tasks: Sequence[FoldTask]) -> list[str]:
     errors = [""] * len(tasks)
     for key, members in groups.items():
         image, label, cluster = pools[key[0]].tensors()
-        results = train_stacked([job for _, job in members], recipes[key], image, label, cluster)
+        results = train_stacked([job for _, job in members], recipes[key], image, label, cluster, progress)
         for (k, _), result in zip(members, results):
             errors[k] = result.error
             _save(tasks[k].folder, result)

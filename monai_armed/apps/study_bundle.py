@@ -85,6 +85,7 @@ class StudyBundle:
         root: folder of the bundle.
         variant: names of override files that hold for every model, such as ``"paper"``.
         overrides: config values by id that hold for every model.
+        only: values that a setting must have to be taken, such as ``{"simulation": 2}``.
 
     Raises:
         FileNotFoundError: when the folder is no such bundle or a variant has no override file.
@@ -93,6 +94,7 @@ class StudyBundle:
     root: Path
     variant: Sequence[str] = ()
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    only: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("train", "evaluate", "metadata"):
@@ -118,7 +120,11 @@ class StudyBundle:
         given = ConfigParser.load_config_file(self._file("compare")) if self._file("compare").is_file() else {}
         if unknown := sorted(set(given) - set(DEFAULTS)):
             raise ValueError(f"{self._file('compare')} has the unknown keys {unknown}: known are {list(DEFAULTS)}.")
-        return {**DEFAULTS, **given}
+        options = {**DEFAULTS, **given}
+        options["settings"] = [s for s in options["settings"] if dict(s, **self.only) == s]
+        if not options["settings"]:
+            raise ValueError(f"{self.root} has no setting with {dict(self.only)} in its compare.json.")
+        return options
 
     def models(self, asked: str) -> list[str]:
         """Names of the models asked for: ``"all"``, or names joined by commas.

@@ -11,7 +11,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -84,6 +85,19 @@ class ARMEDTrainer(SupervisedTrainer):
             self._backward(loss)
             self._step(self.adversary_optimizer)
 
+    @contextmanager
+    def _frozen_adversary(self) -> Iterator[None]:
+        """While open, no gradient is computed for the adversary's weights: their step is done, and gradients cost."""
+        groups = [] if self.adversary_optimizer is None else self.adversary_optimizer.param_groups
+        weights = [p for group in groups for p in group["params"] if p.requires_grad]
+        try:
+            for p in weights:
+                p.requires_grad_(False)
+            yield
+        finally:
+            for p in weights:
+                p.requires_grad_(True)
+
     def _iteration(self, engine: Engine, batchdata: dict[str, torch.Tensor]) -> dict:
         """One iteration; its output holds image, label, prediction, the loss and its terms (detached, unweighted)."""
         if batchdata is None:
@@ -98,14 +112,15 @@ class ARMEDTrainer(SupervisedTrainer):
         output: dict[str, Any] = {Keys.IMAGE: inputs, Keys.LABEL: targets}
         self.state.output = output
         self.optimizer.zero_grad(set_to_none=self.optim_set_to_none)
-        with torch.autocast("cuda", enabled=self.scaler is not None, **self.amp_kwargs):
-            output[Keys.PRED] = self.inferer(inputs, self.network, *args, **kwargs)
-            self.fire_event(IterationEvents.FORWARD_COMPLETED)
-            terms = self.loss_function.terms(output[Keys.PRED], targets)
-            output[Keys.LOSS] = self.loss_function.total(terms)
-            self.fire_event(IterationEvents.LOSS_COMPLETED)
-        self._backward(output[Keys.LOSS])
-        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        with self._frozen_adversary():
+            with torch.autocast("cuda", enabled=self.scaler is not None, **self.amp_kwargs):
+                output[Keys.PRED] = self.inferer(inputs, self.network, *args, **kwargs)
+                self.fire_event(IterationEvents.FORWARD_COMPLETED)
+                terms = self.loss_function.terms(output[Keys.PRED], targets)
+                output[Keys.LOSS] = self.loss_function.total(terms)
+                self.fire_event(IterationEvents.LOSS_COMPLETED)
+            self._backward(output[Keys.LOSS])
+            self.fire_event(IterationEvents.BACKWARD_COMPLETED)
         self._step(self.optimizer)
         for name, term in terms.items():
             output[name] = term.detach()

@@ -11,16 +11,22 @@
 
 from __future__ import annotations
 
+from .adversary_monitor import AdversaryMonitor
+from .cluster_audit import ClusterAudit
 from .early_stop import ResumableEarlyStop
 from .epoch_seed import EpochSeed
 from .loss_terms import loss_terms
 from .prediction_writer import PredictionWriter
+from .random_effects_writer import RandomEffectsWriter
 from .reversal_warm_up import ReversalWarmUp
 from .training_checkpoint import TrainingCheckpoint, load_weights
 
 __all__ = [
+    "AdversaryMonitor",
+    "ClusterAudit",
     "EpochSeed",
     "PredictionWriter",
+    "RandomEffectsWriter",
     "ResumableEarlyStop",
     "ReversalWarmUp",
     "TrainingCheckpoint",

@@ -24,7 +24,7 @@ from monai.utils import optional_import
 
 plt, _ = optional_import("matplotlib.pyplot")
 
-__all__ = ["plot_caterpillar", "plot_loss_terms", "plot_results", "plot_slices"]
+__all__ = ["plot_loss_terms", "plot_results", "plot_slices"]
 
 
 def plot_slices(slices: Sequence[np.ndarray], titles: Sequence[str], path: str | Path, columns: int = 6) -> Path:
@@ -83,29 +83,6 @@ def plot_results(table: pd.DataFrame, lines: Mapping[str, Mapping[str, float]], 
     return _save(figure, path)
 
 
-def plot_caterpillar(effects: pd.DataFrame, path: str | Path, title: str = "random intercept") -> Path:
-    """
-    Caterpillar plot: one random effect of every cluster with its 95 % credible interval, in order of its mean.
-
-    Args:
-        effects: index the clusters' names; ``mean``, ``low``, ``high``, and ``note``, shown beside the name.
-        path: file to write.
-        title: name of the effect.
-
-    Returns:
-        the file.
-    """
-    effects = effects.sort_values("mean")
-    figure, axis = plt.subplots(figsize=(6, 0.3 * len(effects) + 1.2), layout="constrained")
-    places = np.arange(len(effects))
-    errors = [effects["mean"] - effects["low"], effects["high"] - effects["mean"]]
-    axis.errorbar(effects["mean"], places, xerr=errors, fmt="o", color="tab:orange", ecolor="0.5", capsize=2)
-    axis.axvline(0, color="k", linewidth=0.8)
-    axis.set_yticks(places, [f"{name}  {note}" for name, note in zip(effects.index, effects["note"])], fontsize=8)
-    axis.set_xlabel(f"{title} (posterior mean, 95 % credible interval)")
-    return _save(figure, path)
-
-
 def plot_loss_terms(terms: pd.DataFrame, chance: float, path: str | Path) -> Path:
     """
     Loss terms over training, and the adversary's beside that of guessing.
@@ -125,7 +102,7 @@ def plot_loss_terms(terms: pd.DataFrame, chance: float, path: str | Path) -> Pat
     axes[0].legend(fontsize=8)
     axes[1].plot(terms.index, terms["adversary"], color="0.4")
     axes[1].axhline(chance, color="k", linestyle=":")
-    axes[1].text(terms.index[0], chance, "ln(C): no idea of the site", fontsize=8, va="bottom")
+    axes[1].text(terms.index[0], chance, "ln(C): no idea of the site", fontsize=8, va="top")
     axes[1].set_title("adversary's loss, nats", fontsize=9)
     axes[2].plot(terms.index, terms["kl"], color="tab:orange")
     axes[2].set_title("KL of the random effects, nats", fontsize=9)

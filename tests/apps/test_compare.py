@@ -27,6 +27,7 @@ from monai_armed.apps import fold_training
 from monai_armed.apps.compare import Comparison, compare, parse_overrides
 from monai_armed.apps.study_bundle import StudyBundle
 from monai_armed.data.spirals import simulate_spirals
+from monai_armed.metrics.comparison import delong_interval
 
 SPIRALS = Path(__file__).parents[2] / "bundles" / "armed_spirals"
 TINY = {"max_epochs": 2, "hidden_channels": [4, 4, 4], "adversary_channels": [4], "batch_size": 16}
@@ -76,7 +77,12 @@ def test_report_and_resuming(bundle, tmp_path, monkeypatch):
     (out / "simulation=1" / "conventional" / "fold_00" / "result.json").write_text('{"finger')
     trained = []
     train = fold_training._train_stack
-    monkeypatch.setattr(fold_training, "_train_stack", lambda b, t: trained.extend(x.folder for x in t) or train(b, t))
+
+    def spy(study, tasks, progress=None):
+        trained.extend(task.folder for task in tasks)
+        return train(study, tasks, progress)
+
+    monkeypatch.setattr(fold_training, "_train_stack", spy)
     again = pd.read_csv(compare(comparison_of(bundle, out))["results"])
     assert {f"{p.parent.name}/{p.name}" for p in trained} == {"armed/fold_01", "conventional/fold_00"}
     pd.testing.assert_frame_equal(results, again)
@@ -131,13 +137,23 @@ def test_one_by_one_and_unseen_clusters(bundle, tmp_path):
     assert (wide["armed"] == wide["armed, fixed"]).all()  # a new cluster has no random effects
 
 
+def test_one_test_set_has_delongs_interval(bundle, tmp_path):
+    simulate_spirals(1, num_clusters=10, samples_per_cluster=20, seed=5).save(tmp_path / "sim1.npz")
+    change(bundle, "compare", models=["conventional"], group_key="cluster", metrics=["auroc"])
+    comparison = comparison_of(bundle, tmp_path / "out", num_folds=1, split="monte_carlo")
+    files = compare(comparison)
+    scored = pd.read_csv(tmp_path / "out" / "simulation=1" / "conventional" / "fold_00" / "predictions.csv")
+    low, high = (f"{v:.3f}" for v in delong_interval(scored["label"].to_numpy(), scored["score"].to_numpy())[1:])
+    assert f"[{low}, {high}]" in files["report"].read_text()
+
+
 def test_a_failing_fold_does_not_lose_the_others(bundle, tmp_path, monkeypatch, capsys):
     train = fold_training._train_stack
 
-    def fail(study, tasks):
+    def fail(study, tasks, progress=None):
         if any(t.folder.name == "fold_01" and t.model == "armed" for t in tasks):
             raise RuntimeError("out of memory")
-        return train(study, tasks)
+        return train(study, tasks, progress)
 
     monkeypatch.setattr(fold_training, "_train_stack", fail)
     arguments = ["compare", "--bundle", str(bundle), "--folds", "2", "--out", str(tmp_path / "out")]
@@ -199,6 +215,7 @@ def test_bad_input_is_named_before_anything_is_trained(bundle, tmp_path, monkeyp
     expect_error([*good, "--variant", "huge"], capsys, "no variant 'huge'")
     expect_error([*good, "--set", "epochs=3"], capsys, "no id 'epochs'")
     expect_error([*good, "--set", "epochs"], capsys, "id=value")
+    expect_error([*good, "--only", "simulation=4"], capsys, "no setting", "simulation")
     expect_error([*good, "--folds", "30"], capsys, "too few for 30 stratified folds")
     expect_error([*good, "--set", f"dataset_dir={tmp_path}/none"], capsys, "no spiral data at")
     expect_error([*good, "--split", "grouped"], capsys, "subject")
@@ -222,3 +239,10 @@ def test_bad_input_is_named_before_anything_is_trained(bundle, tmp_path, monkeyp
 
 def test_overrides_are_json_or_text():
     assert parse_overrides(["a=1", "b#c=[1, 2]", "d=text", "e=x=y"]) == {"a": 1, "b#c": [1, 2], "d": "text", "e": "x=y"}
+
+
+@pytest.mark.slow
+def test_processes_share_the_work_without_changing_it(bundle, tmp_path):
+    alone = pd.read_csv(compare(comparison_of(bundle, tmp_path / "one"))["results"])
+    shared = pd.read_csv(compare(comparison_of(bundle, tmp_path / "two", processes=2))["results"])
+    pd.testing.assert_frame_equal(alone, shared)

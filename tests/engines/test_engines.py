@@ -159,3 +159,22 @@ def test_prepare_batch():
     assert not torch.equal(drawn[3]["cluster"], drawn[1]["cluster"])
     with pytest.raises(ValueError, match="a batch has no 'site', its keys are"):
         PrepareBatchCluster(cluster_key="site")(next(iter(_loader())))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="mixed precision needs a CUDA device")
+@pytest.mark.parametrize("alternating", [True, False])
+def test_trains_with_amp_on_cuda(alternating):
+    set_determinism(0)
+    network = _network().cuda()
+    common = {"prepare_batch": PrepareBatchCluster(), "decollate": False, "amp": True}
+    if alternating:
+        rest = [p for n, p in network.named_parameters() if not n.startswith("adversary.")]
+        trainer = ARMEDTrainer(
+            "cuda", 30, _loader(), network, torch.optim.Adam(rest, 0.02), _loss(),
+            adversary_optimizer=torch.optim.Adam(network.adversary.parameters(), 0.02), **common,
+        )  # fmt: skip
+    else:
+        optimizer = torch.optim.Adam(network.parameters(), 0.02)
+        trainer = SupervisedTrainer("cuda", 30, _loader(), network, optimizer, _loss(), **common)
+    trainer.run()
+    assert _auroc(network.cpu(), PrepareBatchCluster()) > 0.95

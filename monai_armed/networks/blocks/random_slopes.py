@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn as nn
@@ -75,6 +75,36 @@ class RandomSlopes(nn.Module):
         else:
             scale = torch.as_tensor(float(prior_scale))
         self.effects = RandomEffects(num_clusters, sum(self.groups.values()), prior_scale=scale, **kwargs)
+
+    def effect_names(
+        self, latent_names: Sequence[str] | None = None, feature_names: Sequence[str] | None = None
+    ) -> list[tuple[str, str]]:
+        """
+        Group and name of each of the Q effects, in their order.
+
+        Args:
+            latent_names: names of the units of h; by default ``"h0"``, ``"h1"``, ...
+            feature_names: names of the features of x; by default ``"x0"``, ``"x1"``, ...
+
+        Returns:
+            pairs such as ``("linear", "age")`` or ``("intercept", "(Intercept)")``; with several logits the name ends
+            with the logit's number, ``"age[1]"``, unless the effect is shared by all logits.
+
+        Raises:
+            ValueError: when the number of names is wrong.
+        """
+        given = {"nonlinear": (latent_names, "h"), "linear": (feature_names, "x"), "intercept": (["(Intercept)"], "")}
+        pairs = []
+        for group, size in self.groups.items():
+            shared = group == "nonlinear" and self.multiplicative
+            logits = 1 if shared else self.out_channels
+            names, letter = given[group]
+            names = [f"{letter}{i}" for i in range(size // logits)] if names is None else list(names)
+            if len(names) * logits != size:
+                raise ValueError(f"the {group} slopes are of {size // logits} units, got {len(names)} names.")
+            ends = [""] if logits == 1 else [f"[{k}]" for k in range(logits)]
+            pairs += [(group, name + end) for name in names for end in ends]
+        return pairs
 
     def split(self, u: torch.Tensor) -> dict[str, torch.Tensor]:
         """Effects (..., Q) by group, each (..., units, logits); (..., units) for multiplicative slopes."""

@@ -34,5 +34,5 @@ def reverse_gradient(x: torch.Tensor, strength: torch.Tensor | float = 1.0) -> t
         >>> x.grad
         tensor([-0.5000, -0.5000, -0.5000])
     """
-    detached = x.detach()
-    return detached + strength * (detached - x)
+    weight = -strength.to(x.dtype) if isinstance(strength, torch.Tensor) else -strength
+    return torch.lerp(x.detach(), x, weight)  # detached + weight * (x - detached) in one go

@@ -48,11 +48,12 @@ def find_layer(network: nn.Module, name: str) -> nn.Module:
     Raises:
         ValueError: when there is none; names the most similar ones.
     """
-    layers = dict(network.named_modules())
-    if name not in layers or not name:
-        similar = get_close_matches(name, layers, n=3, cutoff=0.0)
-        raise ValueError(f"{type(network).__name__} has no layer {name!r}; the most similar names are {similar}.")
-    return layers[name]
+    try:
+        return network.get_submodule(name or " ")
+    except AttributeError:
+        similar = get_close_matches(name, dict(network.named_modules()), n=3, cutoff=0.0)
+        message = f"{type(network).__name__} has no layer {name!r}; the most similar names are {similar}."
+        raise ValueError(message) from None
 
 
 @contextmanager

@@ -17,7 +17,9 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from monai.networks.blocks import ADN
-from monai.networks.layers.factories import Conv
+from monai.networks.layers.factories import Conv, Pool
+
+from ..layers.spatial_statistics import spatial_statistics
 
 __all__ = ["ConvAdversary", "DenseAdversary", "PooledAdversary"]
 
@@ -78,12 +80,18 @@ class PooledAdversary(nn.Module):
         if tap.ndim == 2:
             return tap
         flat = tap.transpose(1, 2) if self._is_tokens(tap.ndim) else tap.flatten(2)
-        var, mean = torch.var_mean(flat, dim=2, correction=0)
-        return torch.cat([mean, (var + 1e-6).sqrt()], dim=1)
+        return torch.cat(spatial_statistics(flat), dim=1)
+
+    def pool(self, taps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """
+        Statistics of each tapped output, (B, channels or 2 channels). :py:meth:`forward` takes these small tensors as
+        well as the outputs themselves, so that the gradient can be reversed here, where that costs nothing.
+        """
+        # in single precision also under autocast: the statistics of a batch of half-precision means are coarse
+        return [self._pool(t.float()) for t in taps]
 
     def forward(self, taps: Sequence[torch.Tensor]) -> torch.Tensor:
-        # in single precision also under autocast: the statistics of a batch of half-precision means are coarse
-        pooled = torch.cat([self._pool(t.float()) for t in taps], dim=1)
+        pooled = torch.cat(self.pool(taps), dim=1)
         if len(pooled) > 1:
             pooled = self.norm(pooled)
         else:  # the last batch of an epoch may hold one sample, which has no statistics of its own
@@ -143,14 +151,20 @@ class ConvAdversary(nn.Module):
         self.dense = nn.Sequential(nn.Linear(flat, dense_channels), nn.PReLU(), nn.Linear(dense_channels, num_clusters))
 
     def forward(self, taps: Sequence[torch.Tensor]) -> torch.Tensor:
-        out = taps[self.images[0]][:, :0]
-        for i, block in zip(self.images, self.blocks):
-            size = taps[i].shape[2:]
-            if out.shape[2:] != size:
-                pool = F.adaptive_max_pool2d if self.spatial_dims == 2 else F.adaptive_max_pool3d
-                out = pool(out, size)
-            out = block(torch.cat([out, taps[i]], dim=1))
+        out = self.blocks[0](taps[self.images[0]])
+        for i, block in zip(self.images[1:], self.blocks[1:]):
+            out = block(torch.cat([_max_pool(out, taps[i].shape[2:]), taps[i]], dim=1))
         return self.dense(torch.cat([out.flatten(2).mean(2), *(taps[i] for i in self.vectors)], dim=1))
+
+
+def _max_pool(x: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    """Max-pooling to a size, by the much faster plain pooling where the size is an even part of the tensor's."""
+    given, dims = x.shape[2:], x.ndim - 2
+    if given == size:
+        return x
+    if all(old % new == 0 for old, new in zip(given, size)):
+        return Pool[Pool.MAX, dims]([old // new for old, new in zip(given, size)])(x)
+    return Pool[Pool.ADAPTIVEMAX, dims](size)(x)
 
 
 def _dense_layers(in_channels: int, hidden_channels: Sequence[int], out_channels: int) -> nn.Sequential:

@@ -208,6 +208,8 @@ class ARMED(ClusterNetwork):
                 fixed = first_tensor(self.network(x))
         if self.training:
             tapped = [record.outputs[name] for name in self.taps]
+            if isinstance(self.adversary, PooledAdversary):
+                tapped = self.adversary.pool(tapped)  # the gradient is then reversed where that costs nothing
             if adversary_only:
                 return {"adversary": self._cluster_logits(tapped)}
             return self._training_outputs(x, cluster, fixed, record.inputs[self.head], tapped)

@@ -1,0 +1,215 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Reading a mixed effects network as one reads a mixed model: lme4's fixef, ranef and VarCorr as pandas frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from monai.networks.utils import eval_mode
+
+from ..networks.blocks.random_slopes import RandomSlopes
+from ..networks.layers.random_effects import RandomEffects
+from ..networks.layers.taps import find_layer, record_layers
+from ..networks.nets.armed import ARMED
+
+__all__ = ["VarCorr", "fixef", "ranef"]
+
+LEARNED, FIXED = "learned prior", "posterior (prior is fixed)"
+
+
+def fixef(net: ARMED, feature_names: Sequence[str] | None = None) -> pd.DataFrame:
+    """
+    Fixed effects: the last layer's bias and weights. They belong to the features if the network is linear, and else to
+    the units of the latent that the last layer sees.
+
+    Args:
+        net: a network whose last layer is linear.
+        feature_names: names of the network's input features.
+
+    Returns:
+        a row for each effect and logit: ``effect`` (``"(Intercept)"``, a feature, or a unit ``"h0"``, ...; with several
+        logits ``"age[1]"``) and ``estimate``, in logits (or the target's unit) per unit of the feature.
+
+    Raises:
+        ValueError: when the last layer is not linear, such as a convolution's, whose weights are no such effects.
+    """
+    head = find_layer(net.network, net.head)
+    if not isinstance(head, torch.nn.Linear):
+        raise ValueError(
+            f"fixef needs a linear last layer, {net.head!r} is a {type(head).__name__}: read the network's fixed part "
+            'by its gradients, or predict with effects="fixed".'
+        )
+    names = _latent_names(net, feature_names) or [f"h{i}" for i in range(head.in_features)]
+    logits = head.out_features
+    ends = [""] if logits == 1 else [f"[{k}]" for k in range(logits)]
+    weight = _numpy(head.weight)
+    rows = [] if head.bias is None else [("(Intercept)" + end, b) for end, b in zip(ends, _numpy(head.bias))]
+    rows += [(name + ends[k], weight[k, i]) for i, name in enumerate(names) for k in range(logits)]
+    return pd.DataFrame(rows, columns=["effect", "estimate"])
+
+
+def ranef(
+    net: ARMED,
+    clusters: Sequence[str] | None = None,
+    feature_names: Sequence[str] | None = None,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """
+    Random effects of every cluster.
+
+    Args:
+        net: a network with random effects.
+        clusters: names of the clusters in the order of their index; by default the index.
+        feature_names: names of the network's input features.
+        level: posterior probability inside the interval.
+
+    Returns:
+        a row for each cluster and effect: ``cluster``, ``group`` (``"nonlinear"``, ``"linear"``, ``"intercept"``),
+        ``effect``, posterior ``mean`` and ``sd``, and the ends ``low`` and ``high`` of the credible interval.
+
+    Raises:
+        ValueError: when the network has no random effects or the number of names is wrong.
+    """
+    slopes = _random_slopes(net)
+    effects = slopes.effects
+    names = list(range(effects.num_clusters)) if clusters is None else list(clusters)
+    if len(names) != effects.num_clusters:
+        raise ValueError(f"the network has {effects.num_clusters} clusters, got {len(names)} names.")
+    pairs = _effect_names(net, slopes, feature_names)
+    low, high = effects.interval(level)
+    columns = {"mean": effects.loc, "sd": effects.scale, "low": low, "high": high}
+    index = {
+        "cluster": [name for name in names for _ in pairs],
+        "group": [group for group, _ in pairs] * len(names),
+        "effect": [effect for _, effect in pairs] * len(names),
+    }
+    return pd.DataFrame({**index, **{name: _numpy(value).reshape(-1) for name, value in columns.items()}})
+
+
+def VarCorr(
+    net: ARMED,
+    residual_scale: float | None = None,
+    feature_names: Sequence[str] | None = None,
+    x: torch.Tensor | None = None,
+) -> pd.DataFrame:
+    """
+    Variance components: how much each effect differs between clusters, and with ``covariance="full"`` how the effects
+    correlate. Where the prior is learned they are its own; where it is fixed, as in Eq. 8 of
+    https://arxiv.org/abs/2202.11783, it says nothing of the data, and they are the mean square of the posterior means
+    plus the mean posterior variance: the value to which a learned prior would move next.
+
+    Args:
+        net: a network with random effects.
+        residual_scale: s.d. of the residual, such as that of :py:class:`monai_armed.losses.GaussianLikelihoodLoss`, or
+            pi / sqrt(3) on the logistic scale; adds the row ``"Residual"``.
+        feature_names: names of the network's input features.
+        x: the network's input, of training samples (N, ...): a slope's share then counts the mean square of what it is
+            multiplied with. Without it that is taken to be 1, which holds for standardised features only.
+
+    Returns:
+        a row for each effect: ``group``, ``effect``, ``sd``, ``share`` of the logit's variance between clusters (and
+        residual, if given; covariances are left out; NaN for multiplicative slopes, which have no variance of their
+        own in the logit), ``source`` (whether the prior was learned), and for a full covariance ``corr <effect>`` with
+        each effect.
+
+    Raises:
+        ValueError: when the network has no random effects, or ``residual_scale`` is not positive.
+    """
+    if residual_scale is not None and residual_scale <= 0:
+        raise ValueError(f"residual_scale must be positive, got {residual_scale}.")
+    slopes = _random_slopes(net)
+    effects = slopes.effects
+    pairs = _effect_names(net, slopes, feature_names)
+    covariance = _numpy(_components(effects))
+    variance = np.diag(covariance) if effects.covariance == "full" else covariance
+    table = pd.DataFrame(pairs, columns=["group", "effect"]).assign(sd=np.sqrt(variance))
+    table["source"] = LEARNED if effects.learn_prior else FIXED
+    contribution = variance if x is None else variance * _mean_squares(net, slopes, x)
+    if slopes.multiplicative and "nonlinear" in slopes.groups:
+        contribution = np.full_like(variance, np.nan)
+    logits = slopes.out_channels
+    total = np.array([contribution[k::logits].sum() for k in range(logits)]) + (residual_scale or 0.0) ** 2
+    table.insert(3, "share", contribution / total[np.arange(len(table)) % logits])
+    if effects.covariance == "full":
+        correlation = covariance / np.sqrt(np.outer(variance, variance))
+        table = table.assign(**{f"corr {name}": correlation[:, i] for i, (_, name) in enumerate(pairs)})
+    if residual_scale is not None:
+        ends = [""] if logits == 1 else [f"[{k}]" for k in range(logits)]
+        residual = {
+            "group": "residual",
+            "effect": [f"Residual{end}" for end in ends],
+            "sd": residual_scale,
+            "share": residual_scale**2 / total,
+            "source": "given",
+        }
+        table = pd.concat([table, pd.DataFrame(residual)], ignore_index=True)
+    return table
+
+
+def _random_slopes(net: ARMED) -> RandomSlopes:
+    if net.random_slopes is None:
+        raise ValueError("the network has no random effects to read: build it with slopes or an intercept.")
+    return net.random_slopes
+
+
+def _latent_names(net: ARMED, feature_names: Sequence[str] | None) -> list[str] | None:
+    """The features' names if the last layer sees the features themselves: if the network is linear."""
+    if feature_names is None:
+        return None
+    head = find_layer(net.network, net.head)
+    if not isinstance(head, torch.nn.Linear) or head.in_features != len(feature_names):
+        return None
+    x = torch.randn(2, head.in_features, device=head.weight.device, dtype=head.weight.dtype)
+    try:
+        with torch.no_grad(), eval_mode(net.network), record_layers(net.network, inputs=(net.head,)) as record:
+            net.network(x)
+    except (RuntimeError, ValueError):  # the input is no table of that width
+        return None
+    return list(feature_names) if torch.equal(record.inputs[net.head], x) else None
+
+
+def _effect_names(net: ARMED, slopes: RandomSlopes, feature_names: Sequence[str] | None) -> list[tuple[str, str]]:
+    return slopes.effect_names(_latent_names(net, feature_names), feature_names)
+
+
+def _components(effects: RandomEffects) -> torch.Tensor:
+    """Variances (Q,), or covariance matrix (Q, Q), of the effects between clusters."""
+    full = effects.covariance == "full"
+    if effects.learn_prior:
+        return effects.cluster_prior().covariance_matrix if full else effects.prior_scale.square()
+    if not full:
+        return (effects.loc.square() + effects.scale.square()).mean(0)
+    outer = torch.einsum("ci,cj->ij", effects.loc, effects.loc) / effects.num_clusters
+    return outer + effects.posterior().base_dist.covariance_matrix.mean(0)
+
+
+def _mean_squares(net: ARMED, slopes: RandomSlopes, x: torch.Tensor) -> np.ndarray:
+    """Mean square, over samples and space, of what each effect is multiplied with, (Q,)."""
+    with torch.no_grad(), eval_mode(net.network), record_layers(net.network, inputs=(net.head,)) as record:
+        net.network(x)
+    latent = record.inputs[net.head].transpose(0, 1).flatten(1).square().mean(1)
+    square = {"nonlinear": latent, "linear": x.square().mean(0).flatten(), "intercept": x.new_ones(1)}
+    logits = slopes.out_channels
+    parts = [
+        square[group] if len(square[group]) == size else square[group].repeat_interleave(logits)
+        for group, size in slopes.groups.items()
+    ]
+    return _numpy(torch.cat(parts))
+
+
+def _numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().double().cpu().numpy()

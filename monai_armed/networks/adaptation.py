@@ -1,0 +1,180 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+import torch.nn as nn
+from monai.networks.utils import eval_mode
+from torch.distributions import Normal, kl_divergence
+
+from ..losses.armed_loss import ARMEDLoss
+from .layers.random_effects import RandomEffects
+from .layers.taps import find_layer, first_tensor, record_layers
+from .nets.armed import ARMED
+
+__all__ = ["adapt"]
+
+LEARNING_RATE = 0.05  # in units of the prior's s.d.
+
+
+def adapt(
+    net: ARMED,
+    x: torch.Tensor,
+    label: torch.Tensor | None = None,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    steps: int = 300,
+    num_draws: int = 16,
+    seed: int = 0,
+) -> ARMED:
+    """
+    Let a network know a new cluster from a few of its samples: a posterior is found for the random effects of that
+    cluster alone, all else stays as it is. With labels that is variational inference (Eq. 7 of
+    https://arxiv.org/abs/2202.11783 for one more cluster) from the network's prior; the features are computed once.
+    Without labels it is what the Z-predictor says of the samples: mean and variance of the mixture of the seen
+    clusters' posteriors, weighted by the mean assignment.
+
+    Args:
+        net: a trained network with random effects. It is not changed.
+        x: samples of the new cluster, (n, *input_shape).
+        label: their labels, as ``loss`` wants them, or (n,) for one logit; None if there are none.
+        loss: mean loss of logits and labels in nats, the negative log-likelihood of a sample, as in training: for
+            example ``torch.nn.BCEWithLogitsLoss()`` or a trained ``GaussianLikelihoodLoss``. Needed with labels.
+        steps: steps of the inference.
+        num_draws: draws of the effects in each step.
+        seed: seed of the draws.
+
+    Returns:
+        a copy of the network, in evaluation mode, that has one more cluster, the last, of index ``net.num_clusters``.
+        It has no adversary, which would know the old clusters only.
+
+    Raises:
+        ValueError: when there are no random effects, no samples, labels without a loss or of another number, or
+            neither labels nor a Z-predictor.
+
+    Example:
+        >>> adapted = adapt(net, images, labels, torch.nn.BCEWithLogitsLoss())
+        >>> adapted(new_images, torch.full((len(new_images),), net.num_clusters))
+    """
+    effects = net.random_effects
+    if effects is None:
+        raise ValueError("the network has no random effects to adapt: build it with slopes or an intercept.")
+    if len(x) == 0:
+        raise ValueError("adapt needs at least one sample of the new cluster, got none.")
+    if label is None:
+        if net.z_predictor is None:
+            raise ValueError(
+                "without labels only a Z-predictor can tell what a new cluster is like, and none is attached: pass "
+                "`label`, call attach_z_predictor, or predict with unknown='population'."
+            )
+        loc, tril = _mixture(effects, net.infer_cluster(x).mean(0))
+    elif loss is None:
+        raise ValueError("labels need a loss: pass the base loss of the training, such as BCEWithLogitsLoss().")
+    elif len(label) != len(x):
+        raise ValueError(f"got {len(x)} samples and {len(label)} labels.")
+    else:
+        loc, tril = _infer(net, x, label, loss, steps, num_draws, seed)
+    return _with_one_more_cluster(net, loc, tril)
+
+
+def _mixture(effects: RandomEffects, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean (Q,) and Cholesky factor (Q, Q) of the mixture of posteriors and, for what is left of 1, the prior."""
+    posterior, prior = effects.posterior(), effects.cluster_prior()
+    rest = (1 - weight.sum()).clamp(min=0)
+    loc = weight @ effects.loc.detach()
+    if effects.covariance == "full":
+        within = posterior.base_dist.covariance_matrix.detach()
+        second = within + torch.einsum("ci,cj->cij", effects.loc, effects.loc).detach()
+        covariance = torch.einsum("c,cij->ij", weight, second) + rest * prior.covariance_matrix.detach()
+        return loc, torch.linalg.cholesky(covariance - torch.outer(loc, loc))
+    square = weight @ (effects.scale.square() + effects.loc.square()) + rest * effects.prior_scale.square()
+    return loc, (square.detach() - loc.square()).sqrt().diag()
+
+
+def _infer(
+    net: ARMED,
+    x: torch.Tensor,
+    label: torch.Tensor,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    steps: int,
+    num_draws: int,
+    seed: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Posterior mean (Q,) and Cholesky factor (Q, Q); found in units of the prior, in which that is N(0, 1)."""
+    slopes = net.random_slopes
+    assert slopes is not None
+    effects, head = slopes.effects, find_layer(net.network, net.head)
+    with torch.no_grad(), eval_mode(net), record_layers(net.network, inputs=(net.head,)) as record:
+        fixed = first_tensor(net.network(x))
+    latent = record.inputs[net.head]
+    prior = effects.cluster_prior()
+    full = effects.covariance == "full"
+    unit = (prior.scale_tril if full else effects.prior_scale.diag()).detach()
+    repeated = [t.repeat(num_draws, *(1,) * (t.ndim - 1)) for t in (latent, x, fixed, label)]
+    error = ARMEDLoss(loss)
+
+    size = effects.num_effects
+    loc, log_scale = (torch.zeros(size, device=x.device, requires_grad=True) for _ in range(2))
+    lower = torch.zeros(size, size, device=x.device, requires_grad=full)
+    parameters = [p for p in (loc, log_scale, lower) if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    generator = torch.Generator().manual_seed(seed)
+    with eval_mode(net), torch.enable_grad():
+        for _ in range(steps):
+            noise = torch.randn(num_draws, size, generator=generator).to(x.device)
+            tril = log_scale.exp().diag() + lower.tril(-1)
+            u = (loc + noise @ tril.T) @ unit.T
+            logits = repeated[2] + slopes(u.repeat_interleave(len(x), 0), *repeated[:3], head)
+            negative_log_likelihood = len(x) * error.terms(logits, {"label": repeated[3]})["fixed"]
+            # KL to N(0, 1): that of the diagonal, and what the entries below it add
+            kl = kl_divergence(Normal(loc, log_scale.exp()), Normal(0.0, 1.0)).sum() + lower.tril(-1).square().sum() / 2
+            gradients = torch.autograd.grad(negative_log_likelihood + kl, parameters)
+            for parameter, gradient in zip(parameters, gradients):
+                parameter.grad = gradient
+            optimizer.step()
+            schedule.step()
+    with torch.no_grad():
+        return unit @ loc, unit @ (log_scale.exp().diag() + lower.tril(-1))
+
+
+def _with_one_more_cluster(net: ARMED, loc: torch.Tensor, tril: torch.Tensor) -> ARMED:
+    adapted = copy.deepcopy(net)
+    adapted.adversary, adapted.taps = None, ()
+    adapted.num_clusters += 1
+    if adapted.z_predictor is not None:
+        adapted.z_predictor = _NeverTheLast(adapted.z_predictor)
+    effects = adapted.random_effects
+    assert effects is not None
+    effects.num_clusters += 1
+    scale = tril.diagonal()
+    rows = {"loc": loc, "log_scale": scale.log()}
+    if effects.covariance == "full":
+        rows["lower"] = tril / scale.unsqueeze(1)
+    for name, row in rows.items():
+        old = getattr(effects, name)
+        setattr(effects, name, nn.Parameter(torch.cat([old.detach(), row.detach().unsqueeze(0)]), old.requires_grad))
+    return adapted.eval()
+
+
+class _NeverTheLast(nn.Module):
+    """A Z-predictor of the clusters before adaptation: the new one gets no weight."""
+
+    def __init__(self, z_predictor: nn.Module) -> None:
+        super().__init__()
+        self.z_predictor = z_predictor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pad(self.z_predictor(x), (0, 1))

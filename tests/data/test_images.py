@@ -1,0 +1,46 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import pytest
+
+from monai_armed.data import list_images
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return str(path)
+
+
+def test_one_file(tmp_path):
+    file = touch(tmp_path / "a.nii.gz")
+    assert list_images(file) == [{"image": file, "file": file}]
+
+
+def test_folder_without_derivatives(tmp_path):
+    files = [touch(tmp_path / "sub-1" / "anat" / "sub-1_T1w.nii.gz"), touch(tmp_path / "x.nii")]
+    touch(tmp_path / "derivatives" / "truth" / "mask.nii.gz")
+    touch(tmp_path / "participants.tsv")
+    assert [item["file"] for item in list_images(tmp_path)] == files
+
+
+def test_a_folder_below_derivatives_may_be_named(tmp_path):
+    file = touch(tmp_path / "derivatives" / "fmriprep" / "a.nii.gz")
+    assert [item["image"] for item in list_images(tmp_path / "derivatives" / "fmriprep")] == [file]
+
+
+def test_missing_and_empty(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file or folder .*nothing: give the path"):
+        list_images(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match=r"holds no NIfTI file"):
+        list_images(tmp_path)

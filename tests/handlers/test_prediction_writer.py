@@ -1,0 +1,80 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+from monai.data import DataLoader, Dataset
+from monai.engines import SupervisedEvaluator
+from monai.utils import set_determinism
+
+from monai_armed.engines import PrepareBatchCluster
+from monai_armed.handlers import PredictionWriter
+from monai_armed.networks import ARMED, DFNN
+from monai_armed.networks.nets import ZPredictor
+
+CLUSTERS = ["a", "b", "c", "d"]
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    net = ARMED(DFNN(3), 4, (3,), random_effects={"prior_scale": 1.0})
+    torch.nn.init.normal_(net.random_effects.loc)
+    return net.eval()
+
+
+def rows_of(network, folder, cluster: int, pass_cluster: bool = True) -> list[dict]:
+    set_determinism(0)
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    data = [{"image": x[i], "label": -1, "cluster": cluster, "file": f"{i}.nii"} for i in range(5)]
+    writer = PredictionWriter(folder, network, CLUSTERS)
+    evaluator = SupervisedEvaluator(
+        "cpu", DataLoader(Dataset(data), batch_size=2), network, decollate=False,
+        prepare_batch=PrepareBatchCluster(pass_cluster=pass_cluster), val_handlers=[writer],
+    )  # fmt: skip
+    evaluator.run()
+    evaluator.run()  # the rows of a second run replace the first's
+    rows = json.loads((folder / "predictions.json").read_text())
+    assert len(pd.read_csv(folder / "predictions.csv")) == len(rows) == 5
+    wanted = network(x, torch.full((5,), cluster)) if pass_cluster else network(x)
+    assert [row["probability"] for row in rows] == pytest.approx(wanted.sigmoid().flatten().tolist())
+    return rows
+
+
+def test_known_cluster(network, tmp_path):
+    rows = rows_of(network, tmp_path / "new", cluster=2)
+    assert all(row["low"] < row["probability"] < row["high"] for row in rows)
+    assert not any("like_1" in row for row in rows)
+
+
+def test_unknown_cluster_has_the_wide_interval_of_the_prior(network, tmp_path):
+    known, unknown = (rows_of(network, tmp_path / str(c), cluster=c) for c in (2, -1))
+    width = [sum(row["high"] - row["low"] for row in rows) for rows in (known, unknown)]
+    assert width[1] > 2 * width[0]
+    assert [row["probability"] for row in unknown] == pytest.approx([row["population_probability"] for row in unknown])
+
+
+def test_inferred_clusters_are_named_by_weight(network, tmp_path):
+    network.attach_z_predictor(ZPredictor(DFNN(3, 4), 4))
+    for row in rows_of(network, tmp_path, cluster=-1):
+        weights = [row[f"like_{k}_weight"] for k in (1, 2, 3)]
+        assert weights == sorted(weights, reverse=True) and 0.75 < sum(weights) < 1
+        assert len({row[f"like_{k}"] for k in (1, 2, 3)} & set(CLUSTERS)) == 3
+
+
+def test_other_networks_get_a_probability_alone(tmp_path):
+    rows = rows_of(DFNN(3).eval(), tmp_path, cluster=-1, pass_cluster=False)
+    assert set(rows[0]) == {"file", "probability"}
