@@ -110,7 +110,7 @@ def posterior_sd(model: Callable[[], None], draws: int) -> torch.Tensor:
 def main() -> None:
     """Print the ratio of the variational s.d. to NUTS's, as the mean over clusters."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--draws", type=int, default=1000, help="draws of NUTS after half as many to warm up")
+    parser.add_argument("--draws", type=int, default=500, help="draws of NUTS after half as many to warm up")
     draws = parser.parse_args().draws
     torch.set_num_threads(1)
     print("SIMULATED data; variational s.d. / NUTS s.d., mean over clusters")

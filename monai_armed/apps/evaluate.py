@@ -40,8 +40,8 @@ def collect_predictions(evaluator: SupervisedEvaluator, prepare_batch: PrepareBa
         name: shown beside the progress bar; there is none without a name.
 
     Returns:
-        a row for each sample: ``label``, ``score`` (the logit), and those of the columns subject, session, site, cluster,
-        manufacturer and diagnosis that the data have.
+        a row for each sample: ``label``, ``score`` (the logit), and those of the columns subject, session, site,
+        cluster, manufacturer and diagnosis that the data have.
     """
     rows: list[pd.DataFrame] = []
 

@@ -193,7 +193,8 @@ def _train_stack(
         recipe = _recipe(parser, trainer, pool.pass_cluster)
         m = recipe.mldg
         mldg = (m.num_meta_test, m.inner_learning_rate, m.beta) if m else ()
-        key = (shapes, recipe.epochs, recipe.batch_size, mldg)
+        strength = recipe.warm_up(0.1) if recipe.warm_up else 1.0  # tells warm-ups of different rates apart
+        key = (shapes, recipe.epochs, recipe.batch_size, mldg, strength)
         recipes.setdefault(key, recipe)
         groups.setdefault(key, []).append((k, _job(trainer, task, offset)))
     errors = [""] * len(tasks)

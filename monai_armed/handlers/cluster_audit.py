@@ -23,7 +23,7 @@ from ignite.engine import Events
 
 from ..engines.prepare_batch import PrepareBatchCluster
 from ..metrics.audit import audit_features, collect_features
-from .random_effects_writer import write_csv
+from .random_effects_writer import is_main_process, write_csv
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -64,6 +64,8 @@ class ClusterAudit:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
+        if not is_main_process():
+            return
         train, test = (
             collect_features(self.network, loader, self.layers, self.prepare_batch, self.device)
             for loader in self.loaders

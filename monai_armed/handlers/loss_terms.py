@@ -29,7 +29,7 @@ def loss_terms(output: Mapping[str, torch.Tensor] | Sequence[Mapping[str, torch.
     if isinstance(output, Sequence):  # decollated
         output = output[0]
     return {
-        name: float(output[name])
+        name: float(output[name].detach())
         for name in ("loss", "mixed", "fixed", "adversary", "confusion", "kl")
         if name in output
     }

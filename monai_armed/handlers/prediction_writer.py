@@ -20,7 +20,6 @@ import pandas as pd
 import torch
 from ignite.engine import Events
 from monai.networks.utils import eval_mode
-from pyro.infer import Predictive
 
 from ..networks.nets.armed import ARMED
 
@@ -88,10 +87,11 @@ class PredictionWriter:
         network = self.network
         assert isinstance(network, ARMED)
         z = network.resolve_cluster(image, cluster)
-        draws = Predictive(network.pyro_model, guide=network.pyro_guide, num_samples=self.num_draws)(image, z)
+        draws = network.sample_logits(image, z, self.num_draws)
         tail = torch.tensor([(1 - self.level) / 2, (1 + self.level) / 2], device=image.device)
-        low, high = draws["logits"].reshape(self.num_draws, -1).sigmoid().quantile(tail, dim=0)
-        population = network(image, effects="fixed").reshape(-1).sigmoid()
+        low, high = draws.reshape(self.num_draws, -1).sigmoid().quantile(tail, dim=0)
+        with torch.no_grad():
+            population = network(image, effects="fixed").reshape(-1).sigmoid()
         for i, row in enumerate(rows):
             row.update(low=float(low[i]), high=float(high[i]), population_probability=float(population[i]))
             if z.is_floating_point():

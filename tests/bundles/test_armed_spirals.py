@@ -76,6 +76,12 @@ def test_the_papers_network_is_the_papers(bundle):
     assert parser["learning_rate"] == 0.001 and parser["max_epochs"] == 50
 
 
+def test_the_adversary_can_be_conditional_on_the_class(bundle):
+    network = bundle.config("train", "armed", {"adversary_classes": 2}).get_parsed_content("network_def")
+    outputs = network.train()(torch.zeros(3, 2), torch.tensor([0, 1, 2]))
+    assert outputs["adversary"].shape == (3, 10, 2)
+
+
 def test_properties_that_tools_look_for(bundle):
     meta = str(ROOT / "configs" / "metadata.json")
     for kind, name in (("train", "train"), ("infer", "inference")):

@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from monai_armed.losses import ARMEDLoss, GaussianLikelihoodLoss
-from monai_armed.metrics.mixed_model import VarCorr, fixef, ranef
+from monai_armed.metrics.mixed_model import VarCorr, fixef, ranef, to_arviz
 from monai_armed.networks import ARMED, DFNN
 
 FULL = {"learn_prior": True, "covariance": "full", "sampling": "sample"}
@@ -133,6 +133,13 @@ def test_names_and_order_of_effects_with_several_logits():
         assert shares[shares.index.str.endswith(f"[{k}]")].sum() == pytest.approx(1)
 
 
+def test_no_effect_has_the_name_of_another():
+    net = ARMED(DFNN(2, hidden_channels=()), 3, (2,), adversary=None, linear_slopes=True)
+    assert ranef(net, feature_names=["age", "sex"])["effect"].tolist()[:5] == ["h0", "h1", "age", "sex", "(Intercept)"]
+    net = ARMED(DFNN(2, hidden_channels=(2,)), 3, (2,), adversary=None)  # as many units as features, but not they
+    assert fixef(net, ["age", "sex"])["effect"].tolist() == ["(Intercept)", "h0", "h1"]
+
+
 def test_a_share_is_that_of_the_simulated_logits_variance():
     torch.manual_seed(0)
     net = ARMED(DFNN(3, 1, (4,)), 4000, (3,), adversary=None, linear_slopes=True, random_effects={"prior_scale": 0.5})
@@ -164,6 +171,20 @@ def test_convolutional_networks_have_random_effects_but_no_fixef():
         fixef(net)
     multiplicative = ARMED(DFNN(2), 3, (2,), adversary=None, multiplicative=True)
     assert len(ranef(multiplicative)) == 3 * 5 and VarCorr(multiplicative)["share"].isna().all()
+
+
+def test_arviz_gets_draws_of_the_posterior():
+    pytest.importorskip("arviz_base")
+    net = ARMED(DFNN(2), 3, (2,), adversary=None, linear_slopes=True)
+    torch.nn.init.normal_(net.random_effects.loc)
+    state = torch.get_rng_state()
+    u = to_arviz(net, list("abc"), ["age", "sex"], num_draws=4000)["posterior"]["u"]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert dict(u.sizes) == {"chain": 1, "draw": 4000, "cluster": 3, "effect": 7}
+    expected = ranef(net, list("abc"), ["age", "sex"]).set_index(["cluster", "effect"])
+    drawn = u.sel(cluster="b", effect="sex")
+    assert float(drawn.mean()) == pytest.approx(expected.loc[("b", "sex"), "mean"], abs=0.005)
+    assert float(drawn.std()) == pytest.approx(expected.loc[("b", "sex"), "sd"], rel=0.05)
 
 
 def test_bad_input():

@@ -306,6 +306,9 @@ def test_pyro_predictive():
     torch.testing.assert_close(logits.mean(0), net(x, cluster).squeeze(-1).detach(), atol=0.1, rtol=0)
     # the effects of a new cluster are a draw from the prior: its interval is wider by far
     assert logits[:, 3].std() > 3 * logits[:, 0].std()
+    ours = net.sample_logits(x, cluster, 2000).squeeze(-1)
+    torch.testing.assert_close(ours.mean(0), logits.mean(0), atol=0.1, rtol=0)
+    torch.testing.assert_close(ours.std(0), logits.std(0), atol=0.02, rtol=0.1)
 
 
 def test_unknown_clusters_by_policy():

@@ -249,6 +249,54 @@ class ARMED(ClusterNetwork):
         u = self.random_slopes.effects(cluster)
         return self.random_slopes(u, latent, x, fixed, find_layer(self.network, self.head))
 
+    def _features(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Fixed logits and latent of the input."""
+        with record_layers(self.network, inputs=(self.head,)) as record:
+            fixed = first_tensor(self.network(x))
+        return fixed, record.inputs[self.head]
+
+    def _drawn(self, x, cluster, features, table: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        """Mixed logits with the effects of ``table`` (C, Q), and those of ``new`` (B, Q) where nothing is known."""
+        assert self.random_slopes is not None
+        fixed, latent = features
+        # neither an index nor an inferred assignment: a new cluster
+        unknown = cluster.sum(dim=1) == 0 if cluster.is_floating_point() else cluster < 0
+        u = torch.where(unknown.unsqueeze(-1), new, self.random_slopes.effects(cluster, table))
+        return fixed + self.random_slopes(u, latent, x, fixed, find_layer(self.network, self.head))
+
+    def _effects_to_draw(self) -> RandomEffects:
+        if self.random_slopes is None:
+            raise ValueError("the network has no random effects to draw.")
+        return self.random_slopes.effects
+
+    @torch.no_grad()
+    def sample_logits(
+        self, x: torch.Tensor, cluster: torch.Tensor | None = None, num_samples: int = 100, unknown: str | None = None
+    ) -> torch.Tensor:
+        """
+        Mixed logits under draws of the random effects, for predictive intervals: of the posterior for known clusters,
+        of its mixture by the Z-predictor for inferred ones, and of the prior where nothing is known of the cluster.
+        The same as ``pyro.infer.Predictive`` on :py:meth:`pyro_model`, with one pass through the network.
+
+        Args:
+            x: (B, *input_shape).
+            cluster: as for the call of the network.
+            num_samples: number of draws S.
+            unknown: overrides the policy for unknown clusters in this call.
+
+        Returns:
+            (S, B, K, ...).
+
+        Raises:
+            ValueError: when the network has no random effects.
+        """
+        effects = self._effects_to_draw()
+        features = self._features(x)
+        cluster = self.resolve_cluster(x, cluster, unknown)
+        posterior, prior = effects.posterior(), effects.cluster_prior().expand([x.shape[0]])
+        draws = [self._drawn(x, cluster, features, posterior.sample(), prior.sample()) for _ in range(num_samples)]
+        return torch.stack(draws)
+
     def pyro_model(self, x: torch.Tensor, cluster: torch.Tensor | None = None) -> torch.Tensor:
         """
         The network as a Pyro model whose one latent site ``"u"`` is the table of random effects (C, Q), for
@@ -258,23 +306,17 @@ class ARMED(ClusterNetwork):
 
         Returns:
             mixed logits, also recorded as site ``"logits"``.
+
+        Raises:
+            ValueError: when the network has no random effects.
         """
-        if self.random_slopes is None:
-            raise ValueError("the network has no random effects to sample.")
-        effects = self.random_slopes.effects
-        with record_layers(self.network, inputs=(self.head,)) as record:
-            fixed = first_tensor(self.network(x))
+        effects = self._effects_to_draw()
+        features = self._features(x)
         cluster = self.resolve_cluster(x, cluster)
-        u = effects(cluster, pyro.sample("u", effects.prior()))
-        # where nothing is known, neither index nor inferred assignment, a new cluster is a draw from the prior
-        new = cluster.sum(dim=1) == 0 if cluster.is_floating_point() else cluster < 0
-        u_new = pyro.sample("u_new", effects.cluster_prior().expand([x.shape[0]]).to_event(1))
-        u = torch.where(new.unsqueeze(-1), u_new, u)
-        head = find_layer(self.network, self.head)
-        random = self.random_slopes(u, record.inputs[self.head], x, fixed, head)
-        return pyro.deterministic("logits", fixed + random)
+        table = pyro.sample("u", effects.prior())
+        new = pyro.sample("u_new", effects.cluster_prior().expand([x.shape[0]]).to_event(1))
+        return pyro.deterministic("logits", self._drawn(x, cluster, features, table, new))
 
     def pyro_guide(self, x: torch.Tensor, cluster: torch.Tensor | None = None) -> None:
         """The posterior of the random effects as a Pyro guide of :py:meth:`pyro_model`."""
-        if self.random_slopes is not None:
-            pyro.sample("u", self.random_slopes.effects.posterior())
+        pyro.sample("u", self._effects_to_draw().posterior())
