@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,7 +34,9 @@ def two_bundles(tmp_path, monkeypatch):
         (folder / "configs" / "metadata.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["prog"])
-    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    # other tests run bundles in this process, which leaves their folders in the path
+    elsewhere = [folder for folder in sys.path if not (Path(folder) / "configs").is_dir()]
+    monkeypatch.setattr(sys, "path", ["", *elsewhere])
     return folders
 
 

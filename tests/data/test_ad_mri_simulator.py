@@ -33,9 +33,9 @@ def digests(folder):
     }
 
 
-def few_subjects(scale, seed):
+def few_subjects(scale, seed, unseen_scale=None):
     """One subject a site of four seen and two unseen sites: enough to see that nothing depends on the order."""
-    first = {subject.site.name: subject for subject in reversed(draw_cohort(scale, seed))}
+    first = {subject.site.name: subject for subject in reversed(draw_cohort(scale, seed, unseen_scale))}
     chosen = [subject for name, subject in first.items() if name in {"052", "005", "002", "020", "U01", "U02"}]
     return sorted(chosen, key=lambda subject: subject.name)
 
@@ -157,7 +157,7 @@ def test_resumes_after_an_interruption(few, small_study, tmp_path, monkeypatch):
 
 
 def test_seed_changes_the_images(few, small_study, tmp_path, monkeypatch):
-    monkeypatch.setattr(ad_mri_simulator, "draw_cohort", lambda scale, seed: few_subjects(scale, seed)[:1])
+    monkeypatch.setattr(ad_mri_simulator, "draw_cohort", lambda *cohort: few_subjects(*cohort)[:1])
     other = simulate_ad_mri(tmp_path / "other", scale=0.01, seed=4, num_workers=0, progress=False)
     image = sorted(other.glob("sub-*/**/*.nii.gz"))[0].relative_to(other)
     assert (other / image).read_bytes() != (small_study / image).read_bytes()
