@@ -61,6 +61,8 @@ def read_sites(ckpt_path: str | Path) -> list[str]:
     Raises:
         FileNotFoundError: when there is no such file.
     """
+    if not Path(ckpt_path).is_file():
+        raise FileNotFoundError(f"there is no model {ckpt_path}: give the path of a model.pt as --ckpt_path.")
     path = Path(ckpt_path).parent / "sites.json"
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path} with the sites of the model {ckpt_path}: train first.")

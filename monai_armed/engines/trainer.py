@@ -36,7 +36,9 @@ class ARMEDTrainer(SupervisedTrainer):
     features as they are, then the rest of the network takes a step on Eq. 14 against that adversary. It also puts each
     term of the loss into ``engine.state.output``, by name, for the handlers that log.
 
-    (MONAI's own ``SupervisedTrainer`` trains the same network with one optimizer in one pass, at less cost.)
+    MONAI's own ``SupervisedTrainer`` trains the same network with one optimizer in one pass, at less cost: here the
+    network runs once more for each step of the adversary, so that its batch normalisation sees every batch that often.
+    Under ``DistributedDataParallel`` set ``find_unused_parameters=True``.
 
     Args:
         adversary_optimizer: optimizer of ``network.adversary.parameters()``, or None if there is no adversary.
@@ -46,7 +48,8 @@ class ARMEDTrainer(SupervisedTrainer):
 
     Raises:
         ValueError: when the loss is no ``ARMEDLoss``, an optimizer holds the other's parameters, ``adversary_steps``
-            is not positive or gradients are to be accumulated.
+            is not positive, the adversary would not be trained, there is none to train, or gradients are to be
+            accumulated or the network compiled, which only ``SupervisedTrainer`` does.
     """
 
     network: torch.nn.Module
@@ -62,6 +65,14 @@ class ARMEDTrainer(SupervisedTrainer):
             raise ValueError("alternating updates do not accumulate gradients: use accumulation_steps=1.")
         if adversary_optimizer is not None and _parameters(adversary_optimizer) & _parameters(self.optimizer):
             raise ValueError("optimizer and adversary_optimizer share parameters: give each its own.")
+        if self.compile:
+            raise ValueError("alternating updates do not compile the network: use SupervisedTrainer for compile=True.")
+        adversary = getattr(getattr(self.network, "module", self.network), "adversary", None)
+        if adversary is None and adversary_optimizer is not None:
+            raise ValueError("the network has no adversary: leave adversary_optimizer out.")
+        if adversary is not None and adversary_optimizer is None:
+            if not {id(p) for p in adversary.parameters()} <= _parameters(self.optimizer):
+                raise ValueError("the adversary's parameters are in no optimizer: pass adversary_optimizer.")
         self.adversary_optimizer = adversary_optimizer
         self.adversary_steps = adversary_steps
 

@@ -40,7 +40,9 @@ class ARMEDLoss(_Loss):
         lambda_fixed: weight of the fixed prediction's loss (lambda_F of Eq. 14).
         lambda_adversary: weight of the cluster generalisation loss (lambda_g of Eq. 5 and 14).
         lambda_kl: weight of the KL term (lambda_K of Eq. 8 and 14), which is a sum over all clusters and effects. With
-            a loss that is a mean over samples, 1/N for N training samples makes the objective the negative ELBO / N.
+            a loss that is the mean negative log-likelihood of N training samples, with ``lambda_fixed=0`` and no
+            adversary, 1/N makes the objective the negative ELBO / N, and the model a (generalised) mixed model. With
+            ``lambda_fixed`` above 0 the fixed effects are drawn from the conditional towards the marginal ones.
         adversary_loss: L_CCE; by default categorical cross-entropy.
         confusion_loss: bounded objective of the features for a network with ``confusion=True``, whose weight is then
             ``lambda_adversary``; by default cross-entropy against uniform.
@@ -74,6 +76,8 @@ class ARMEDLoss(_Loss):
 
     def set_kl_strength(self, strength: float) -> None:
         """Factor of the KL term between 0 and 1, for its warm-up in the first epochs."""
+        if strength < 0:
+            raise ValueError(f"strength must not be negative, got {strength}.")
         self.kl_strength = strength
 
     def _error(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -94,6 +98,13 @@ class ARMEDLoss(_Loss):
             pred: an ARMED network's training output, or a tensor of logits.
             target: ``"label"``, as ``loss`` wants it, or (B,) for one logit; ``"cluster"``, index (B,).
         """
+        adversarial = isinstance(pred, Mapping) and "adversary" in pred
+        wanted = {"label", "cluster"} if adversarial else {"label"}
+        if not isinstance(target, Mapping) or not wanted <= set(target):
+            raise ValueError(
+                f"the target must be a dict with {sorted(wanted)}: give the trainer "
+                "prepare_batch=monai_armed.engines.PrepareBatchCluster()."
+            )
         label = target["label"]
         if isinstance(pred, torch.Tensor):
             return {"fixed": self._error(pred, label)}

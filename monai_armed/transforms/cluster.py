@@ -72,7 +72,7 @@ class ClusterToIndexd(MapTransform):
             if name not in self.index and self.unknown == "error":
                 raise ValueError(
                     f"{key} {name!r} is not one of the known ones, {list(self.index)}; "
-                    "unknown='unknown' treats it as a new cluster."
+                    "leave it out (--site), or set unknown='unknown', to treat it as a new cluster."
                 )
             d[output_key] = self.index.get(name, -1)
         return d

@@ -59,6 +59,9 @@ def test_the_z_predictor_is_calibrated_and_attached(tmp_path, capsys):
 
 
 def test_missing_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no model .*model\.pt: give the path"):
+        read_sites(tmp_path / "model.pt")
+    (tmp_path / "model.pt").touch()
     with pytest.raises(FileNotFoundError, match=r"sites\.json.*train first"):
         read_sites(tmp_path / "model.pt")
     with pytest.raises(FileNotFoundError, match=r"no checkpoint .*network/model\.pt"):

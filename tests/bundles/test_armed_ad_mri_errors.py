@@ -130,7 +130,7 @@ def test_checkpoint_of_another_model(options, trained, tmp_path, capsys):
 
 
 def test_no_checkpoint(options, tmp_path, capsys):
-    with sentence(capsys, str(tmp_path / "sites.json"), "train first"):
+    with sentence(capsys, str(tmp_path / "model.pt"), "--ckpt_path"):
         run("evaluate", ckpt_path=str(tmp_path / "model.pt"), output_dir=str(tmp_path), **options)
 
 

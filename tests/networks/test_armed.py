@@ -20,6 +20,7 @@ import pyro
 import pytest
 import torch
 from monai.networks.nets import (
+    AttentionUnet,
     AutoEncoder,
     BasicUNet,
     Classifier,
@@ -52,13 +53,26 @@ NETWORKS = {
     ),
     "SEResNet50": (lambda: SEResNet50(spatial_dims=2, in_channels=1, num_classes=2), IMAGE, {"adversary": "conv"}),
     "ViT": (
-        lambda: ViT(1, IMAGE[1:], (16, 16), 48, 64, 2, 4, classification=True, num_classes=2, spatial_dims=2),
+        lambda: ViT(
+            1,
+            IMAGE[1:],
+            (16, 16),
+            48,
+            64,
+            2,
+            4,
+            classification=True,
+            num_classes=2,
+            spatial_dims=2,
+            post_activation=None,
+        ),
         IMAGE,
         {},
     ),
     "Classifier": (lambda: Classifier(IMAGE, 2, (8, 16), (2, 2)), IMAGE, {"multiplicative": True}),
     "UNet": (lambda: UNet(2, 1, 2, (8, 16, 32), (2, 2), num_res_units=1), IMAGE, {}),
     "UNet, transposed head": (lambda: UNet(2, 1, 2, (8, 16, 32), (2, 2)), IMAGE, {}),
+    "AttentionUnet": (lambda: AttentionUnet(2, 1, 2, (8, 16, 32), (2, 2)), IMAGE, {}),
     "BasicUNet": (lambda: BasicUNet(2, 1, 2, features=(8, 8, 16, 16, 32, 8)), IMAGE, {"multiplicative": True}),
     "AutoEncoder": (lambda: AutoEncoder(2, 1, 1, (8, 16), (2, 2)), IMAGE, {}),
     "CNN": (lambda: CNN(IMAGE, channels=(8, 8, 16, 16), dense_channels=32), IMAGE, {"adversary": "conv"}),
@@ -360,12 +374,18 @@ def test_bad_clusters(cluster, message, training):
         ({"adversary": "big"}, "adversary must be 'pooled', 'conv', 'dense', a module or None, got 'big'"),
         ({"linear_slopes": True}, "linear slopes are for tables"),
         ({"unknown": "guess"}, "unknown must be one of"),
+        ({"taps": []}, "taps must not be empty"),
         ({"random_effects": {"prior_scale": {"slopes": 1.0}}}, "prior_scale must have the keys"),
     ],
 )
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         _wrapped("CNN", **kwargs)
+
+
+def test_another_input_shape_is_named():
+    with pytest.raises(ValueError, match=r"CNN does not take input_shape \(3, 64, 64\)"):
+        ARMED(CNN(IMAGE, channels=(8, 8), dense_channels=8), 5, (3, 64, 64))
 
 
 def test_probability_networks_are_refused():

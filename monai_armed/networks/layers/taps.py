@@ -72,7 +72,9 @@ def record_layers(network: nn.Module, inputs: Sequence[str] = (), outputs: Seque
     handles = []
     try:
         for name in inputs:
-            handles.append(find_layer(network, name).register_forward_pre_hook(_input_hook(record, name)))
+            handles.append(
+                find_layer(network, name).register_forward_pre_hook(_input_hook(record, name), with_kwargs=True)
+            )
         for name in outputs:
             handles.append(find_layer(network, name).register_forward_hook(_output_hook(record, name)))
         yield record
@@ -82,8 +84,8 @@ def record_layers(network: nn.Module, inputs: Sequence[str] = (), outputs: Seque
 
 
 def _input_hook(record: LayerRecord, name: str):
-    def hook(_module: nn.Module, args: tuple) -> None:
-        record.inputs[name] = args[0]
+    def hook(_module: nn.Module, args: tuple, kwargs: dict) -> None:
+        record.inputs[name] = args[0] if args else next(iter(kwargs.values()))
 
     return hook
 
@@ -114,7 +116,7 @@ def find_head(network: nn.Module, record: LayerRecord, output: torch.Tensor) -> 
     layers = dict(network.named_modules())
     found = [n for n, out in record.outputs.items() if out.shape == output.shape and torch.equal(out, output)]
     for name in found:
-        if isinstance(layers[name], (nn.Sigmoid, nn.Softmax, nn.LogSoftmax)):
+        if isinstance(layers[name], (nn.Sigmoid, nn.Softmax, nn.LogSoftmax, nn.Tanh)):
             raise ValueError(
                 f"{type(network).__name__} ends with {name!r}, a {type(layers[name]).__name__}: random effects are "
                 "added to the logits, so build the network without it."
@@ -124,7 +126,7 @@ def find_head(network: nn.Module, record: LayerRecord, output: torch.Tensor) -> 
     if not heads:
         raise ValueError(
             f"no layer of {type(network).__name__} gives its output as it is: random effects are added to the logits, "
-            "so build the network without a reshape or function after its last layer."
+            "so build the network without a reshape or function after its last layer; put a bare one in Sequential."
         )
     return heads[0]
 
@@ -164,5 +166,8 @@ def default_taps(network: nn.Module, record: LayerRecord, output: torch.Tensor) 
             vectors.setdefault(id(out), name)
     chosen = {*last_at_size.values(), *vectors.values()}
     if not chosen:
-        raise ValueError(f"found no layer of {type(network).__name__} for the adversary to tap: name them as `taps`.")
+        name = type(network).__name__
+        raise ValueError(
+            f"found no layer of {name} for the adversary to tap: name some as `taps`, or use adversary=None."
+        )
     return [name for name in record.outputs if name in chosen]

@@ -48,7 +48,8 @@ class ARMED(ClusterNetwork):
     intercept it is a domain adversarial network; with ``adversary=None`` it is a mixed effects network.
 
     Args:
-        network: any module with one input that returns logits (B, K) or, for dense predictions, (B, K, *spatial).
+        network: any module with one input that returns logits (B, K) or, for dense predictions, (B, K, *spatial), the
+            same in training and evaluation (so no deep supervision).
         num_clusters: number of clusters C seen in training.
         input_shape: shape of one sample without the batch dimension, such as (1, 96, 96).
         head: name of the last layer, whose output is the network's; found by itself in MONAI's networks.
@@ -109,6 +110,8 @@ class ARMED(ClusterNetwork):
         if adversary is None:
             taps = ()
         self.taps = tuple(default_taps(network, record, logits) if taps is None else taps)
+        if adversary is not None and not self.taps:
+            raise ValueError("taps must not be empty: name layers for the adversary, or use adversary=None.")
         for name in self.taps:
             find_layer(network, name)
             if name not in record.outputs:
@@ -139,7 +142,14 @@ class ARMED(ClusterNetwork):
         training = {m: m.training for m in self.network.modules()}
         try:
             with torch.no_grad(), record_layers(self.network.eval(), inputs=names, outputs=names) as record:
-                logits = first_tensor(self.network(x))
+                try:
+                    output = self.network(x)
+                except Exception as error:
+                    raise ValueError(
+                        f"{type(self.network).__name__} does not take input_shape {tuple(input_shape)}, which is the "
+                        f"shape of one sample, channels first, without the batch: {error}"
+                    ) from error
+                logits = first_tensor(output)
         finally:
             for module, mode in training.items():
                 module.training = mode
@@ -177,7 +187,9 @@ class ARMED(ClusterNetwork):
         return None if self.random_slopes is None else self.random_slopes.effects
 
     def set_reversal_strength(self, strength: float) -> None:
-        """Factor of the reversed gradient, between 0 and 1; for the warm-up of the adversary's pressure."""
+        """Factor of the reversed gradient, at least 0, usually up to 1; for the warm-up of the adversary's pressure."""
+        if strength < 0:
+            raise ValueError(f"strength must not be negative, got {strength}: the sign is taken care of.")
         self.reversal_strength.fill_(strength)
 
     def forward(
@@ -192,8 +204,8 @@ class ARMED(ClusterNetwork):
         Args:
             x: (B, *input_shape).
             cluster: integer index (B,), -1 where not known; soft assignment (B, C); or None: none is known.
-            effects: in evaluation, ``"mixed"`` logits, those of the ``"fixed"`` effects alone (lme4: re.form=NA), or
-                what the ``"random"`` effects add to them.
+            effects: in evaluation (training gives all of them): ``"mixed"`` logits, those of the ``"fixed"`` effects
+                alone (lme4: re.form=NA), or what the ``"random"`` effects add to them.
             unknown: overrides the policy for unknown clusters in this call.
             adversary_only: in training, return the adversary's logits alone, from features without gradient.
 
