@@ -16,11 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from monai.utils import optional_import
+
+from .figure import save_figure
 
 plt, _ = optional_import("matplotlib.pyplot")
 
@@ -47,7 +48,7 @@ def plot_slices(slices: Sequence[np.ndarray], titles: Sequence[str], path: str |
     for axis, image, title in zip(axes.flat, slices, titles):
         axis.imshow(image, cmap="gray", vmin=0, vmax=1.1)
         axis.set_title(title, fontsize=8)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_results(table: pd.DataFrame, lines: Mapping[str, Mapping[str, float]], path: str | Path) -> Path:
@@ -80,7 +81,7 @@ def plot_results(table: pd.DataFrame, lines: Mapping[str, Mapping[str, float]], 
         axis.set_ylim(len(names) - 0.5, -0.5)
         axis.set_title(title, fontsize=9)
         axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_loss_terms(terms: pd.DataFrame, chance: float, path: str | Path) -> Path:
@@ -108,12 +109,4 @@ def plot_loss_terms(terms: pd.DataFrame, chance: float, path: str | Path) -> Pat
     axes[2].set_title("KL of the random effects, nats", fontsize=9)
     for axis in axes:
         axis.set_xlabel("epoch")
-    return _save(figure, path)
-
-
-def _save(figure: Any, path: str | Path) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path
+    return save_figure(figure, path)

@@ -15,11 +15,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from monai.utils import optional_import
+
+from .figure import save_figure
 
 plt, _ = optional_import("matplotlib.pyplot")
 
@@ -49,7 +50,7 @@ def plot_caterpillar(effects: pd.DataFrame, path: str | Path, title: str = "rand
     notes = effects["note"] if "note" in effects else [""] * len(effects)
     axis.set_yticks(places, [f"{name}  {note}".rstrip() for name, note in zip(effects.index, notes)], fontsize=8)
     axis.set_xlabel(f"{title} (posterior mean, 95 % credible interval)")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_slope_scale(features: pd.DataFrame, path: str | Path) -> Path:
@@ -77,7 +78,7 @@ def plot_slope_scale(features: pd.DataFrame, path: str | Path) -> Path:
         axis.set_xlabel(title)
     axes[0].tick_params(axis="y", labelsize=8)
     axes[0].margins(y=0.01)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_intercept_balance(effects: pd.DataFrame, balance: pd.Series, path: str | Path) -> Path:
@@ -106,7 +107,7 @@ def plot_intercept_balance(effects: pd.DataFrame, balance: pd.Series, path: str 
     r = np.corrcoef(share, effects["mean"])[0, 1]
     axis.set(xlabel="class 1 in training, % of the cluster", ylabel="random intercept, logits")
     axis.set_title(f"{len(share)} clusters, Pearson's r = {r:.2f}", fontsize=10)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_shrinkage(effects: pd.DataFrame, alone: pd.DataFrame, path: str | Path, title: str = "random effect") -> Path:
@@ -142,12 +143,4 @@ def plot_shrinkage(effects: pd.DataFrame, alone: pd.DataFrame, path: str | Path,
     bar = figure.colorbar(plt.matplotlib.cm.ScalarMappable(norm, "viridis"), ax=axis, label="samples of the cluster")
     for which in ("major", "minor"):
         getattr(bar.ax.yaxis, f"set_{which}_formatter")("{x:g}")
-    return _save(figure, path)
-
-
-def _save(figure: Any, path: str | Path) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path
+    return save_figure(figure, path)

@@ -32,8 +32,8 @@ matplotlib.use("Agg")
 def figures(monkeypatch):
     """Figures as they are saved."""
     saved = []
-    save = mixed_model._save
-    monkeypatch.setattr(mixed_model, "_save", lambda figure, path: (saved.append(figure), save(figure, path))[1])
+    save = mixed_model.save_figure
+    monkeypatch.setattr(mixed_model, "save_figure", lambda figure, path: (saved.append(figure), save(figure, path))[1])
     return saved
 
 

@@ -1,0 +1,42 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Saving of figures, alike for all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from monai.utils import optional_import
+
+plt, _ = optional_import("matplotlib.pyplot")
+
+__all__ = ["save_figure"]
+
+
+def save_figure(figure: Any, path: str | Path) -> Path:
+    """
+    Write a matplotlib figure and close it; the folder is made if need be.
+
+    Args:
+        figure: the figure.
+        path: file to write.
+
+    Returns:
+        the file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
