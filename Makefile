@@ -39,6 +39,8 @@ tables-spirals: $(INSTALLED)
 bench: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step_cost.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/clusters.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/many_clusters.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/nested_effects.py
 
 # One thread for each of the two test processes: PyTorch's own threads would fight over the cores.
 test: lint

@@ -11,13 +11,16 @@
 
 """Training step of a mixed effects network with 10,000 clusters against 10; run ``python benchmarks/clusters.py``.
 
-A dense network on 16 features with random intercept and 16 linear slopes, batch 256, no adversary. All effects of all
-clusters are parameters: the KL term and Nadam go over the whole table, the rest only looks up the batch's clusters.
+A dense network on 16 features with random intercept and 16 linear slopes, batch 256, no adversary. A step looks up and
+draws the batch's clusters only, and the KL term is estimated from 256 clusters where there are more than 1,000. What
+still goes over the whole table is the optimizer: PyTorch's fused Adam does that in a fraction of the time of Nadam,
+which has no fused form.
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 import torch
 from step_cost import Step, measure, report, step_of
@@ -25,9 +28,10 @@ from step_cost import Step, measure, report, step_of
 from monai_armed.networks import ARMED, DFNN
 
 FEATURES, BATCH_SIZE = 16, 256
+OPTIMIZERS = {"fused Adam": partial(torch.optim.Adam, fused=True), "Nadam": torch.optim.NAdam}
 
 
-def step_with(num_clusters: int) -> Step:
+def step_with(num_clusters: int, optimizer: str) -> Step:
     """Training step with this number of clusters."""
     network = ARMED(
         DFNN(FEATURES), num_clusters, (FEATURES,), adversary=None, nonlinear_slopes=False, linear_slopes=True
@@ -37,7 +41,7 @@ def step_with(num_clusters: int) -> Step:
         "label": torch.randint(2, (BATCH_SIZE,)),
         "cluster": torch.randint(num_clusters, (BATCH_SIZE,)),
     }
-    return step_of(network, batch)
+    return step_of(network, batch, make_optimizer=OPTIMIZERS[optimizer])
 
 
 def main() -> None:
@@ -47,7 +51,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    report(measure({f"{n:,} clusters": step_with(n) for n in (10, 100, 1_000, 10_000)}, arguments.rounds), digits=2)
+    for optimizer in OPTIMIZERS:
+        steps = {f"{n:,} clusters, {optimizer}": step_with(n, optimizer) for n in (10, 100, 1_000, 10_000)}
+        report(measure(steps, arguments.rounds), digits=2)
 
 
 if __name__ == "__main__":

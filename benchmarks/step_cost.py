@@ -66,8 +66,13 @@ def _tap_shape(network: ARMED, name: str, size: int) -> tuple[int, ...]:
     return shapes[0]
 
 
-def step_of(network: torch.nn.Module, batch: dict[str, torch.Tensor], alternating: bool = False) -> Step:
-    """One training step through the engine that users run, with Nadam."""
+def step_of(
+    network: torch.nn.Module,
+    batch: dict[str, torch.Tensor],
+    alternating: bool = False,
+    make_optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.NAdam,
+) -> Step:
+    """One training step through the engine that users run."""
     loss = ARMEDLoss(torch.nn.BCEWithLogitsLoss())
     settings = {
         "device": "cpu",
@@ -84,10 +89,10 @@ def step_of(network: torch.nn.Module, batch: dict[str, torch.Tensor], alternatin
         adversary = list(network.adversary.parameters())
         held = {id(p) for p in adversary}
         rest = [p for p in network.parameters() if id(p) not in held]
-        second = torch.optim.NAdam(adversary, 1e-4)
-        trainer = ARMEDTrainer(optimizer=torch.optim.NAdam(rest, 1e-4), adversary_optimizer=second, **settings)
+        second = make_optimizer(adversary, 1e-4)
+        trainer = ARMEDTrainer(optimizer=make_optimizer(rest, 1e-4), adversary_optimizer=second, **settings)
     else:
-        trainer = SupervisedTrainer(optimizer=torch.optim.NAdam(network.parameters(), 1e-4), **settings)
+        trainer = SupervisedTrainer(optimizer=make_optimizer(network.parameters(), 1e-4), **settings)
     return lambda: trainer._iteration(trainer, batch)
 
 

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from monai.engines import PrepareBatch
@@ -27,23 +27,34 @@ class PrepareBatchCluster(PrepareBatch):
     Args:
         image_key: key of the network's input in the batch.
         label_key: key of the label.
-        cluster_key: key of the cluster index.
+        cluster_key: key of the cluster index. For a network with several factors a list of keys, which are the
+            factors' names, or a mapping of the factors' names to keys; the first is the network's first, whose index
+            goes into the targets, for the adversary.
         pass_cluster: if False the network is called without the cluster, as conventional networks want it.
         effects: if given, passed to the network: ``"mixed"``, ``"fixed"`` or ``"random"``.
 
     Example:
         >>> trainer = SupervisedTrainer(..., prepare_batch=PrepareBatchCluster())
+        >>> nested = SupervisedTrainer(..., prepare_batch=PrepareBatchCluster(cluster_key=["site", "subject"]))
+
+    Raises:
+        ValueError: when ``cluster_key`` is empty.
     """
 
     def __init__(
         self,
         image_key: str = CommonKeys.IMAGE,
         label_key: str = CommonKeys.LABEL,
-        cluster_key: str = "cluster",
+        cluster_key: str | Sequence[str] | Mapping[str, str] = "cluster",
         pass_cluster: bool = True,
         effects: str | None = None,
     ) -> None:
-        self.image_key, self.label_key, self.cluster_key = image_key, label_key, cluster_key
+        self.image_key, self.label_key = image_key, label_key
+        self.several = not isinstance(cluster_key, str)
+        keys = [cluster_key] if isinstance(cluster_key, str) else cluster_key
+        self.cluster_keys = dict(keys) if isinstance(keys, Mapping) else {key: key for key in keys}
+        if not self.cluster_keys:
+            raise ValueError("cluster_key must name one key at least, got none.")
         self.pass_cluster, self.effects = pass_cluster, effects
 
     def __call__(
@@ -60,18 +71,20 @@ class PrepareBatchCluster(PrepareBatch):
         Raises:
             ValueError: when the batch lacks one of the keys.
         """
-        for key in (self.image_key, self.label_key, self.cluster_key):
+        for key in (self.image_key, self.label_key, *self.cluster_keys.values()):
             if key not in batchdata:
                 raise ValueError(f"a batch has no {key!r}, its keys are {list(batchdata)}: check the transforms.")
-        image, label, cluster = (
+        image, label, *indices = (
             batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs)
-            for key in (self.image_key, self.label_key, self.cluster_key)
+            for key in (self.image_key, self.label_key, *self.cluster_keys.values())
         )
-        cluster = cluster.long()  # after `.to(dtype=...)`, which is meant for images
-        options: dict = {"cluster": cluster} if self.pass_cluster else {}
+        # long after `.to(dtype=...)`, which is meant for images
+        clusters = {factor: index.long() for factor, index in zip(self.cluster_keys, indices)}
+        first = next(iter(clusters.values()))
+        options: dict = {"cluster": clusters if self.several else first} if self.pass_cluster else {}
         if self.effects is not None:
             options["effects"] = self.effects
-        return image, {"label": label, "cluster": cluster}, (), options
+        return image, {"label": label, "cluster": first}, (), options
 
 
 class PrepareBatchRandomCluster(PrepareBatchCluster):
@@ -80,12 +93,12 @@ class PrepareBatchRandomCluster(PrepareBatchCluster):
     https://arxiv.org/abs/2202.11783). If the prediction does not suffer, the random effects say nothing.
 
     Args:
-        num_clusters: number of clusters C to draw from, uniformly.
+        num_clusters: number of clusters C to draw from, uniformly; of several factors that of each by its name.
         seed: seed of the draws.
         kwargs: arguments of :py:class:`PrepareBatchCluster`.
     """
 
-    def __init__(self, num_clusters: int, seed: int = 0, **kwargs) -> None:
+    def __init__(self, num_clusters: int | Mapping[str, int], seed: int = 0, **kwargs) -> None:
         super().__init__(**kwargs)
         self.num_clusters = num_clusters
         self.generator = torch.Generator().manual_seed(seed)
@@ -99,5 +112,10 @@ class PrepareBatchRandomCluster(PrepareBatchCluster):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], tuple, dict]:
         """As :py:meth:`PrepareBatchCluster.__call__`; the targets keep the true cluster."""
         image, targets, args, options = super().__call__(batchdata, device, non_blocking, **kwargs)
-        drawn = torch.randint(self.num_clusters, targets["cluster"].shape, generator=self.generator)
-        return image, targets, args, {**options, "cluster": drawn.to(image.device)}
+        size, numbers = targets["cluster"].shape, self.num_clusters
+        of_each = numbers if isinstance(numbers, Mapping) else {"": numbers}
+        drawn = {
+            factor: torch.randint(number, size, generator=self.generator).to(image.device)
+            for factor, number in of_each.items()
+        }
+        return image, targets, args, {**options, "cluster": drawn if isinstance(numbers, Mapping) else drawn[""]}

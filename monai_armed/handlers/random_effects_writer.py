@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +55,8 @@ class RandomEffectsWriter:
     Args:
         folder: where to write.
         network: the trained network; one without random effects is left alone.
-        clusters: names of the clusters in the order of their index; by default the index.
+        clusters: names of the clusters in the order of their index; by default the index. For several factors those of
+            each by its name.
         feature_names: names of the network's input features.
         likelihood: the loss of a regression, whose residual s.d. goes with the variance components.
     """
@@ -64,7 +65,7 @@ class RandomEffectsWriter:
         self,
         folder: str | os.PathLike,
         network: torch.nn.Module,
-        clusters: Sequence[str] | None = None,
+        clusters: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         feature_names: Sequence[str] | None = None,
         likelihood: GaussianLikelihoodLoss | None = None,
     ) -> None:
@@ -77,7 +78,7 @@ class RandomEffectsWriter:
 
     def __call__(self, engine: Engine) -> None:
         network = getattr(self.network, "module", self.network)  # out of DDP's wrapper
-        if not isinstance(network, ARMED) or network.random_effects is None or not is_main_process():
+        if not isinstance(network, ARMED) or not network.factor_slopes or not is_main_process():
             return
         residual = None if self.likelihood is None else self.likelihood.scale.item()
         write_csv(ranef(network, self.clusters, self.feature_names), self.folder / "ranef.csv")

@@ -39,10 +39,11 @@ class ARMEDLoss(_Loss):
         loss: L_e, called with logits and label, such as ``torch.nn.BCEWithLogitsLoss()`` or ``monai.losses.DiceLoss``.
         lambda_fixed: weight of the fixed prediction's loss (lambda_F of Eq. 14).
         lambda_adversary: weight of the cluster generalisation loss (lambda_g of Eq. 5 and 14).
-        lambda_kl: weight of the KL term (lambda_K of Eq. 8 and 14), which is a sum over all clusters and effects. With
-            a loss that is the mean negative log-likelihood of N training samples, with ``lambda_fixed=0`` and no
-            adversary, 1/N makes the objective the negative ELBO / N, and the model a (generalised) mixed model. With
-            ``lambda_fixed`` above 0 the fixed effects are drawn from the conditional towards the marginal ones.
+        lambda_kl: weight of the KL term (lambda_K of Eq. 8 and 14), which is a sum over all clusters and effects; of
+            more than 1000 clusters it is estimated without bias, and nothing else changes. With a loss that is the
+            mean negative log-likelihood of N training samples, with ``lambda_fixed=0`` and no adversary, 1/N makes the
+            objective the negative ELBO / N, and the model a (generalised) mixed model. With ``lambda_fixed`` above 0
+            the fixed effects are drawn from the conditional towards the marginal ones.
         adversary_loss: L_CCE; by default categorical cross-entropy.
         confusion_loss: bounded objective of the features for a network with ``confusion=True``, whose weight is then
             ``lambda_adversary``; by default cross-entropy against uniform.
@@ -96,7 +97,11 @@ class ARMEDLoss(_Loss):
 
         Args:
             pred: an ARMED network's training output, or a tensor of logits.
-            target: ``"label"``, as ``loss`` wants it, or (B,) for one logit; ``"cluster"``, index (B,).
+            target: ``"label"``, as ``loss`` wants it, or (B,) for one logit; ``"cluster"``, index (B,), of several
+                factors that of the network's first.
+
+        Raises:
+            ValueError: when the target lacks one of them, or has the clusters of several factors.
         """
         adversarial = isinstance(pred, Mapping) and "adversary" in pred
         wanted = {"label", "cluster"} if adversarial else {"label"}
@@ -104,6 +109,11 @@ class ARMEDLoss(_Loss):
             raise ValueError(
                 f"the target must be a dict with {sorted(wanted)}: give the trainer "
                 "prepare_batch=monai_armed.engines.PrepareBatchCluster()."
+            )
+        if adversarial and isinstance(target["cluster"], Mapping):
+            raise ValueError(
+                "the adversary guesses one factor, the network's first: give the target the index of that one, such as "
+                '{"label": label, "cluster": cluster["site"]}.'
             )
         label = target["label"]
         if isinstance(pred, torch.Tensor):

@@ -11,7 +11,8 @@
 
 from __future__ import annotations
 
+from .adaptation import adapt
 from .initialization import glorot_start
 from .nets import ARMED, CNN, DFNN, ClusterInput, ZPredictor
 
-__all__ = ["ARMED", "CNN", "DFNN", "ClusterInput", "ZPredictor", "glorot_start"]
+__all__ = ["ARMED", "CNN", "DFNN", "ClusterInput", "ZPredictor", "adapt", "glorot_start"]

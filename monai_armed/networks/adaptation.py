@@ -13,7 +13,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn as nn
@@ -21,6 +22,7 @@ from monai.networks.utils import eval_mode
 from torch.distributions import Normal, kl_divergence
 
 from ..losses.armed_loss import ARMEDLoss
+from .blocks.random_slopes import RandomSlopes
 from .layers.random_effects import RandomEffects
 from .layers.taps import find_layer, first_tensor, record_layers
 from .nets.armed import ARMED
@@ -38,6 +40,8 @@ def adapt(
     steps: int = 300,
     num_draws: int = 16,
     seed: int = 0,
+    factor: str | None = None,
+    cluster: Mapping[str, torch.Tensor] | None = None,
 ) -> ARMED:
     """
     Let a network know a new cluster from a few of its samples: a posterior is found for the random effects of that
@@ -55,29 +59,37 @@ def adapt(
         steps: steps of the inference.
         num_draws: draws of the effects in each step.
         seed: seed of the draws.
+        factor: which factor has the new cluster, such as ``"subject"``; by default the network's first.
+        cluster: what is known of the samples' clusters of the other factors, such as ``{"site": site}``; what is not
+            given counts as the population.
 
     Returns:
-        a copy of the network, in evaluation mode, that has one more cluster, the last, of index ``net.num_clusters``.
-        It has no adversary, which would know the old clusters only.
+        a copy of the network, in evaluation mode, that has one more cluster of the factor, the last, of index
+        ``net.factors[factor]``. It has no adversary, which would know the old clusters only.
 
     Raises:
-        ValueError: when there are no random effects, no samples, labels without a loss or of another number, or
-            neither labels nor a Z-predictor.
+        ValueError: when the factor has no random effects, no samples, labels without a loss or of another number, or
+            neither labels nor a Z-predictor of the factor.
 
     Example:
         >>> adapted = adapt(net, images, labels, torch.nn.BCEWithLogitsLoss())
         >>> adapted(new_images, torch.full((len(new_images),), net.num_clusters))
     """
-    effects = net.random_effects
-    if effects is None:
+    first = next(iter(net.factors))
+    factor = first if factor is None else factor
+    if not net.factor_slopes:
         raise ValueError("the network has no random effects to adapt: build it with slopes or an intercept.")
+    if factor not in net.factor_slopes:
+        raise ValueError(f"the network has random effects of {list(net.factor_slopes)}, not of the factor {factor!r}.")
+    effects = net.factor_slopes[factor].effects
     if len(x) == 0:
         raise ValueError("adapt needs at least one sample of the new cluster, got none.")
     if label is None:
-        if net.z_predictor is None:
+        if net.z_predictor is None or factor != first:
             raise ValueError(
-                "without labels only a Z-predictor can tell what a new cluster is like, and none is attached: pass "
-                "`label`, call attach_z_predictor, or predict with unknown='population'."
+                f"without labels only a Z-predictor can tell what a new {factor} is like, and none is attached (it is "
+                f"for the factor {first!r}): pass `label`, call attach_z_predictor, or predict with "
+                "unknown='population'."
             )
         loc, tril = _mixture(effects, net.infer_cluster(x).mean(0))
     elif loss is None:
@@ -85,8 +97,9 @@ def adapt(
     elif len(label) != len(x):
         raise ValueError(f"got {len(x)} samples and {len(label)} labels.")
     else:
-        loc, tril = _infer(net, x, label, loss, steps, num_draws, seed)
-    return _with_one_more_cluster(net, loc, tril)
+        features = _features(net, x, factor, cluster)
+        loc, tril = _infer(net.factor_slopes[factor], features, label, loss, steps, num_draws, seed)
+    return _with_one_more_cluster(net, factor, loc, tril)
 
 
 def _mixture(effects: RandomEffects, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,9 +116,34 @@ def _mixture(effects: RandomEffects, weight: torch.Tensor) -> tuple[torch.Tensor
     return loc, (square.detach() - loc.square()).sqrt().diag()
 
 
+class _Features(NamedTuple):
+    """What the random effects of the new cluster act on: all of it is the same in every step."""
+
+    latent: torch.Tensor
+    x: torch.Tensor
+    fixed: torch.Tensor
+    offset: torch.Tensor  # fixed logits and the other factors' random effects
+    head: nn.Module
+
+
+def _features(net: ARMED, x: torch.Tensor, factor: str, cluster: Mapping[str, torch.Tensor] | None) -> _Features:
+    known = dict(cluster or {})
+    if factor in known:
+        raise ValueError(
+            f"cluster is for the other factors of the samples, whose {factor} is the new one: leave it out."
+        )
+    with torch.no_grad(), eval_mode(net), record_layers(net.network, inputs=(net.head,)) as record:
+        fixed = first_tensor(net.network(x))
+        offset = fixed
+        if known:
+            offset = net(x, known, unknown="population")
+    head = find_layer(net.network, net.head)
+    return _Features(record.inputs[net.head], x, fixed, offset, head)
+
+
 def _infer(
-    net: ARMED,
-    x: torch.Tensor,
+    slopes: RandomSlopes,
+    features: _Features,
     label: torch.Tensor,
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     steps: int,
@@ -113,16 +151,11 @@ def _infer(
     seed: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Posterior mean (Q,) and Cholesky factor (Q, Q); found in units of the prior, in which that is N(0, 1)."""
-    slopes = net.random_slopes
-    assert slopes is not None
-    effects, head = slopes.effects, find_layer(net.network, net.head)
-    with torch.no_grad(), eval_mode(net), record_layers(net.network, inputs=(net.head,)) as record:
-        fixed = first_tensor(net.network(x))
-    latent = record.inputs[net.head]
+    effects, x = slopes.effects, features.x
     prior = effects.cluster_prior()
     full = effects.covariance == "full"
     unit = (prior.scale_tril if full else effects.prior_scale.diag()).detach()
-    repeated = [t.repeat(num_draws, *(1,) * (t.ndim - 1)) for t in (latent, x, fixed, label)]
+    repeated = [t.repeat(num_draws, *(1,) * (t.ndim - 1)) for t in (*features[:4], label)]
     error = ARMEDLoss(loss)
 
     size = effects.num_effects
@@ -132,13 +165,13 @@ def _infer(
     optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(seed)
-    with eval_mode(net), torch.enable_grad():
+    with eval_mode(features.head), torch.enable_grad():
         for _ in range(steps):
             noise = torch.randn(num_draws, size, generator=generator).to(x.device)
             tril = log_scale.exp().diag() + lower.tril(-1)
             u = (loc + noise @ tril.T) @ unit.T
-            logits = repeated[2] + slopes(u.repeat_interleave(len(x), 0), *repeated[:3], head)
-            negative_log_likelihood = len(x) * error.terms(logits, {"label": repeated[3]})["fixed"]
+            logits = repeated[3] + slopes(u.repeat_interleave(len(x), 0), *repeated[:3], features.head)
+            negative_log_likelihood = len(x) * error.terms(logits, {"label": repeated[4]})["fixed"]
             # KL to N(0, 1): that of the diagonal, and what the entries below it add
             kl = kl_divergence(Normal(loc, log_scale.exp()), Normal(0.0, 1.0)).sum() + lower.tril(-1).square().sum() / 2
             gradients = torch.autograd.grad(negative_log_likelihood + kl, parameters)
@@ -150,14 +183,13 @@ def _infer(
         return unit @ loc, unit @ (log_scale.exp().diag() + lower.tril(-1))
 
 
-def _with_one_more_cluster(net: ARMED, loc: torch.Tensor, tril: torch.Tensor) -> ARMED:
+def _with_one_more_cluster(net: ARMED, factor: str, loc: torch.Tensor, tril: torch.Tensor) -> ARMED:
     adapted = copy.deepcopy(net)
     adapted.adversary, adapted.taps = None, ()
-    adapted.num_clusters += 1
-    if adapted.z_predictor is not None:
+    adapted.factors[factor] += 1
+    if adapted.z_predictor is not None and factor == next(iter(net.factors)):
         adapted.z_predictor = _NeverTheLast(adapted.z_predictor)
-    effects = adapted.random_effects
-    assert effects is not None
+    effects = adapted.factor_slopes[factor].effects
     effects.num_clusters += 1
     scale = tril.diagonal()
     rows = {"loc": loc, "log_scale": scale.log()}

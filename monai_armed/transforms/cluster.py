@@ -28,35 +28,40 @@ class ClusterToIndexd(MapTransform):
 
     Args:
         keys: keys of the cluster names.
-        clusters: names of the known clusters; the position in this list is the index.
+        clusters: names of the known clusters; the position in this list is the index. For keys that hold clusters of
+            different factors a mapping of each key to its list.
         unknown: what to do with any other name: ``"error"`` raises, ``"unknown"`` gives -1, which the networks take
             as "not known".
         output_keys: keys to write the indices to, so that the names stay; by default ``keys``.
         allow_missing_keys: do not raise when a key is missing.
 
     Raises:
-        ValueError: when ``clusters`` is empty or has a name twice, or ``unknown`` is neither of the two words.
+        ValueError: when ``clusters`` is empty or has a name twice, or lacks a key, or ``unknown`` is neither of the
+            two words.
 
     Example:
         >>> ClusterToIndexd("site", ["002", "005"], output_keys="cluster")({"site": "005"})
         {'site': '005', 'cluster': 1}
+        >>> known = {"site": ["002", "005"], "subject": ["002_1", "005_1"]}
+        >>> ClusterToIndexd(["site", "subject"], known)({"site": "005", "subject": "002_1"})
+        {'site': 1, 'subject': 0}
     """
 
     def __init__(
         self,
         keys: KeysCollection,
-        clusters: Sequence[str],
+        clusters: Sequence[str] | Mapping[Hashable, Sequence[str]],
         unknown: str = "error",
         output_keys: KeysCollection | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        names = [str(name) for name in clusters]
-        if not names or len(set(names)) < len(names):
-            raise ValueError(f"clusters must be a list of different names, got {names}.")
+        of_each = clusters if isinstance(clusters, Mapping) else dict.fromkeys(self.keys, clusters)
+        if not set(self.keys) <= set(of_each):
+            raise ValueError(f"clusters must be given for each of the keys {self.keys}, got {list(of_each)}.")
+        self.index = {key: _index(of_each[key]) for key in self.keys}
         if unknown not in ("error", "unknown"):
             raise ValueError(f"unknown must be 'error' or 'unknown', got {unknown!r}.")
-        self.index = {name: index for index, name in enumerate(names)}
         self.unknown = unknown
         self.output_keys = self.keys if output_keys is None else ensure_tuple_rep(output_keys, len(self.keys))
 
@@ -69,13 +74,21 @@ class ClusterToIndexd(MapTransform):
         d = dict(data)
         for key, output_key in self.key_iterator(d, self.output_keys):
             name = str(d[key])
-            if name not in self.index and self.unknown == "error":
+            index = self.index[key]
+            if name not in index and self.unknown == "error":
                 raise ValueError(
-                    f"{key} {name!r} is not one of the known ones, {list(self.index)}; "
+                    f"{key} {name!r} is not one of the known ones, {list(index)}; "
                     "leave it out (--site), or set unknown='unknown', to treat it as a new cluster."
                 )
-            d[output_key] = self.index.get(name, -1)
+            d[output_key] = index.get(name, -1)
         return d
+
+
+def _index(clusters: Sequence[str]) -> dict[str, int]:
+    names = [str(name) for name in clusters]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"clusters must be a list of different names, got {names}.")
+    return {name: index for index, name in enumerate(names)}
 
 
 ClusterToIndexD = ClusterToIndexDict = ClusterToIndexd

@@ -33,8 +33,8 @@ def plot_caterpillar(effects: pd.DataFrame, path: str | Path, title: str = "rand
 
     Args:
         effects: index the clusters' names; ``mean``, ``low``, ``high``, and, if there is one, ``note``, shown beside
-            the name. Such as the rows of one effect of :py:func:`monai_armed.metrics.mixed_model.ranef`, with
-            ``set_index("cluster")``.
+            the name. Such as the rows of one effect (of one factor) of
+            :py:func:`monai_armed.metrics.mixed_model.ranef`, with ``set_index("cluster")``.
         path: file to write.
         title: name of the effect.
 

@@ -42,6 +42,7 @@ SCHEMAS = (
 MODELS = {
     "armed": ({"mixed", "fixed", "randomized"}, True),
     "without_adversary": ({"mixed", "fixed", "randomized"}, True),
+    "subject_effects": ({"mixed", "fixed", "randomized"}, True),
     "cluster_input": ({"mixed", "randomized"}, True),
     "domain_adversarial": ({"fixed"}, False),
     "conventional": ({"fixed"}, False),
@@ -116,7 +117,7 @@ def test_inference_on_one_file(trained, image, tmp_path):
     assert known["population_probability"] == pytest.approx(row["population_probability"])
 
 
-@pytest.mark.parametrize("model", ["conventional", "without_adversary"])
+@pytest.mark.parametrize("model", ["conventional", "without_adversary", "subject_effects"])
 def test_inference_on_a_folder_with_the_other_models(model, trained, image, tmp_path):
     weights = str(trained(model) / "model.pt")
     for copy in ("a.nii.gz", "deeper/b.nii.gz"):
@@ -126,6 +127,12 @@ def test_inference_on_a_folder_with_the_other_models(model, trained, image, tmp_
     table = pd.read_csv(tmp_path / "predictions.csv")
     assert [Path(file).name for file in table["file"]] == ["a.nii.gz", "b.nii.gz"]
     assert table["probability"].between(0, 1).all()
+
+
+def test_effects_of_subjects_within_sites_are_written(trained):
+    table = pd.read_csv(trained("subject_effects") / "ranef.csv").groupby("factor")
+    assert table["cluster"].nunique()["site"] == SITES and table["cluster"].nunique()["subject"] >= SITES
+    assert set(table.get_group("subject")["group"]) == {"intercept"}
 
 
 @pytest.fixture

@@ -20,6 +20,10 @@ from torch.distributions import kl_divergence
 
 __all__ = ["RandomEffects"]
 
+# With more clusters than this, training does not go over all of them in each step: noise is drawn for the clusters of
+# the batch alone, and the KL term is estimated from some that are drawn at random.
+MANY_CLUSTERS, KL_CLUSTERS = 1000, 256
+
 
 class RandomEffects(nn.Module):
     """
@@ -94,12 +98,13 @@ class RandomEffects(nn.Module):
         eye = torch.eye(log_scale.shape[-1], dtype=log_scale.dtype, device=log_scale.device)
         return log_scale.exp().unsqueeze(-1) * (lower.tril(-1) + eye)
 
-    def posterior(self) -> dist.TorchDistribution:
-        """Posterior q(u) over the (C, Q) table of effects."""
+    def posterior(self, clusters: torch.Tensor | None = None) -> dist.TorchDistribution:
+        """Posterior q(u) over the (C, Q) table of effects, or over its rows of the given ``clusters``."""
+        loc, log_scale = (t if clusters is None else t[clusters] for t in (self.loc, self.log_scale))
         if self.covariance == "full":
-            tril = self._tril(self.log_scale, self.lower)
-            return dist.MultivariateNormal(self.loc, scale_tril=tril, validate_args=False).to_event(1)
-        return dist.Normal(self.loc, self.log_scale.exp(), validate_args=False).to_event(2)
+            tril = self._tril(log_scale, self.lower if clusters is None else self.lower[clusters])
+            return dist.MultivariateNormal(loc, scale_tril=tril, validate_args=False).to_event(1)
+        return dist.Normal(loc, log_scale.exp(), validate_args=False).to_event(2)
 
     def cluster_prior(self) -> dist.TorchDistribution:
         """Prior p(u) over the Q effects of one cluster, such as a new one."""
@@ -113,9 +118,22 @@ class RandomEffects(nn.Module):
         """Prior p(u) over the (C, Q) table of effects."""
         return self.cluster_prior().expand([self.num_clusters]).to_event(1)
 
-    def kl(self) -> torch.Tensor:
-        """KL(q(u) || p(u)) of Eq. 7 in nats, summed over all effects of all clusters; a scalar."""
-        return kl_divergence(self.posterior(), self.prior())
+    def kl(self, estimate: bool = False) -> torch.Tensor:
+        """
+        KL(q(u) || p(u)) of Eq. 7 in nats, summed over all effects of all clusters.
+
+        Args:
+            estimate: if True, and there are more than 1000 clusters, the sum is estimated from 256 of them, drawn at
+                random, so that its cost does not grow. The estimate and its gradient are unbiased.
+
+        Returns:
+            a scalar.
+        """
+        if not estimate or self.num_clusters <= MANY_CLUSTERS:
+            return kl_divergence(self.posterior(), self.prior())
+        drawn = torch.randint(self.num_clusters, (KL_CLUSTERS,), device=self.loc.device)
+        prior = self.cluster_prior().expand([KL_CLUSTERS]).to_event(1)
+        return kl_divergence(self.posterior(drawn), prior) * (self.num_clusters / KL_CLUSTERS)
 
     @property
     def scale(self) -> torch.Tensor:
@@ -156,24 +174,33 @@ class RandomEffects(nn.Module):
         Returns:
             effects of each sample, (B, Q); zero, the prior's mean, where the cluster is not known.
         """
+        soft = cluster.is_floating_point()
         sampled = table is None and self.training
-        per_sample = sampled and self.sampling == "sample" and not cluster.is_floating_point()
+        whole_table = soft or (self.sampling == "cluster" and self.num_clusters <= MANY_CLUSTERS)
         if table is None:
             table = self.loc
-            if sampled and not per_sample:
-                table = table + self._noise(slice(None))
-        if cluster.is_floating_point():
+            if sampled and whole_table:
+                table = table + self._noise()
+        if soft:
             return cluster.to(table.dtype) @ table
         index = cluster.clamp(min=0)
         effects = table[index]
-        if per_sample:
-            effects = effects + self._noise(index)
+        if sampled and not whole_table:
+            effects = effects + self._noise(index, shared=self.sampling == "cluster")
         return effects * (cluster >= 0).unsqueeze(-1)
 
-    def _noise(self, index: torch.Tensor | slice) -> torch.Tensor:
-        """A draw of the posterior less its mean for each indexed cluster. (Pyro's ``rsample`` fails under vmap.)"""
-        scale = self.log_scale[index]
+    def _noise(self, index: torch.Tensor | None = None, shared: bool = False) -> torch.Tensor:
+        """
+        A draw of the posterior less its mean for every cluster, or for each indexed one; then it is one and the same
+        wherever a cluster comes again if it is to be ``shared``. (Pyro's ``rsample`` fails under vmap.)
+        """
+        scale = self.log_scale if index is None else self.log_scale[index]
         noise = torch.randn_like(scale)
+        if index is not None and shared:
+            places = torch.arange(len(index), device=index.device)
+            last = index.new_zeros(self.num_clusters).scatter_reduce(0, index, places, "amax")
+            noise = noise[last[index]]
         if self.covariance == "full":
-            return (self._tril(scale, self.lower[index]) @ noise.unsqueeze(-1)).squeeze(-1)
+            lower = self.lower if index is None else self.lower[index]
+            return (self._tril(scale, lower) @ noise.unsqueeze(-1)).squeeze(-1)
         return noise * scale.exp()

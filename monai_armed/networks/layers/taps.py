@@ -19,7 +19,7 @@ from difflib import get_close_matches
 import torch
 import torch.nn as nn
 
-__all__ = ["LayerRecord", "default_taps", "find_head", "find_layer", "first_tensor", "record_layers"]
+__all__ = ["LayerRecord", "default_taps", "dry_run", "find_head", "find_layer", "first_tensor", "record_layers"]
 
 
 @dataclass
@@ -98,6 +98,42 @@ def _output_hook(record: LayerRecord, name: str):
             record.outputs[name] = tensor
 
     return hook
+
+
+def dry_run(network: nn.Module, input_shape: Sequence[int]) -> tuple[LayerRecord, torch.Tensor]:
+    """
+    Run a network once, on two samples of zeros in evaluation mode, to see what its layers take and give.
+
+    Args:
+        network: the network; its modes are left as they were.
+        input_shape: shape of one sample without the batch dimension.
+
+    Returns:
+        inputs and outputs of all layers, and the network's output, the logits.
+
+    Raises:
+        ValueError: when it does not take that shape, or returns no logits (batch, channels, ...).
+    """
+    parameter = next(network.parameters(), torch.empty(0))
+    x = torch.zeros((2, *input_shape), device=parameter.device, dtype=parameter.dtype)
+    names = [name for name, _ in network.named_modules() if name]
+    training = {m: m.training for m in network.modules()}
+    try:
+        with torch.no_grad(), record_layers(network.eval(), inputs=names, outputs=names) as record:
+            try:
+                output = network(x)
+            except Exception as error:
+                raise ValueError(
+                    f"{type(network).__name__} does not take input_shape {tuple(input_shape)}, which is the "
+                    f"shape of one sample, channels first, without the batch: {error}"
+                ) from error
+            logits = first_tensor(output)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    if logits.ndim < 2 or logits.shape[0] != 2:
+        raise ValueError(f"network must return logits (batch, channels, ...), got {tuple(logits.shape)} for 2 samples.")
+    return record, logits
 
 
 def find_head(network: nn.Module, record: LayerRecord, output: torch.Tensor) -> str:

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from .adversaries import ConvAdversary, DenseAdversary, PooledAdversary
+from .adversaries import Adversary, ConvAdversary, DenseAdversary, PooledAdversary
 from .armed import ARMED
 from .cluster_input import ClusterInput
 from .cluster_network import ClusterNetwork
@@ -21,6 +21,7 @@ from .z_predictor import ZPredictor
 
 __all__ = [
     "ARMED",
+    "Adversary",
     "CNN",
     "ClusterInput",
     "ClusterNetwork",

@@ -21,12 +21,23 @@ from monai.networks.layers.factories import Conv, Pool
 
 from ..layers.spatial_statistics import spatial_statistics
 
-__all__ = ["ConvAdversary", "DenseAdversary", "PooledAdversary"]
+__all__ = ["Adversary", "ConvAdversary", "DenseAdversary", "PooledAdversary"]
 
 Shapes = Sequence[Sequence[int]]
 
 
-class DenseAdversary(nn.Module):
+class Adversary(nn.Module):
+    """Base of networks that guess the cluster from the list of tapped layer outputs."""
+
+    def pool(self, taps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """
+        What the adversary sees of each tapped output. ``forward`` takes these tensors as well as the outputs
+        themselves, so that the gradient can be reversed here, where they are small.
+        """
+        return list(taps)
+
+
+class DenseAdversary(Adversary):
     """
     Adversary for dense networks (S 3.1.1 of https://arxiv.org/abs/2202.11783): the tapped layer outputs, joined, go
     through hidden dense layers to the cluster logits.
@@ -45,7 +56,7 @@ class DenseAdversary(nn.Module):
         return self.layers(torch.cat([t.flatten(1) for t in taps], dim=1))
 
 
-class PooledAdversary(nn.Module):
+class PooledAdversary(Adversary):
     """
     Cheap adversary for any network: sees the mean and the s.d. over space of every channel of every tapped output,
     each standardised over the batch, and classifies them with dense layers. A cluster effect in an image (contrast,
@@ -83,10 +94,7 @@ class PooledAdversary(nn.Module):
         return torch.cat(spatial_statistics(flat), dim=1)
 
     def pool(self, taps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """
-        Statistics of each tapped output, (B, channels or 2 channels). :py:meth:`forward` takes these small tensors as
-        well as the outputs themselves, so that the gradient can be reversed here, where that costs nothing.
-        """
+        """Statistics of each tapped output, (B, channels or 2 channels)."""
         # in single precision also under autocast: the statistics of a batch of half-precision means are coarse
         return [self._pool(t.float()) for t in taps]
 
@@ -99,7 +107,7 @@ class PooledAdversary(nn.Module):
         return self.layers(pooled)
 
 
-class ConvAdversary(nn.Module):
+class ConvAdversary(Adversary):
     """
     Adversary for convolutional networks (S 3.1.2, Fig. S3 of https://arxiv.org/abs/2202.11783): a second convolutional
     network whose blocks (3 x 3 convolution, batch normalisation, PReLU) are each fed with the block before, max-pooled,

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import pyro
 import torch
 import torch.nn as nn
 from torch.func import functional_call
@@ -21,16 +20,17 @@ from torch.func import functional_call
 from ..blocks.random_slopes import RandomSlopes
 from ..layers.gradient_reversal import reverse_gradient
 from ..layers.random_effects import RandomEffects
-from ..layers.taps import default_taps, find_head, find_layer, first_tensor, record_layers
-from .adversaries import ConvAdversary, DenseAdversary, PooledAdversary
-from .cluster_network import ClusterNetwork
+from ..layers.taps import default_taps, dry_run, find_head, find_layer, first_tensor, record_layers
+from .adversaries import Adversary, ConvAdversary, DenseAdversary, PooledAdversary
+from .mixed_effects_network import Clusters, MixedEffectsNetwork
 
 __all__ = ["ARMED"]
 
 EFFECTS = ("mixed", "fixed", "random")
+SLOPES = ("nonlinear_slopes", "linear_slopes", "intercept", "multiplicative")
 
 
-class ARMED(ClusterNetwork):
+class ARMED(MixedEffectsNetwork):
     """
     Turns a network into an adversarially regularised mixed effects network (Fig. 1 of
     https://arxiv.org/abs/2202.11783). The network stays as it is and gives the fixed effects; layers named by string
@@ -47,10 +47,15 @@ class ARMED(ClusterNetwork):
     the model does not have is left out. In evaluation mode it returns one tensor of logits. Without slopes and
     intercept it is a domain adversarial network; with ``adversary=None`` it is a mixed effects network.
 
+    Samples that are grouped by several factors at once, nested or crossed, have random effects of each: give the number
+    of clusters by factor, and the cluster as a dict of indices, where a factor may be left out if it is not known. The
+    first factor is the one whose clusters the adversary guesses and a Z-predictor infers.
+
     Args:
         network: any module with one input that returns logits (B, K) or, for dense predictions, (B, K, *spatial), the
             same in training and evaluation (so no deep supervision).
-        num_clusters: number of clusters C seen in training.
+        num_clusters: number of clusters C seen in training, or of each of several factors by its name, such as
+            ``{"site": 12, "subject": 300}``.
         input_shape: shape of one sample without the batch dimension, such as (1, 96, 96).
         head: name of the last layer, whose output is the network's; found by itself in MONAI's networks.
         taps: names of the layers whose outputs the adversary sees; by default the last layer at each spatial size and
@@ -69,16 +74,29 @@ class ARMED(ClusterNetwork):
             is then not reversed.
         unknown: what happens where the cluster is not given or -1, see :py:class:`ClusterNetwork`.
         random_effects: further arguments of :py:class:`monai_armed.networks.blocks.RandomSlopes` and
-            :py:class:`monai_armed.networks.layers.RandomEffects`, such as ``prior_scale`` and ``learn_prior``.
+            :py:class:`monai_armed.networks.layers.RandomEffects`, such as ``prior_scale`` and ``learn_prior``; of
+            several factors those of each by its name, where ``nonlinear_slopes``, ``linear_slopes``, ``intercept`` and
+            ``multiplicative`` may be among them, in place of the ones above.
 
     Raises:
-        ValueError: when a layer does not exist, or the network's output is not that of ``head``.
+        ValueError: when a layer does not exist, the network's output is not that of ``head``, or ``random_effects``
+            names another factor.
 
     Example:
         >>> net = ARMED(DenseNet121(2, in_channels=1, out_channels=1), num_clusters=12, input_shape=(1, 96, 96))
         >>> net(images, cluster)["mixed"].shape
         torch.Size([8, 1])
         >>> net.eval()(images).shape  # a new cluster
+        torch.Size([8, 1])
+
+        Subjects within sites: slopes and intercept of the site, an intercept of the subject.
+
+        >>> factors = {"site": 12, "subject": 300}
+        >>> effects = {"subject": {"nonlinear_slopes": False, "learn_prior": True}}
+        >>> net = ARMED(DenseNet121(2, 1, 1), factors, (1, 96, 96), random_effects=effects)
+        >>> net(images, {"site": site, "subject": subject})["mixed"].shape
+        torch.Size([8, 1])
+        >>> net.eval()(images, {"site": site}).shape  # a new subject of a known site
         torch.Size([8, 1])
     """
 
@@ -87,7 +105,7 @@ class ARMED(ClusterNetwork):
     def __init__(
         self,
         network: nn.Module,
-        num_clusters: int,
+        num_clusters: int | Mapping[str, int],
         input_shape: Sequence[int],
         head: str | None = None,
         taps: Sequence[str] | None = None,
@@ -101,10 +119,9 @@ class ARMED(ClusterNetwork):
         unknown: str = "population",
         random_effects: Mapping | None = None,
     ) -> None:
-        super().__init__(num_clusters, unknown)
-        self.network = network
+        super().__init__(network, num_clusters, unknown)
         self.num_classes, self.confusion = num_classes, confusion
-        record, logits = self._dry_run(input_shape)
+        record, logits = dry_run(network, input_shape)
         self.head = find_head(network, record, logits) if head is None else head
         latent = self._checked_latent(record, logits)
         if adversary is None:
@@ -117,47 +134,13 @@ class ARMED(ClusterNetwork):
             if name not in record.outputs:
                 raise ValueError(f"layer {name!r} gives no tensor when the network runs, so it cannot be tapped.")
 
-        self.random_slopes: RandomSlopes | None = None
-        if nonlinear_slopes or linear_slopes or intercept:
-            if linear_slopes and len(input_shape) != 1:
-                raise ValueError(f"linear slopes are for tables, whose input has one dimension, got {input_shape}.")
-            self.random_slopes = RandomSlopes(
-                num_clusters,
-                out_channels=logits.shape[1],
-                latent_channels=latent.shape[1] if nonlinear_slopes else 0,
-                linear_channels=input_shape[0] if linear_slopes else 0,
-                intercept=intercept,
-                multiplicative=multiplicative,
-                **(random_effects or {}),
-            )
+        slopes = dict(zip(SLOPES, (nonlinear_slopes, linear_slopes, intercept, multiplicative)))
+        sizes = (tuple(input_shape), latent.shape[1], logits.shape[1])
+        self.random_slopes = _random_slopes(num_clusters, sizes, slopes, random_effects or {})
         tap_shapes = [tuple(record.outputs[name].shape[1:]) for name in self.taps]
         self.adversary = self._build_adversary(adversary, tap_shapes, len(input_shape) - 1)
         # not part of the state dict: a training schedule sets it anew in each run
         self.register_buffer("reversal_strength", torch.tensor(1.0), persistent=False)
-
-    def _dry_run(self, input_shape: Sequence[int]):
-        parameter = next(self.network.parameters(), torch.empty(0))
-        x = torch.zeros((2, *input_shape), device=parameter.device, dtype=parameter.dtype)
-        names = [name for name, _ in self.network.named_modules() if name]
-        training = {m: m.training for m in self.network.modules()}
-        try:
-            with torch.no_grad(), record_layers(self.network.eval(), inputs=names, outputs=names) as record:
-                try:
-                    output = self.network(x)
-                except Exception as error:
-                    raise ValueError(
-                        f"{type(self.network).__name__} does not take input_shape {tuple(input_shape)}, which is the "
-                        f"shape of one sample, channels first, without the batch: {error}"
-                    ) from error
-                logits = first_tensor(output)
-        finally:
-            for module, mode in training.items():
-                module.training = mode
-        if logits.ndim < 2 or logits.shape[0] != 2:
-            raise ValueError(
-                f"network must return logits (batch, channels, ...), got {tuple(logits.shape)} for 2 samples."
-            )
-        return record, logits
 
     def _checked_latent(self, record, logits: torch.Tensor) -> torch.Tensor:
         find_layer(self.network, self.head)
@@ -183,8 +166,12 @@ class ARMED(ClusterNetwork):
 
     @property
     def random_effects(self) -> RandomEffects | None:
-        """The layer of random effects u(z), None for a model without them."""
-        return None if self.random_slopes is None else self.random_slopes.effects
+        """
+        The layer of random effects u(z), None for a model without them. Of several factors it is that of the first;
+        those of all are in ``factor_slopes``, such as ``net.factor_slopes["subject"].effects``.
+        """
+        slopes = self.factor_slopes.get(next(iter(self.factors)))
+        return None if slopes is None else slopes.effects
 
     def set_reversal_strength(self, strength: float) -> None:
         """Factor of the reversed gradient, at least 0, usually up to 1; for the warm-up of the adversary's pressure."""
@@ -195,7 +182,7 @@ class ARMED(ClusterNetwork):
     def forward(
         self,
         x: torch.Tensor,
-        cluster: torch.Tensor | None = None,
+        cluster: Clusters = None,
         effects: str = "mixed",
         unknown: str | None = None,
         adversary_only: bool = False,
@@ -203,7 +190,8 @@ class ARMED(ClusterNetwork):
         """
         Args:
             x: (B, *input_shape).
-            cluster: integer index (B,), -1 where not known; soft assignment (B, C); or None: none is known.
+            cluster: integer index (B,), -1 where not known; soft assignment (B, C); or None: none is known. With
+                several factors a dict of these by the factors' names.
             effects: in evaluation (training gives all of them): ``"mixed"`` logits, those of the ``"fixed"`` effects
                 alone (lme4: re.form=NA), or what the ``"random"`` effects add to them.
             unknown: overrides the policy for unknown clusters in this call.
@@ -220,20 +208,20 @@ class ARMED(ClusterNetwork):
                 fixed = first_tensor(self.network(x))
         if self.training:
             tapped = [record.outputs[name] for name in self.taps]
-            if isinstance(self.adversary, PooledAdversary):
-                tapped = self.adversary.pool(tapped)  # the gradient is then reversed where that costs nothing
+            if isinstance(self.adversary, Adversary):
+                tapped = self.adversary.pool(tapped)  # the gradient is then reversed where that costs least
             if adversary_only:
                 return {"adversary": self._cluster_logits(tapped)}
             return self._training_outputs(x, cluster, fixed, record.inputs[self.head], tapped)
         if self.random_slopes is None or effects == "fixed":
             return fixed
-        random = self._random(x, self.resolve_cluster(x, cluster, unknown), record.inputs[self.head], fixed)
+        random = self._random(x, self.resolve_factors(x, cluster, unknown), record.inputs[self.head], fixed)
         return fixed + random if effects == "mixed" else random.expand_as(fixed)
 
     def _training_outputs(self, x, cluster, fixed, latent, tapped) -> dict[str, torch.Tensor]:
         outputs = {}
         if self.random_slopes is not None:
-            outputs["mixed"] = fixed + self._random(x, self.resolve_cluster(x, cluster), latent, fixed)
+            outputs["mixed"] = fixed + self._random(x, self.resolve_factors(x, cluster), latent, fixed)
         outputs["fixed"] = fixed
         if self.adversary is not None:
             if self.confusion:
@@ -244,7 +232,8 @@ class ARMED(ClusterNetwork):
                     [reverse_gradient(t, self.reversal_strength) for t in tapped]
                 )
         if self.random_slopes is not None:
-            outputs["kl"] = self.random_slopes.effects.kl()
+            kl = [slopes.effects.kl(estimate=True) for slopes in self.factor_slopes.values()]
+            outputs["kl"] = sum(kl[1:], kl[0])
         return outputs
 
     def _cluster_logits(self, tapped: list[torch.Tensor], frozen: bool = False) -> torch.Tensor:
@@ -256,79 +245,47 @@ class ARMED(ClusterNetwork):
             logits = self.adversary(tapped)
         return logits.unflatten(1, (self.num_clusters, self.num_classes)) if self.num_classes else logits
 
-    def _random(self, x, cluster: torch.Tensor, latent: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
-        assert self.random_slopes is not None
-        u = self.random_slopes.effects(cluster)
-        return self.random_slopes(u, latent, x, fixed, find_layer(self.network, self.head))
 
-    def _features(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Fixed logits and latent of the input."""
-        with record_layers(self.network, inputs=(self.head,)) as record:
-            fixed = first_tensor(self.network(x))
-        return fixed, record.inputs[self.head]
+def _random_slopes(
+    num_clusters: int | Mapping[str, int],
+    sizes: tuple[tuple[int, ...], int, int],
+    slopes: dict,
+    random_effects: Mapping,
+) -> RandomSlopes | nn.ModuleDict | None:
+    """Random slopes of the one factor, or of each of several that has any."""
+    if not isinstance(num_clusters, Mapping):
+        return _slopes_of_a_factor(num_clusters, sizes, **{**slopes, **random_effects})
+    if not set(random_effects) <= set(num_clusters):
+        raise ValueError(f"random_effects is for {list(random_effects)}, but the factors are {list(num_clusters)}.")
+    of_each = nn.ModuleDict()
+    for name, count in num_clusters.items():
+        made = _slopes_of_a_factor(count, sizes, **{**slopes, **random_effects.get(name, {})})
+        if made is not None:
+            of_each[name] = made
+    return of_each if len(of_each) else None
 
-    def _drawn(self, x, cluster, features, table: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-        """Mixed logits with the effects of ``table`` (C, Q), and those of ``new`` (B, Q) where nothing is known."""
-        assert self.random_slopes is not None
-        fixed, latent = features
-        # neither an index nor an inferred assignment: a new cluster
-        unknown = cluster.sum(dim=1) == 0 if cluster.is_floating_point() else cluster < 0
-        u = torch.where(unknown.unsqueeze(-1), new, self.random_slopes.effects(cluster, table))
-        return fixed + self.random_slopes(u, latent, x, fixed, find_layer(self.network, self.head))
 
-    def _effects_to_draw(self) -> RandomEffects:
-        if self.random_slopes is None:
-            raise ValueError("the network has no random effects to draw.")
-        return self.random_slopes.effects
-
-    @torch.no_grad()
-    def sample_logits(
-        self, x: torch.Tensor, cluster: torch.Tensor | None = None, num_samples: int = 100, unknown: str | None = None
-    ) -> torch.Tensor:
-        """
-        Mixed logits under draws of the random effects, for predictive intervals: of the posterior for known clusters,
-        of its mixture by the Z-predictor for inferred ones, and of the prior where nothing is known of the cluster.
-        The same as ``pyro.infer.Predictive`` on :py:meth:`pyro_model`, with one pass through the network.
-
-        Args:
-            x: (B, *input_shape).
-            cluster: as for the call of the network.
-            num_samples: number of draws S.
-            unknown: overrides the policy for unknown clusters in this call.
-
-        Returns:
-            (S, B, K, ...).
-
-        Raises:
-            ValueError: when the network has no random effects.
-        """
-        effects = self._effects_to_draw()
-        features = self._features(x)
-        cluster = self.resolve_cluster(x, cluster, unknown)
-        posterior, prior = effects.posterior(), effects.cluster_prior().expand([x.shape[0]])
-        draws = [self._drawn(x, cluster, features, posterior.sample(), prior.sample()) for _ in range(num_samples)]
-        return torch.stack(draws)
-
-    def pyro_model(self, x: torch.Tensor, cluster: torch.Tensor | None = None) -> torch.Tensor:
-        """
-        The network as a Pyro model whose one latent site ``"u"`` is the table of random effects (C, Q), for
-        ``pyro.infer.Predictive(net.pyro_model, guide=net.pyro_guide, num_samples=n)``, NUTS and the like. A sample of
-        unknown cluster gets random effects of its own, drawn from the prior at site ``"u_new"``, or those mixed by the
-        Z-predictor.
-
-        Returns:
-            mixed logits, also recorded as site ``"logits"``.
-
-        Raises:
-            ValueError: when the network has no random effects.
-        """
-        effects = self._effects_to_draw()
-        features = self._features(x)
-        cluster = self.resolve_cluster(x, cluster)
-        table = pyro.sample("u", effects.prior())
-        new = pyro.sample("u_new", effects.cluster_prior().expand([x.shape[0]]).to_event(1))
-        return pyro.deterministic("logits", self._drawn(x, cluster, features, table, new))
-
-    def pyro_guide(self, x: torch.Tensor, cluster: torch.Tensor | None = None) -> None:
-        """The posterior of the random effects as a Pyro guide of :py:meth:`pyro_model`."""
-        pyro.sample("u", self._effects_to_draw().posterior())
+def _slopes_of_a_factor(
+    num_clusters: int,
+    sizes: tuple[tuple[int, ...], int, int],
+    nonlinear_slopes: bool,
+    linear_slopes: bool,
+    intercept: bool,
+    multiplicative: bool,
+    **kwargs,
+) -> RandomSlopes | None:
+    """Random slopes for ``sizes``: shape of an input, channels of the latent and of the logits."""
+    input_shape, latent_channels, out_channels = sizes
+    if not (nonlinear_slopes or linear_slopes or intercept):
+        return None
+    if linear_slopes and len(input_shape) != 1:
+        raise ValueError(f"linear slopes are for tables, whose input has one dimension, got {input_shape}.")
+    return RandomSlopes(
+        num_clusters,
+        out_channels=out_channels,
+        latent_channels=latent_channels if nonlinear_slopes else 0,
+        linear_channels=input_shape[0] if linear_slopes else 0,
+        intercept=intercept,
+        multiplicative=multiplicative,
+        **kwargs,
+    )
