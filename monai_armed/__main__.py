@@ -43,6 +43,11 @@ def _compare(arguments: argparse.Namespace) -> int:
 
         files = spiral_study(comparison, arguments.starts)
         print(files["importance_report"].read_text(encoding="utf-8"))
+    elif arguments.command == "mci":
+        from monai_armed.apps.mci import conversion_study
+
+        files = conversion_study(comparison)
+        print(files["reading"].read_text(encoding="utf-8"))
     else:
         files = compare(comparison)
     print(files["report"].read_text(encoding="utf-8"))
@@ -59,16 +64,32 @@ def _demo(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _preprocess(arguments: argparse.Namespace) -> int:
+    from monai_armed.apps.preprocess import preprocess, summary
+
+    table = preprocess(arguments.dataset_dir, arguments.output_dir, arguments.registration, arguments.processes)
+    print(f"{summary(table)}; written to {arguments.output_dir}: quality.csv has the reasons, quality_*.png the slices")
+    return int((table["status"] == "left out").all())
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m monai_armed", description="Mixed effects deep learning for MONAI.")
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="train the AD study on simulated MRI and print the results")
     demo.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for everything that it writes")
     demo.set_defaults(run=_demo)
+    preprocess = commands.add_parser("preprocess", help="from raw T1-weighted scans to what the AD bundle trains on")
+    add = preprocess.add_argument
+    add("--dataset_dir", type=Path, required=True, help="BIDS tree of raw scans")
+    add("--output_dir", type=Path, required=True, help="folder for results; what is there already is not done again")
+    add("--registration", choices=("rigid", "affine", "syn"), default="affine", help="to the ICBM152 template")
+    add("--processes", type=int, default=1, help="scans at a time; each needs a core and 1.5 GB of memory")
+    preprocess.set_defaults(run=_preprocess)
     compare = commands.add_parser("compare", help="compare all models of a bundle on the same folds")
     spirals = commands.add_parser("spirals", help="compare, and Table 2 and the figures of the spiral study")
     spirals.add_argument("--starts", type=int, default=0, help="further starts for Table 2")
-    for command in (compare, spirals):
+    mci = commands.add_parser("mci", help="compare, and the figures of the MCI conversion study")
+    for command in (compare, spirals, mci):
         command.set_defaults(run=_compare)
         _add_comparison(command.add_argument)
     return parser
@@ -95,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, ImportError) as error:
         if os.environ.get("MONAI_ARMED_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -13,10 +13,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import io
 import json
 import pickle
+import re
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -141,7 +144,7 @@ def train_and_score(
         except Exception:  # whatever it is, the folds that it does not concern are to be trained
             errors = [_message(_train_stack_of_one, bundle, task) for task in tasks]
     for k, task in enumerate(tasks):
-        error = errors[k] if stacked else _message(_train_alone, bundle, task)
+        error = errors[k] or _message(_finish, bundle, task) if stacked else _message(_train_alone, bundle, task)
         if not error:
             error = _message(_score, bundle, task)
         if error:
@@ -174,6 +177,17 @@ def _train_alone(bundle: StudyBundle, task: FoldTask) -> None:
             parser.get_parsed_content(f"{step}#{k}")
 
 
+def _finish(bundle: StudyBundle, task: FoldTask) -> None:
+    """What the train config does once its trainer, the first expression of ``run``, has left its weights."""
+    parser = fold_config(bundle, "train", task)
+    if len(parser["run"]) > 1:
+        parser["train#handlers"] = []
+        torch.manual_seed(task.seed)
+    with contextlib.redirect_stdout(io.StringIO()):  # what it says is for a user who trains one model
+        for k in range(1, len(parser["run"])):
+            parser.get_parsed_content(f"run#{k}")
+
+
 def _train_stack(
     bundle: StudyBundle, tasks: Sequence[FoldTask], progress: Callable[[int, int], None] | None = None
 ) -> list[str]:
@@ -181,15 +195,17 @@ def _train_stack(
     groups: dict[Any, list[tuple[int, Job]]] = {}
     recipes: dict[Any, Recipe] = {}
     pools: dict[Any, _Pool] = {}
+    folders = []
     for k, task in enumerate(tasks):
         parser = fold_config(bundle, "train", task)
         parser["train#handlers"] = []
         parser["validate#handlers"] = []
         torch.manual_seed(task.seed)
         trainer = parser.get_parsed_content("train#trainer")
+        folders.append(Path(parser.get_parsed_content("checkpoint#folder") if "checkpoint" in parser else task.folder))
         shapes = tuple((name, value.shape) for name, value in trainer.network.state_dict().items())
         pool = pools.setdefault(shapes, _Pool())
-        offset = pool.add(parser, trainer, task.samples)
+        offset = pool.add(parser, trainer, task)
         recipe = _recipe(parser, trainer, pool.pass_cluster)
         m = recipe.mldg
         mldg = (m.num_meta_test, m.inner_learning_rate, m.beta) if m else ()
@@ -203,7 +219,7 @@ def _train_stack(
         results = train_stacked([job for _, job in members], recipes[key], image, label, cluster, progress)
         for (k, _), result in zip(members, results):
             errors[k] = result.error
-            _save(tasks[k].folder, result)
+            _save(folders[k], tasks[k].folder, result)
     return errors
 
 
@@ -212,30 +228,47 @@ class _Pool:
 
     def __init__(self) -> None:
         self.parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        self.offsets: dict[Path, int] = {}
+        self.offsets: dict[Any, int] = {}
         self.size = 0
         self.pass_cluster = True
 
-    def add(self, parser: ConfigParser, trainer: Any, samples: Path) -> int:
-        """Add a file of samples, if it is new; returns the place of its first sample."""
-        if samples not in self.offsets:
-            partitions = _load(str(samples))
+    def add(self, parser: ConfigParser, trainer: Any, task: FoldTask) -> int:
+        """
+        Add the samples of a task, if they are new; returns the place of the first. Preprocessing that is fitted, one
+        whose config refers to ``partitions``, makes them new for every task.
+        """
+        fitted = _refers(parser, "validate#preprocessing", "partitions")
+        key = (task.samples, task.folder if fitted else None)
+        if key not in self.offsets:
+            partitions = _load(str(task.samples))
             seen = [item for name in ("train", "val", "test") for item in partitions[name]]
             dataset = Dataset(seen, parser.get_parsed_content("validate#preprocessing"))
             batch = next(iter(DataLoader(dataset, batch_size=len(seen))))
             image, target, _, kwargs = trainer.prepare_batch(batch, "cpu", False)
             self.parts.append((image, target["label"], target["cluster"]))
             self.pass_cluster = "cluster" in kwargs
-            self.offsets[samples] = self.size
+            self.offsets[key] = self.size
             self.size += len(seen)
-        return self.offsets[samples]
+        return self.offsets[key]
 
     def tensors(self) -> tuple[torch.Tensor, ...]:
         return tuple(torch.cat(kind) for kind in zip(*self.parts))
 
 
-def _save(folder: Path, result: Trained) -> None:
-    torch.save(result.state, folder / "model.pt")
+def _refers(parser: ConfigParser, name: str, target: str) -> bool:
+    """Whether a config id refers to another one, directly or through others."""
+    pending, known = [name], {name}
+    while pending:
+        text = json.dumps(parser[pending.pop()], default=str)
+        found = {ref for ref in re.findall(r"@([\w#]+)", text) if ref in parser} - known
+        pending += found
+        known |= found
+    return target in known
+
+
+def _save(weights: Path, folder: Path, result: Trained) -> None:
+    weights.mkdir(parents=True, exist_ok=True)
+    torch.save(result.state, weights / "model.pt")
     history = {"val_loss": result.val_loss, "best_epoch": result.best_epoch}
     (folder / "history.json").write_text(json.dumps(history), encoding="utf-8")
 

@@ -22,10 +22,11 @@ What a bundle must offer (ids in its configs; the bundles of this repository all
 - for every other model an override file ``configs/<model>.json`` and, where evaluation differs, also
   ``configs/evaluate_<model>.json``.
 - ``configs/compare.json``, optional, overrides ``DEFAULTS`` below, each of which has its meaning beside it.
-- for networks trained stacked: ``validate#preprocessing``, without anything random, and ``train#trainer`` with
-  ``torch.optim.Adam`` and a data loader that drops the last batch; ``warm_up`` (a
-  :py:class:`monai_armed.handlers.ReversalWarmUp`) if there is one. The best epoch is that of the smallest validation
-  loss.
+- for networks trained stacked: ``validate#preprocessing``, without anything random (what it learns from the data comes
+  from ``@partitions['train']``), and ``train#trainer`` with ``torch.optim.Adam`` and a data loader that drops the last
+  batch; ``warm_up`` (a :py:class:`monai_armed.handlers.ReversalWarmUp`) if there is one. The best epoch is that of the
+  smallest validation loss, and its weights are put where ``checkpoint#folder`` says. ``run`` begins with the trainer's
+  run, which the stack takes the place of; the rest is done for each fold.
 """
 
 from __future__ import annotations

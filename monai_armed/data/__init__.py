@@ -19,15 +19,23 @@ from __future__ import annotations
 from .ad_mri import ad_mri_partitions
 from .ad_mri_ceilings import ad_mri_ceilings
 from .bids import load_bids_datalist, load_csv_datalist
+from .cell_images import METASTATIC_EFFICIENCY, cell_partitions, read_cells
 from .images import list_images
+from .mci import mci_ceiling, mci_partitions, read_new_subjects
 from .splits import split_by_subject, split_seen_unseen
 
 __all__ = [
+    "METASTATIC_EFFICIENCY",
     "ad_mri_partitions",
     "ad_mri_ceilings",
+    "cell_partitions",
     "load_bids_datalist",
     "load_csv_datalist",
     "list_images",
+    "mci_ceiling",
+    "mci_partitions",
+    "read_cells",
+    "read_new_subjects",
     "split_by_subject",
     "split_seen_unseen",
 ]

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from scipy import stats
 
-__all__ = ["gradient_at_mean", "mean_absolute_gradient", "probe_t_tests"]
+__all__ = ["gradient_at_mean", "mean_absolute_gradient", "probe_sign_tests", "probe_t_tests"]
 
 
 def _gradient(
@@ -92,3 +92,23 @@ def probe_t_tests(importance: np.ndarray, num_true: int = 2) -> pd.DataFrame:
     return pd.DataFrame(
         [{"probe": num_true + k, "t": float(t.statistic), "p": float(t.pvalue)} for k, t in enumerate(tests)]
     )
+
+
+def probe_sign_tests(ranks: pd.DataFrame, model: str) -> pd.Series:
+    """
+    Paired sign tests over probes: does one model rank them lower than each other one (Section 3.2 of
+    https://arxiv.org/abs/2202.11783)? With five probes the smallest p is 0.031.
+
+    Args:
+        ranks: a row a model, a column a probe; 1 is the most important feature. Ties are left out.
+        model: the model that is compared with the others.
+
+    Returns:
+        one-sided p by model.
+    """
+    p = {}
+    for other in ranks.index.drop(model):
+        difference = (ranks.loc[model] - ranks.loc[other]).to_numpy(float)
+        lower, higher = int((difference > 0).sum()), int((difference < 0).sum())
+        p[other] = stats.binomtest(lower, lower + higher, alternative="greater").pvalue if lower + higher else 1.0
+    return pd.Series(p, dtype=float)

@@ -13,9 +13,19 @@
 
 from __future__ import annotations
 
+from .cell import LoadCellD, LoadCelld, LoadCellDict
 from .cluster import ClusterToIndexD, ClusterToIndexd, ClusterToIndexDict
 from .coronal_slice import CoronalSlice, CoronalSliceD, CoronalSliced, CoronalSliceDict
 from .io import LoadVolumeD, LoadVolumed, LoadVolumeDict
+from .register_to_template import (
+    HIPPOCAMPUS,
+    RegisterToTemplate,
+    RegisterToTemplateD,
+    RegisterToTemplated,
+    RegisterToTemplateDict,
+)
+from .skull_strip import SkullStrip, SkullStripD, SkullStripd, SkullStripDict
+from .table import EncodeRow, EncodeRowD, EncodeRowd, EncodeRowDict
 
 __all__ = [
     "ClusterToIndexD",
@@ -25,7 +35,23 @@ __all__ = [
     "CoronalSliceD",
     "CoronalSliceDict",
     "CoronalSliced",
+    "EncodeRow",
+    "EncodeRowD",
+    "EncodeRowDict",
+    "EncodeRowd",
+    "HIPPOCAMPUS",
+    "LoadCellD",
+    "LoadCellDict",
+    "LoadCelld",
     "LoadVolumeD",
     "LoadVolumeDict",
     "LoadVolumed",
+    "RegisterToTemplate",
+    "RegisterToTemplateD",
+    "RegisterToTemplateDict",
+    "RegisterToTemplated",
+    "SkullStrip",
+    "SkullStripD",
+    "SkullStripDict",
+    "SkullStripd",
 ]

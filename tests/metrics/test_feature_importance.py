@@ -12,11 +12,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
 
-from monai_armed.metrics.feature_importance import gradient_at_mean, mean_absolute_gradient, probe_t_tests
+from monai_armed.metrics.feature_importance import (
+    gradient_at_mean,
+    mean_absolute_gradient,
+    probe_sign_tests,
+    probe_t_tests,
+)
 from monai_armed.networks.nets import ARMED, DFNN, ClusterInput
 
 
@@ -80,3 +86,10 @@ def test_bad_input():
         probe_t_tests(np.ones((5, 2)))
     with pytest.raises(ValueError, match="one logit"):
         gradient_at_mean(torch.nn.Linear(3, 2), torch.rand(4, 3))
+
+
+def test_sign_tests_over_five_probes():
+    """All five lower: p = 1/32, as in the paper (0.031)."""
+    ranks = pd.DataFrame([[5, 6, 7, 8, 9], [1, 2, 3, 4, 5], [1, 2, 3, 9, 10], [5, 6, 7, 8, 9]], index=list("abcd"))
+    p = probe_sign_tests(ranks, "a")
+    assert p.to_dict() == {"b": pytest.approx(1 / 32), "c": pytest.approx(0.5), "d": 1.0}

@@ -1,0 +1,208 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The MCI bundle: its configs agree with each other, its weights are its config's, new subjects and new sites."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow, create_workflow
+
+from monai_armed.apps.study_bundle import StudyBundle
+from monai_armed.data.mci_simulator import simulate_conversion
+from monai_armed.networks.nets import ARMED, DFNN, ClusterInput
+
+ROOT = Path(__file__).parents[2] / "bundles" / "armed_mci"
+MODELS = ["armed", "cluster_input", "conventional", "domain_adversarial", "mldg", "without_adversary"]
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    return StudyBundle(ROOT)
+
+
+@pytest.fixture(autouse=True)
+def own_excepthook(monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # plain_errors() replaces it
+
+
+def prepare(folder: Path, config: str, model: str = "", **overrides) -> ConfigWorkflow:
+    """The workflow of a config, up to and with ``initialize``."""
+    configs = ROOT / "configs"
+    files = [str(configs / f"{config}.json")]
+    if model:
+        files.append(str(configs / (f"{model}.json" if config == "train" else f"{config}_{model}.json")))
+    meta = str(configs / "metadata.json")
+    workflow = ConfigWorkflow(files, meta, logging_file=False, output_dir=str(folder), **overrides)
+    workflow.initialize()
+    return workflow
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Folders of models that were trained for two epochs."""
+    folders: dict[str, Path] = {}
+
+    def folder_of(model: str = "") -> Path:
+        if model not in folders:
+            folders[model] = tmp_path_factory.mktemp(model or "armed")
+            short = {"max_epochs": 2} | (
+                {"z_predictor#max_epochs": 1} if model in ("", "cluster_input", "without_adversary") else {}
+            )
+            prepare(folders[model], "train", model, **short).run()
+        return folders[model]
+
+    return folder_of
+
+
+def test_it_lists_all_models_of_table_3(bundle):
+    assert sorted(bundle.models("all")) == sorted(set(MODELS) - {"mldg"})
+    assert bundle.models("mldg") == ["mldg"]
+    paper = pd.DataFrame(bundle.options["paper"])
+    assert set(paper["model"]) == set(MODELS) - {"mldg"} | {"armed, randomized"} and len(paper) == 6 * 2 * 4
+    seen = paper[(paper["partition"] == "seen") & (paper["metric"] == "auroc")].set_index("model")
+    assert seen.loc["armed", ["value", "low", "high"]].tolist() == [0.926, 0.901, 0.951]
+    assert (paper["low"] < paper["value"]).all() and (paper["value"] < paper["high"]).all()
+
+
+@pytest.mark.parametrize("variant", [(), ("paper",)])
+@pytest.mark.parametrize("model", MODELS)
+def test_evaluation_builds_the_network_that_training_builds(bundle, model, variant, tmp_path):
+    bundle = StudyBundle(ROOT, variant)
+    train = bundle.config("train", model)
+    (tmp_path / "model.pt").touch()
+    (tmp_path / "sites.json").write_text(json.dumps([f"s{i}" for i in range(20)]))
+    train.get_parsed_content("encode").save(tmp_path / "features.json")
+    evaluate = bundle.config("evaluate", model, {"ckpt_path": str(tmp_path / "model.pt")})
+    networks = [parser.get_parsed_content("network_def") for parser in (train, evaluate)]
+    shapes = [{name: value.shape for name, value in network.state_dict().items()} for network in networks]
+    shapes[1] = {name: shape for name, shape in shapes[1].items() if not name.startswith("z_predictor")}
+    assert shapes[0] == shapes[1]
+    kind = {"cluster_input": ClusterInput, "conventional": DFNN, "mldg": DFNN}.get(model, ARMED)
+    assert isinstance(networks[0], kind)
+    if kind is ARMED:
+        assert (networks[0].adversary is None) == (model == "without_adversary")
+        slopes = networks[0].random_slopes
+        groups = {} if slopes is None else slopes.groups
+        assert groups == ({} if model == "domain_adversarial" else {"linear": 37, "intercept": 1})
+    optimizer = train.get_parsed_content("optimizer")
+    learned = {id(p) for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
+    assert learned == {id(p) for p in networks[0].parameters() if p.requires_grad}
+
+
+def test_properties_that_tools_look_for():
+    meta = str(ROOT / "configs" / "metadata.json")
+    for kind, name in (("train", "train"), ("infer", "inference")):
+        file = str(ROOT / "configs" / f"{name}.json")
+        workflow = create_workflow(config_file=file, workflow_type=kind, logging_file=False, meta_file=meta)
+        workflow.parser.parse(True)
+        assert not workflow.check_properties()
+
+
+def test_metadata_agrees_with_the_network(bundle):
+    metadata = json.loads((ROOT / "configs" / "metadata.json").read_text())
+    assert metadata["version"] in metadata["changelog"]
+    network = bundle.config("evaluate", "armed").get_parsed_content("network").eval()
+    channels = metadata["network_data_format"]["inputs"]["image"]["num_channels"]
+    assert network(torch.zeros(3, channels)).shape == (3, 1)
+
+
+def test_training_leaves_all_that_evaluation_and_the_reader_need(trained, tmp_path):
+    folder = trained()
+    ranef, varcorr = (pd.read_csv(folder / f"{name}.csv") for name in ("ranef", "varcorr"))
+    assert len(ranef) == 20 * 38 and {"CDRSB_bl", "PTGENDER=Male", "(Intercept)"} <= set(varcorr["effect"])
+    state = torch.load(folder / "model.pt", weights_only=True)
+    loc = state["random_slopes.effects.loc"].flatten()
+    assert torch.allclose(loc, torch.tensor(ranef["mean"].to_numpy(), dtype=loc.dtype))  # those of the saved weights
+    prepare(tmp_path, "evaluate", ckpt_path=str(folder / "model.pt")).run()
+    metrics = pd.read_csv(tmp_path / "metrics.csv")
+    assert set(zip(metrics["partition"], metrics["prediction"])) == {
+        (partition, prediction) for partition in ("seen", "unseen") for prediction in ("mixed", "fixed", "randomized")
+    }
+    audit = pd.read_csv(tmp_path / "audit.csv")
+    assert audit["layer"].nunique() == 2 and set(audit["class"].astype(str)) >= {"all", "0"}
+
+
+@pytest.mark.parametrize("model", ["cluster_input", "conventional", "domain_adversarial", "without_adversary"])
+def test_other_models_train_and_evaluate(trained, model, tmp_path):
+    prepare(tmp_path, "evaluate", model, ckpt_path=str(trained(model) / "model.pt")).run()
+    assert pd.read_csv(tmp_path / "metrics.csv")["auroc"].between(0, 1).all()
+
+
+def test_the_shipped_weights_are_those_of_the_simulated_study(tmp_path):
+    """Test subjects that the shipped config never trained on. Run from another folder."""
+    config = str(ROOT / "configs" / "evaluate.json")
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config, "--output_dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    metrics = pd.read_csv(tmp_path / "metrics.csv").set_index(["partition", "prediction"])["auroc"]
+    assert metrics["seen", "mixed"] > 0.7 and metrics["unseen", "mixed"] > 0.65
+    assert "best attainable" in done.stdout
+
+
+def test_new_subjects_of_known_and_unknown_sites(bundle, tmp_path):
+    sites = json.loads((ROOT / "models" / "sites.json").read_text())
+    table = simulate_conversion(5).table.astype(str)
+    table = table[table["VISCODE"] == "bl"].iloc[:4].assign(SITE=[sites[0], sites[1], "nowhere", "nowhere"])
+    table.drop(columns=["VISCODE", "DX", "DX_bl"]).to_csv(tmp_path / "new.csv", index=False)
+    prepare(tmp_path, "inference", dataset_dir=str(tmp_path / "new.csv")).run()
+    rows = pd.read_csv(tmp_path / "predictions.csv")
+    assert rows["file"].tolist() == table["PTID"].tolist() and rows["probability"].between(0, 1).all()
+    assert (rows["low"] < rows["high"]).all()
+    assert rows["like_1_weight"].tolist()[:2] == [1, 1] and rows["like_1"].astype(str).tolist()[:2] == sites[:2]
+    # the simulated sites do not differ in their features: the Z-predictor has no idea, the population is predicted
+    assert rows["probability"].tolist()[2:] == pytest.approx(rows["population_probability"].tolist()[2:])
+    assert rows["probability"][0] != pytest.approx(rows["population_probability"][0])
+
+
+def test_a_new_site_is_adapted_to_as_the_docs_say(tmp_path, monkeypatch, capsys):
+    """The snippet of the docs, on a new site's labelled and unlabelled subjects."""
+    text = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    table = simulate_conversion(5).table.astype(str)
+    site = table["SITE"].value_counts().index[0]
+    table = table[(table["SITE"] == site) & (table["VISCODE"] == "bl")].drop(columns=["VISCODE"])
+    label = [str(i % 2) for i in range(10)]
+    table.iloc[:10].assign(label=label).to_csv(tmp_path / "labelled.csv", index=False)
+    table.iloc[10:].to_csv(tmp_path / "new.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"bundle": str(ROOT)}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["probability"].shape == (len(table) - 10,) and bool(names["probability"].isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns="SITE"), "lacks the columns"),
+        (lambda t: t.assign(MMSE_bl="poor"), "which is no number"),
+        (lambda t: pd.concat([t, t.iloc[:3]]), "twice"),
+        (lambda t: t.assign(DX="MCI"), "have the label 0"),
+        (lambda t: t[t["RID"].isin(t["RID"].unique()[:5])], "needs as many subjects|have the label"),
+    ],
+)
+def test_a_bad_table_ends_training_with_a_sentence(tmp_path, change, message):
+    change(simulate_conversion(5).table).to_csv(tmp_path / "table.csv", index=False)
+    parser = StudyBundle(ROOT).config("train", "armed", {"dataset_dir": str(tmp_path / "table.csv")})
+    with pytest.raises(RuntimeError) as error:
+        parser.get_parsed_content("partitions")
+    cause = error.value
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    assert isinstance(cause, ValueError) and re.search(message, str(cause))

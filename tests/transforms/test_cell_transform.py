@@ -1,0 +1,106 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from monai_armed.transforms import LoadCelld
+
+
+def save(file, pixels, mode=None):
+    image = Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(file)
+    return {"image": str(file), "batch": "150312"}
+
+
+@pytest.fixture
+def grey():
+    return np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("dtype, top", [(np.uint8, 255), (np.uint16, 65535)])
+def test_grey_of_8_and_16_bits_keeps_its_values_and_orientation(tmp_path, suffix, dtype, top):
+    pixels = np.random.default_rng(0).integers(0, top, (16, 16), endpoint=True, dtype=dtype)
+    pixels[0] = top  # the uppermost row, which shows a transposed image
+    item = LoadCelld("image", 16)(save(tmp_path / f"a.{suffix}", pixels))
+    assert item["image"].dtype == torch.float32 and item["batch"] == "150312"
+    torch.testing.assert_close(item["image"], torch.from_numpy(pixels.astype(np.float32) / top)[None])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P"])
+def test_grey_in_another_storage_is_the_same_image(tmp_path, grey, mode):
+    loaded = LoadCelld("image", 32)(save(tmp_path / "a.png", grey, mode))["image"]
+    torch.testing.assert_close(loaded, torch.from_numpy(grey.astype(np.float32) / 255)[None])
+
+
+def test_float_and_one_bit_images(tmp_path, grey):
+    unit = grey.astype(np.float32) / 255
+    unit[0, :2] = 0, 1
+    loaded = LoadCelld("image", 32)(save(tmp_path / "a.tif", unit))["image"]
+    torch.testing.assert_close(loaded, torch.from_numpy(unit)[None])
+    with pytest.raises(ValueError, match=r"a\.tif has values outside 0 to 1 \(0 to 2\); save it as 8 or 16 bits"):
+        LoadCelld("image", 32)(save(tmp_path / "a.tif", unit * 2))
+    unit[0, 0] = np.nan
+    with pytest.raises(ValueError, match="values outside 0 to 1"):
+        LoadCelld("image", 32)(save(tmp_path / "a.tif", unit))
+    bits = LoadCelld("image", 32)(save(tmp_path / "b.png", grey > 99))["image"]
+    torch.testing.assert_close(bits, torch.from_numpy(grey > 99)[None].float())
+
+
+def test_resizing_keeps_the_mean_and_does_not_alias(tmp_path):
+    stripes = np.tile(np.array([[0, 255]], dtype=np.uint8), (64, 32))
+    small = LoadCelld("image", 16)(save(tmp_path / "a.png", stripes))["image"]
+    assert small.shape == (1, 16, 16)
+    torch.testing.assert_close(small[..., 2:-2], torch.full((1, 16, 12), 0.5), atol=0.01, rtol=0)
+    large = LoadCelld("image", 128)(save(tmp_path / "a.png", stripes))["image"]
+    assert large.shape == (1, 128, 128) and 0 <= large.min() and large.max() <= 1
+
+
+def test_a_non_square_image_is_cut_to_its_centre(tmp_path, grey):
+    middle = torch.from_numpy(grey.astype(np.float32) / 255)[None]
+    wide = np.pad(grey, ((0, 0), (5, 6)), constant_values=255)
+    torch.testing.assert_close(LoadCelld("image", 32)(save(tmp_path / "a.png", wide))["image"], middle)
+    tall = np.pad(grey, ((7, 7), (0, 0)), constant_values=255)
+    torch.testing.assert_close(LoadCelld("image", 32)(save(tmp_path / "b.png", tall))["image"], middle)
+
+
+def test_files_that_cannot_be_used_get_one_sentence(tmp_path, grey):
+    load = LoadCelld("image", 32)
+    with pytest.raises(FileNotFoundError, match=r"cell image .*none\.png does not exist"):
+        load({"image": str(tmp_path / "none.png")})
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"text\.png cannot be read as PNG or TIFF \(UnidentifiedImageError: "):
+        load({"image": str(tmp_path / "text.png")})
+    save(tmp_path / "a.png", grey)
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"cut\.png cannot be read as PNG or TIFF \(OSError: .*; replace it"):
+        load({"image": str(tmp_path / "cut.png")})
+    colour = np.stack([grey, grey, grey.T], -1)
+    with pytest.raises(ValueError, match=r"c\.png is a colour image; convert it to grey first"):
+        load(save(tmp_path / "c.png", colour))
+    page = Image.fromarray(grey)
+    page.save(tmp_path / "pages.tif", save_all=True, append_images=[page, page])
+    with pytest.raises(ValueError, match=r"pages\.tif holds 3 pages; save each frame as a file of its own"):
+        load({"image": str(tmp_path / "pages.tif")})
+
+
+def test_keys_and_size_are_checked(tmp_path, grey):
+    with pytest.raises(ValueError, match="size must be positive, got 0"):
+        LoadCelld("image", 0)
+    item = save(tmp_path / "a.png", grey)
+    with pytest.raises(KeyError):
+        LoadCelld("other", 32)(item)
+    assert LoadCelld("other", 32, allow_missing_keys=True)(item) == item
