@@ -66,7 +66,8 @@ class PrepareBatchCluster(PrepareBatch):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], tuple, dict]:
         """
         Returns:
-            image; targets ``{"label", "cluster"}``; no further arguments; keyword arguments of the network.
+            image; targets ``{"label", "cluster", "image"}``, the last for networks that reconstruct it; no further
+            arguments; keyword arguments of the network.
 
         Raises:
             ValueError: when the batch lacks one of the keys.
@@ -84,7 +85,7 @@ class PrepareBatchCluster(PrepareBatch):
         options: dict = {"cluster": clusters if self.several else first} if self.pass_cluster else {}
         if self.effects is not None:
             options["effects"] = self.effects
-        return image, {"label": label, "cluster": first}, (), options
+        return image, {"label": label, "cluster": first, "image": image}, (), options
 
 
 class PrepareBatchRandomCluster(PrepareBatchCluster):

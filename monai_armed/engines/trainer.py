@@ -37,7 +37,7 @@ class ARMEDTrainer(SupervisedTrainer):
     term of the loss into ``engine.state.output``, by name, for the handlers that log.
 
     MONAI's own ``SupervisedTrainer`` trains the same network with one optimizer in one pass, at less cost: here the
-    network runs once more for each step of the adversary, so that its batch normalisation sees every batch that often.
+    network runs once more for the adversary's steps, so that its batch normalisation sees every batch twice.
     Under ``DistributedDataParallel`` set ``find_unused_parameters=True``.
 
     Args:
@@ -88,11 +88,13 @@ class ARMEDTrainer(SupervisedTrainer):
 
     def _train_adversary(self, inputs: torch.Tensor, targets: Mapping[str, torch.Tensor]) -> None:
         assert self.adversary_optimizer is not None
+        features: torch.Tensor | list[torch.Tensor] = inputs
         for _ in range(self.adversary_steps):
             self.adversary_optimizer.zero_grad(set_to_none=self.optim_set_to_none)
             with torch.autocast("cuda", enabled=self.scaler is not None, **self.amp_kwargs):
-                logits = self.network(inputs, adversary_only=True)["adversary"]
-                loss = self.loss_function.adversary_loss(logits, targets["cluster"], targets["label"])
+                output = self.network(features, adversary_only=True)
+                loss = self.loss_function.adversary_loss(output["adversary"], targets["cluster"], targets["label"])
+            features = output["taps"]  # further steps are on the same features: the network runs once for all of them
             self._backward(loss)
             self._step(self.adversary_optimizer)
 

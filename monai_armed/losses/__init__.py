@@ -11,8 +11,9 @@
 
 from __future__ import annotations
 
+from .aec_loss import AECLoss
 from .armed_loss import ARMEDLoss
 from .cluster_losses import ClusterConfusionLoss, ClusterCrossEntropyLoss
 from .gaussian_likelihood import GaussianLikelihoodLoss
 
-__all__ = ["ARMEDLoss", "ClusterConfusionLoss", "ClusterCrossEntropyLoss", "GaussianLikelihoodLoss"]
+__all__ = ["AECLoss", "ARMEDLoss", "ClusterConfusionLoss", "ClusterCrossEntropyLoss", "GaussianLikelihoodLoss"]

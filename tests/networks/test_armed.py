@@ -215,9 +215,11 @@ def test_parts_can_be_left_out():
 def test_adversary_only_has_no_gradient_in_the_network():
     net, x, cluster = _wrapped("CNN")
     out = net(x, cluster, adversary_only=True)
-    assert set(out) == {"adversary"}
+    assert set(out) == {"adversary", "taps"}
     out["adversary"].sum().backward()
     assert all(p.grad is None for p in net.network.parameters())
+    again = net(out["taps"], adversary_only=True)  # a further step of the adversary needs no run of the network
+    torch.testing.assert_close(again["adversary"], out["adversary"])
 
 
 def test_network_in_any_mode_is_left_as_it_was():
@@ -296,7 +298,9 @@ def test_ddp(tmp_path):
         out = ddp(x, cluster)
         sum(term.mean() for term in out.values()).backward()
         assert net.random_effects.loc.grad.abs().sum() > 0
-        ddp(x, cluster, adversary_only=True)["adversary"].sum().backward()
+        first = ddp(x, cluster, adversary_only=True)
+        first["adversary"].sum().backward()
+        ddp(first["taps"], adversary_only=True)["adversary"].sum().backward()
     finally:
         torch.distributed.destroy_process_group()
 

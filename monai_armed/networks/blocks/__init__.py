@@ -12,5 +12,6 @@
 from __future__ import annotations
 
 from .random_slopes import RandomSlopes
+from .recon import RECON, RECONNorm
 
-__all__ = ["RandomSlopes"]
+__all__ = ["RECON", "RECONNorm", "RandomSlopes"]

@@ -11,7 +11,8 @@
 
 from __future__ import annotations
 
+from .given_cluster import ClusterLayer, given_cluster
 from .gradient_reversal import reverse_gradient
 from .random_effects import RandomEffects
 
-__all__ = ["RandomEffects", "reverse_gradient"]
+__all__ = ["ClusterLayer", "RandomEffects", "given_cluster", "reverse_gradient"]

@@ -12,7 +12,9 @@
 from __future__ import annotations
 
 from .adversaries import Adversary, ConvAdversary, DenseAdversary, PooledAdversary
+from .aec import AEC
 from .armed import ARMED
+from .armed_aec import ARMEDAEC
 from .cluster_input import ClusterInput
 from .cluster_network import ClusterNetwork
 from .cnn import CNN
@@ -20,7 +22,9 @@ from .dfnn import DFNN
 from .z_predictor import ZPredictor
 
 __all__ = [
+    "AEC",
     "ARMED",
+    "ARMEDAEC",
     "Adversary",
     "CNN",
     "ClusterInput",

@@ -15,13 +15,11 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn as nn
-from torch.func import functional_call
 
 from ..blocks.random_slopes import RandomSlopes
 from ..layers.gradient_reversal import reverse_gradient
 from ..layers.random_effects import RandomEffects
 from ..layers.taps import default_taps, dry_run, find_head, find_layer, first_tensor, record_layers
-from .adversaries import Adversary, ConvAdversary, DenseAdversary, PooledAdversary
 from .mixed_effects_network import Clusters, MixedEffectsNetwork
 
 __all__ = ["ARMED"]
@@ -100,8 +98,6 @@ class ARMED(MixedEffectsNetwork):
         torch.Size([8, 1])
     """
 
-    reversal_strength: torch.Tensor
-
     def __init__(
         self,
         network: nn.Module,
@@ -119,8 +115,8 @@ class ARMED(MixedEffectsNetwork):
         unknown: str = "population",
         random_effects: Mapping | None = None,
     ) -> None:
-        super().__init__(network, num_clusters, unknown)
-        self.num_classes, self.confusion = num_classes, confusion
+        super().__init__(network, num_clusters, unknown, num_classes)
+        self.confusion = confusion
         record, logits = dry_run(network, input_shape)
         self.head = find_head(network, record, logits) if head is None else head
         latent = self._checked_latent(record, logits)
@@ -139,8 +135,6 @@ class ARMED(MixedEffectsNetwork):
         self.random_slopes = _random_slopes(num_clusters, sizes, slopes, random_effects or {})
         tap_shapes = [tuple(record.outputs[name].shape[1:]) for name in self.taps]
         self.adversary = self._build_adversary(adversary, tap_shapes, len(input_shape) - 1)
-        # not part of the state dict: a training schedule sets it anew in each run
-        self.register_buffer("reversal_strength", torch.tensor(1.0), persistent=False)
 
     def _checked_latent(self, record, logits: torch.Tensor) -> torch.Tensor:
         find_layer(self.network, self.head)
@@ -152,18 +146,6 @@ class ARMED(MixedEffectsNetwork):
             )
         return record.inputs[self.head]
 
-    def _build_adversary(self, adversary, tap_shapes: list[tuple[int, ...]], spatial_dims: int) -> nn.Module | None:
-        if adversary is None or isinstance(adversary, nn.Module):
-            return adversary
-        outputs = self.num_clusters * max(1, self.num_classes)
-        if adversary == "pooled":
-            return PooledAdversary(tap_shapes, outputs, spatial_dims=spatial_dims)
-        if adversary == "conv":
-            return ConvAdversary(tap_shapes, outputs, spatial_dims=spatial_dims)
-        if adversary == "dense":
-            return DenseAdversary(tap_shapes, outputs)
-        raise ValueError(f"adversary must be 'pooled', 'conv', 'dense', a module or None, got {adversary!r}.")
-
     @property
     def random_effects(self) -> RandomEffects | None:
         """
@@ -172,12 +154,6 @@ class ARMED(MixedEffectsNetwork):
         """
         slopes = self.factor_slopes.get(next(iter(self.factors)))
         return None if slopes is None else slopes.effects
-
-    def set_reversal_strength(self, strength: float) -> None:
-        """Factor of the reversed gradient, at least 0, usually up to 1; for the warm-up of the adversary's pressure."""
-        if strength < 0:
-            raise ValueError(f"strength must not be negative, got {strength}: the sign is taken care of.")
-        self.reversal_strength.fill_(strength)
 
     def forward(
         self,
@@ -195,23 +171,24 @@ class ARMED(MixedEffectsNetwork):
             effects: in evaluation (training gives all of them): ``"mixed"`` logits, those of the ``"fixed"`` effects
                 alone (lme4: re.form=NA), or what the ``"random"`` effects add to them.
             unknown: overrides the policy for unknown clusters in this call.
-            adversary_only: in training, return the adversary's logits alone, from features without gradient.
+            adversary_only: in training, return the adversary's logits alone, from features without gradient, and
+                these features, ``"taps"``, which a further such call takes in place of ``x``.
 
         Returns:
             a dict in training, a tensor of logits in evaluation.
         """
         if effects not in EFFECTS:
             raise ValueError(f"effects must be one of {EFFECTS}, got {effects!r}.")
+        if adversary_only and isinstance(x, list):
+            return {"adversary": self._cluster_logits(x), "taps": x}
         taps = self.taps if self.training else ()
         with torch.set_grad_enabled(torch.is_grad_enabled() and not adversary_only):
             with record_layers(self.network, inputs=(self.head,), outputs=taps) as record:
                 fixed = first_tensor(self.network(x))
         if self.training:
-            tapped = [record.outputs[name] for name in self.taps]
-            if isinstance(self.adversary, Adversary):
-                tapped = self.adversary.pool(tapped)  # the gradient is then reversed where that costs least
+            tapped = self._pooled([record.outputs[name] for name in self.taps])
             if adversary_only:
-                return {"adversary": self._cluster_logits(tapped)}
+                return {"adversary": self._cluster_logits(tapped), "taps": tapped}
             return self._training_outputs(x, cluster, fixed, record.inputs[self.head], tapped)
         if self.random_slopes is None or effects == "fixed":
             return fixed
@@ -235,15 +212,6 @@ class ARMED(MixedEffectsNetwork):
             kl = [slopes.effects.kl(estimate=True) for slopes in self.factor_slopes.values()]
             outputs["kl"] = sum(kl[1:], kl[0])
         return outputs
-
-    def _cluster_logits(self, tapped: list[torch.Tensor], frozen: bool = False) -> torch.Tensor:
-        assert self.adversary is not None
-        if frozen:
-            weights = {name: p.detach() for name, p in self.adversary.named_parameters()}
-            logits = functional_call(self.adversary, weights, (tapped,))
-        else:
-            logits = self.adversary(tapped)
-        return logits.unflatten(1, (self.num_clusters, self.num_classes)) if self.num_classes else logits
 
 
 def _random_slopes(

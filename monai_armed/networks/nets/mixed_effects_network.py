@@ -19,14 +19,14 @@ import torch.nn as nn
 
 from ..blocks.random_slopes import RandomSlopes
 from ..layers.taps import find_layer, first_tensor, record_layers
-from .cluster_network import ClusterNetwork
+from .adversarial_network import AdversarialNetwork
 
 __all__ = ["MixedEffectsNetwork"]
 
 Clusters = torch.Tensor | Mapping[str, torch.Tensor] | None
 
 
-class MixedEffectsNetwork(ClusterNetwork):
+class MixedEffectsNetwork(AdversarialNetwork):
     """
     The mixed effects part of :py:class:`monai_armed.networks.nets.ARMED`: a network whose last layer's output, the
     fixed logits, is added to random slopes and intercepts of every factor (Eq. 13 of
@@ -35,11 +35,14 @@ class MixedEffectsNetwork(ClusterNetwork):
     Args:
         network: the network of the fixed effects.
         num_clusters: number of clusters, or that of each factor.
-        unknown: see :py:class:`ClusterNetwork`.
+        unknown: see :py:class:`monai_armed.networks.nets.ClusterNetwork`.
+        num_classes: see :py:class:`AdversarialNetwork`.
     """
 
-    def __init__(self, network: nn.Module, num_clusters: int | Mapping[str, int], unknown: str) -> None:
-        super().__init__(num_clusters, unknown)
+    def __init__(
+        self, network: nn.Module, num_clusters: int | Mapping[str, int], unknown: str, num_classes: int = 0
+    ) -> None:
+        super().__init__(num_clusters, unknown, num_classes)
         self.network = network
         self.head = ""
         self.random_slopes: RandomSlopes | nn.ModuleDict | None = None

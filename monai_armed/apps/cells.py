@@ -1,0 +1,336 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What an autoencoder-classifier of cells makes of images: Table 5, Fig. 6, and latents and pictures of new images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from ..metrics.audit import LayerFeatures, audit_features
+from ..metrics.cluster_separation import centre_by_cluster, cluster_separation, mean_by_group, within_class_accuracy
+from ..metrics.comparison import delong_interval
+from ..networks.nets.armed_aec import ARMEDAEC
+from ..visualize.cells import plot_latents, plot_recon_scales, plot_reconstructions
+
+__all__ = ["evaluate_cells", "write_cells"]
+
+PREDICTIONS = ("mixed", "fixed", "randomized")
+KEPT_IMAGES = 6  # rows of Fig. 6
+
+
+@dataclass
+class _Outputs:
+    """What the network makes of one partition: tables by frame, latents, and the images themselves."""
+
+    rows: pd.DataFrame
+    latent: np.ndarray
+    images: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """A row for each cell, with the means over its frames; in the order of :py:meth:`latents`."""
+        return self.rows.groupby("cell").mean(numeric_only=True)
+
+    def latents(self) -> np.ndarray:
+        """Mean latent of each cell."""
+        return mean_by_group(self.latent, self.rows["cell"].to_numpy())[0]
+
+    def clusters(self) -> np.ndarray:
+        """Cluster index of each cell."""
+        return self.cells["cluster"].to_numpy().astype(int)
+
+
+@torch.no_grad()
+def _run(network: ARMEDAEC, loader: Iterable[Mapping], device: torch.device, seed: int, name: str) -> _Outputs:
+    generator = torch.Generator().manual_seed(seed)
+    network.eval()
+    tables, latents, images = [], [], []
+    for batch in tqdm(loader, desc=name):
+        x, cluster = batch["image"].to(device), batch["cluster"].to(device)
+        drawn = torch.randint(network.num_clusters, cluster.shape, generator=generator).to(device)
+        latent = network.fixed.encode(x)
+        fixed = network.fixed.decode(latent)
+        mixed = {"mixed": fixed, "randomized": fixed}
+        table = {
+            "file": batch["file"],
+            "cell": batch["cell"],
+            "batch": batch["batch"],
+            "cluster": cluster.tolist(),
+            "label": batch["label"].tolist(),
+            "fixed": network(x, cluster, effects="fixed")[:, 0].tolist(),
+        }
+        for prediction, z in (("mixed", cluster), ("randomized", drawn)):
+            table[prediction] = network(x, z)[:, 0].tolist()
+            if network.random is not None:
+                mixed[prediction] = network.reconstruct(x, z)
+        for prediction, made in {"fixed": fixed, **mixed}.items():
+            table[f"{prediction}_error"] = (made - x).square().flatten(1).mean(1).tolist()
+        tables.append(pd.DataFrame(table))
+        latents.append(latent.cpu().numpy())
+        images.append(x.cpu().numpy())
+    rows = pd.concat(tables, ignore_index=True)
+    return _Outputs(rows, np.concatenate(latents), {"real": np.concatenate(images)})
+
+
+def _phenotype(outputs: _Outputs, prediction: str) -> dict[str, float]:
+    """AUROC by cell with DeLong's interval; NaN where there are not two labelled cells of each class."""
+    cells = outputs.cells
+    cells = cells[cells["label"] >= 0]
+    try:
+        values = delong_interval(cells["label"].to_numpy(), cells[prediction].to_numpy())
+    except ValueError:
+        values = (float("nan"),) * 3
+    return dict(zip(("auroc", "low", "high"), values))
+
+
+def _separation(train: _Outputs, test: _Outputs) -> dict[str, float]:
+    """How far the latents of held-out cells separate by batch, and how well fresh classifiers name it, within class."""
+    z, cluster = test.latents(), test.clusters()
+    measured = cluster_separation(z, cluster)
+    centred = cluster_separation(centre_by_cluster(train.latents(), train.clusters(), z, cluster), cluster)
+    measured["davies_bouldin_centred"] = centred["davies_bouldin"]
+    measured["calinski_harabasz_centred"] = centred["calinski_harabasz"]
+    return measured | _probes(train, test)
+
+
+def _probes(train: _Outputs, test: _Outputs, kind: str = "probe") -> dict[str, float]:
+    features = [
+        LayerFeatures(
+            {"latent": part.latents()}, part.clusters(), part.cells["label"].to_numpy()
+        )
+        for part in (train, test)
+    ]
+    try:
+        table = within_class_accuracy(audit_features(*features))
+    except ValueError:  # too few labelled cells
+        return {}
+    found = {f"{kind}_{row.probe}": row.balanced_accuracy for row in table.itertuples()}
+    return found | {f"{kind}_chance": float(table["chance"].mean())}
+
+
+@torch.no_grad()
+def _against_truth(
+    network: ARMEDAEC, train: _Outputs, test: _Outputs, folder: Path, batches: Sequence[str], device: torch.device
+) -> dict[str, float]:
+    """
+    Errors against what the simulator knows: of the fixed reconstruction against the batch-free cell, of the cell shown
+    as if from another batch against that batch's image of it, and how well the batch-free images tell the batch.
+    """
+    from ..data.cell_simulator import SimulatedCells
+
+    study = SimulatedCells(folder)
+    free = {
+        part: np.stack([study.render_as(Path(f).name, None) for f in outputs.rows["file"]]).astype(np.float32)[:, None]
+        for part, outputs in (("train", train), ("test", test))
+    }
+    clean = {}
+    for part, outputs in (("train", train), ("test", test)):
+        encoded = [network.fixed.encode(torch.from_numpy(x).to(device)).cpu() for x in np.array_split(free[part], 16)]
+        clean[part] = _Outputs(outputs.rows, torch.cat(encoded).numpy())
+    found = _probes(clean["train"], clean["test"], "batch_free_probe")
+    fixed = torch.cat(
+        [network.fixed(torch.from_numpy(x).to(device))[0].cpu() for x in np.array_split(test.images["real"], 8)]
+    )
+    found["fixed_truth_error"] = float(((fixed.numpy() - free["test"]) ** 2).mean())
+    found["real_truth_error"] = float(((test.images["real"] - free["test"]) ** 2).mean())
+    if network.random is not None:
+        found |= _as_if_errors(network, train, test, study, batches, device)
+    return found
+
+
+def _as_if_errors(network, train, test, study, batches, device) -> dict[str, float]:
+    """Mean squared errors, over one frame of every third test cell and all other batches, of ways to change batch."""
+    rows = test.rows.drop_duplicates("cell").iloc[::3]
+    x, own = torch.from_numpy(test.images["real"][rows.index]).to(device), rows["cluster"].to_numpy()
+    means = np.stack([train.images["real"][train.rows["cluster"] == j].mean(0) for j in range(len(batches))])
+    errors: dict[str, list[float]] = {name: [] for name in ("as_if", "as_if_decoded", "as_if_shift", "as_if_input")}
+    for j, batch in enumerate(batches):
+        other = own != j
+        truth = np.stack([study.render_as(Path(f).name, batch) for f in rows["file"][other]])[:, None]
+        images, cluster = x[torch.from_numpy(other)], torch.from_numpy(own[other]).to(device)
+        target = torch.full_like(cluster, j)
+        shown = {
+            "as_if": network.reconstruct(images, cluster, as_cluster=target).cpu().numpy(),
+            "as_if_decoded": network.reconstruct(images, cluster, as_cluster=target, keep_detail=False).cpu().numpy(),
+            "as_if_shift": images.cpu().numpy() - means[own[other]] + means[j],
+            "as_if_input": images.cpu().numpy(),
+        }
+        for name, made in shown.items():
+            errors[name] += ((made - truth) ** 2).mean((1, 2, 3)).tolist()
+    return {f"{name}_error": float(np.mean(values)) for name, values in errors.items()}
+
+
+def effect_scales(network: ARMEDAEC) -> pd.DataFrame:
+    """
+    Learned s.d. of the random scales and biases of each RECON layer, the root mean square over its channels.
+
+    Args:
+        network: with random effects.
+
+    Returns:
+        columns ``layer``, ``effect`` (``"scale"`` or ``"bias"``) and ``sd``.
+    """
+    rows = []
+    for layer, effects in network.effects_by_layer.items():
+        for effect, sd in zip(("scale", "bias"), effects.prior_scale.detach().chunk(2)):
+            rows.append(
+                {
+                    "layer": layer.removesuffix(".adn.N").removesuffix(".N"),
+                    "effect": effect,
+                    "sd": float(sd.square().mean().sqrt()),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _pictures(network: ARMEDAEC, test: _Outputs, batches: Sequence[str], folder: Path, device: torch.device) -> None:
+    cells = test.rows.drop_duplicates("cell")
+    chosen = cells.iloc[np.linspace(0, len(cells) - 1, min(KEPT_IMAGES, len(cells))).astype(int)]
+    x = torch.from_numpy(test.images["real"][chosen.index]).to(device)
+    images = {"real": x, "fixed effects": network.reconstruct(x, effects="fixed")}
+    if network.random is not None:
+        cluster = torch.from_numpy(chosen["cluster"].to_numpy()).to(device)
+        images["mixed effects"] = network.reconstruct(x, cluster)
+        for j, batch in enumerate(batches[:8]):
+            images[f"as {batch}"] = network.reconstruct(x, cluster, as_cluster=torch.full_like(cluster, j))
+        plot_recon_scales(effect_scales(network), folder / "recon_scales.png")
+    plot_reconstructions(
+        {name: i[:, 0].clamp(0, 1).cpu().numpy() for name, i in images.items()}, folder / "as_batches.png"
+    )
+    labels = test.cells["label"].to_numpy()
+    if len(labels) > 2:
+        plot_latents(
+            {"fixed effects": test.latents()}, test.clusters(), labels, path=folder / "latents.png"
+        )
+
+
+def evaluate_cells(
+    network: ARMEDAEC,
+    loaders: Mapping[str, Iterable[Mapping]],
+    batches: Sequence[str],
+    output_dir: str | Path,
+    simulated_dir: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+) -> dict[str, float]:
+    """
+    Table 5's columns and more: reconstruction error and AUROC of the phenotype (by cell, with DeLong's interval) on
+    held-out cells of seen and on unseen batches, for each kind of prediction; separation of the fixed latents by batch
+    beside its permutation null; a fresh classifier's accuracy at naming the batch; on simulated cells the errors
+    against the truth. Prints them, and writes ``metrics.csv``, ``metrics.json``, ``predictions.csv`` and pictures.
+
+    Args:
+        network: in evaluation every part of it is used; unknown batches are treated by its own policy.
+        loaders: batches of the partitions ``"train"``, ``"test"`` and, if there are any, ``"unseen"``, with ``image``,
+            ``label``, ``cluster``, and lists of ``file``, ``cell`` and ``batch``; not shuffled.
+        batches: names of the seen batches in the order of their index.
+        output_dir: folder to write to.
+        simulated_dir: folder of the simulated study that the images are from, if they are.
+        device: where the network is.
+        seed: seed of the clusters of the randomized prediction.
+
+    Returns:
+        all figures by name.
+    """
+    device, folder = torch.device(device), Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    outputs = {name: _run(network, loader, device, seed, name) for name, loader in loaders.items()}
+    table, figures = [], {}
+    for partition in [name for name in ("test", "unseen") if name in outputs]:
+        for prediction in PREDICTIONS if network.random is not None else PREDICTIONS[1:2]:
+            row = {"mse": float(outputs[partition].rows[f"{prediction}_error"].mean())}
+            row |= _phenotype(outputs[partition], prediction)
+            table.append({"partition": partition, "prediction": prediction, **row})
+            figures |= {f"{partition}_{prediction}_{name}": value for name, value in row.items()}
+    figures |= _separation(outputs["train"], outputs["test"])
+    if simulated_dir is not None:
+        figures |= _against_truth(network, outputs["train"], outputs["test"], Path(simulated_dir), batches, device)
+    _pictures(network, outputs["test"], batches, folder, device)
+    pd.concat([o.rows.assign(partition=name) for name, o in outputs.items()]).to_csv(
+        folder / "predictions.csv", index=False
+    )
+    pd.DataFrame(table).to_csv(folder / "metrics.csv", index=False)
+    (folder / "metrics.json").write_text(json.dumps(figures, indent=2))
+    print(pd.DataFrame(table).to_string(index=False, float_format="%.4f"))
+    print(
+        "\n".join(
+            f"{name:36s} {value:.4f}" for name, value in figures.items() if not name.startswith(("test_", "unseen_"))
+        )
+    )
+    print(f"written to {folder}")
+    return figures
+
+
+@torch.no_grad()
+def write_cells(
+    network: ARMEDAEC,
+    loader: Iterable[Mapping],
+    batches: Sequence[str],
+    output_dir: str | Path,
+    as_batches: Sequence[str] | None = None,
+    device: str | torch.device = "cpu",
+) -> None:
+    """
+    What inference leaves of a folder of images: ``latents.csv`` (the fixed latents), ``predictions.csv`` (probability
+    of the phenotype, mixed and fixed), and as PNG the reconstruction by fixed effects, ``fixed/``, and the images as
+    if from each of the batches asked for, ``as_<batch>/``.
+
+    Args:
+        network: the trained network.
+        loader: batches with ``image``, ``cluster`` and a list of ``file``.
+        batches: names of the seen batches in the order of their index.
+        output_dir: folder to write to.
+        as_batches: batches as which the images are shown; all of them by default.
+        device: where the network is.
+
+    Raises:
+        ValueError: when a batch asked for is none of the seen ones.
+    """
+    shown = [] if network.random is None else list(batches if as_batches is None else as_batches)
+    if unknown := [name for name in shown if name not in batches]:
+        raise ValueError(f"as_batches names {unknown}, but the model's batches are {list(batches)}.")
+    folder = Path(output_dir)
+    network.eval()
+    latents, rows = [], []
+    for batch in tqdm(loader, desc="cells"):
+        x, cluster = batch["image"].to(device), batch["cluster"].to(device)
+        latent = network.fixed.encode(x)
+        latents.append(latent.cpu().numpy())
+        mixed, fixed = network(x, cluster)[:, 0].sigmoid(), network(x, cluster, effects="fixed")[:, 0].sigmoid()
+        rows += [
+            {"file": f, "probability": p, "fixed_probability": q}
+            for f, p, q in zip(batch["file"], mixed.tolist(), fixed.tolist())
+        ]
+        _write_images(network.reconstruct(x, effects="fixed"), batch["file"], folder / "fixed")
+        for name in shown:
+            as_cluster = torch.full_like(cluster, list(batches).index(name))
+            _write_images(network.reconstruct(x, cluster, as_cluster=as_cluster), batch["file"], folder / f"as_{name}")
+    frame = pd.DataFrame(np.concatenate(latents)).rename(columns=lambda i: f"h{i}")
+    frame.insert(0, "file", [row["file"] for row in rows])
+    frame.to_csv(folder / "latents.csv", index=False)
+    pd.DataFrame(rows).to_csv(folder / "predictions.csv", index=False)
+    print(f"{len(rows)} images: latents.csv, predictions.csv, fixed/ and {len(shown)} folders as_<batch>/ in {folder}")
+
+
+def _write_images(images: torch.Tensor, files: Sequence[str], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for image, file in zip((images[:, 0].clamp(0, 1) * 255).round().byte().cpu().numpy(), files):
+        Image.fromarray(image).save(folder / f"{Path(file).stem}.png")

@@ -1,0 +1,245 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+import torch.nn as nn
+from torch.func import functional_call
+
+from ..layers.given_cluster import given_cluster
+from ..layers.gradient_reversal import reverse_gradient
+from ..layers.random_effects import RandomEffects
+from ..layers.taps import record_layers
+from .adversarial_network import AdversarialNetwork
+from .aec import AEC
+
+__all__ = ["ARMEDAEC"]
+
+EFFECTS = ("mixed", "fixed")
+
+
+class ARMEDAEC(AdversarialNetwork):
+    """
+    ARMED autoencoder-classifier (S 3.1.3, Fig. S4 of https://arxiv.org/abs/2202.11783)::
+
+        x --> fixed AEC --> latent e_F --> phenotype, reconstruction without cluster effects
+          |        |  taps, gradient reversed --> adversary --> cluster logits
+          |        +------------ e_F --+
+          |                            +--> mixed classifier --> phenotype
+          |        +------------ e_R --+
+          +-> random AEC, RECON blocks --> latent e_R --> latent-cluster classifier
+                                           reconstruction with cluster effects --> image-cluster classifier
+
+    In training mode ``net(x, cluster)`` returns a dict for :py:class:`monai_armed.losses.AECLoss`: logits ``"mixed"``
+    and ``"fixed"`` (B, K), ``"fixed_reconstruction"`` and ``"mixed_reconstruction"`` (B, *in_shape), cluster logits
+    (B, C) of the ``"adversary"``, the ``"latent_cluster"``, the ``"image_cluster"`` (of the real image; trains that
+    classifier alone), the ``"reconstruction_cluster"`` and the ``"other_cluster"`` (of a reconstruction as if from a
+    cluster drawn at random, which is ``"other"``), and the scalar ``"kl"``. In evaluation mode it returns the
+    phenotype's logits.
+
+    Without ``random`` it is the domain adversarial AEC; without adversary besides, the conventional one; with
+    ``random`` and no adversary, the mixed effects AEC.
+
+    Args:
+        fixed: the autoencoder-classifier of the fixed effects.
+        num_clusters: number of clusters C seen in training.
+        in_shape: shape of one image, (channels, size, size).
+        random: the autoencoder of the random effects, an AEC with ``norm=("recon", {"num_clusters": C})``; or None.
+        taps: layers of ``fixed`` that the adversary sees; by default every encoder block and the latent.
+        adversary: ``"pooled"``, ``"conv"``, ``"dense"``, a module that maps a list of tapped outputs to cluster logits,
+            or None.
+        num_classes: if above 0 the adversary is conditional on the class, see :py:class:`ARMED`.
+        classifier_channels: units of the hidden layer of the mixed and of the latent-cluster classifier.
+        image_classifier: maps images (B, *in_shape) to cluster logits (B, C); needed with ``random``.
+        freeze_fixed: whether the fixed part stays as it is, as in the paper, which trained it before.
+        unknown: what happens where the cluster is not given or -1, see :py:class:`ClusterNetwork`.
+
+    Raises:
+        ValueError: when ``random`` comes without an image classifier or has no RECON blocks.
+
+    Example:
+        >>> recon = AEC((1, 64, 64), norm=("recon", {"num_clusters": 13}))
+        >>> net = ARMEDAEC(AEC((1, 64, 64)), 13, (1, 64, 64), recon, image_classifier=CNN((1, 64, 64), 13, (8, 8)))
+        >>> net(images, batch)["mixed_reconstruction"].shape
+        torch.Size([8, 1, 64, 64])
+        >>> net.eval().reconstruct(images, batch, as_cluster=torch.full((8,), 3)).shape  # as if from batch 3
+        torch.Size([8, 1, 64, 64])
+    """
+
+    def __init__(
+        self,
+        fixed: AEC,
+        num_clusters: int,
+        in_shape: Sequence[int],
+        random: AEC | None = None,
+        taps: Sequence[str] | None = None,
+        adversary: str | nn.Module | None = "pooled",
+        num_classes: int = 0,
+        classifier_channels: int = 32,
+        image_classifier: nn.Module | None = None,
+        freeze_fixed: bool = False,
+        unknown: str = "population",
+    ) -> None:
+        super().__init__(num_clusters, unknown, num_classes)
+        self.fixed, self.random, self.freeze_fixed = fixed, random, freeze_fixed
+        if adversary is not None:
+            blocks = [f"encoder.{i}" for i in range(len(fixed.encoder))]
+            self.taps = (*blocks, "to_latent") if taps is None else tuple(taps)
+            self.adversary = self._build_adversary(adversary, self._tap_shapes(in_shape), len(in_shape) - 1)
+        if random is not None:
+            if image_classifier is None or not any(isinstance(m, RandomEffects) for m in random.modules()):
+                raise ValueError(
+                    "the autoencoder of the random effects needs norm=('recon', {'num_clusters': ...}) and an "
+                    "image_classifier, which tells the cluster of an image."
+                )
+            units = random.to_latent.out_features
+            outputs = fixed.classifier[-1].out_features
+            self.mixed_classifier = _classifier(fixed.to_latent.out_features + units, classifier_channels, outputs)
+            self.latent_classifier = _classifier(units, classifier_channels, num_clusters)
+            self.image_classifier = image_classifier
+        if freeze_fixed:
+            fixed.requires_grad_(False)
+
+    def _tap_shapes(self, in_shape: Sequence[int]) -> list[tuple[int, ...]]:
+        mode = self.fixed.training
+        with torch.no_grad(), record_layers(self.fixed, outputs=self.taps) as record:
+            self.fixed.eval()(torch.zeros(1, *in_shape))
+        self.fixed.train(mode)
+        return [tuple(record.outputs[name].shape[1:]) for name in self.taps]
+
+    def train(self, mode: bool = True) -> ARMEDAEC:
+        super().train(mode)
+        if self.freeze_fixed:
+            self.fixed.eval()
+        return self
+
+    @property
+    def effects_by_layer(self) -> dict[str, RandomEffects]:
+        """The random effects of every RECON block, scales first, by the name of the block in ``random``."""
+        if self.random is None:
+            return {}
+        return {
+            name.removesuffix(".effects"): layer
+            for name, layer in self.random.named_modules()
+            if isinstance(layer, RandomEffects)
+        }
+
+    def forward(
+        self,
+        x: torch.Tensor | list[torch.Tensor],
+        cluster: torch.Tensor | None = None,
+        effects: str = "mixed",
+        unknown: str | None = None,
+        adversary_only: bool = False,
+    ) -> torch.Tensor | dict:
+        """
+        Args:
+            x: (B, *in_shape).
+            cluster: integer index (B,), -1 where not known; soft assignment (B, C); or None: none is known.
+            effects: in evaluation the logits of ``"mixed"`` or of the ``"fixed"`` effects; training gives both.
+            unknown: overrides the policy for unknown clusters in this call.
+            adversary_only: in training, return the adversary's logits alone, from features without gradient, and
+                these features, ``"taps"``, which a further such call takes in place of ``x``.
+        """
+        if effects not in EFFECTS:
+            raise ValueError(f"effects must be one of {EFFECTS}, got {effects!r}.")
+        if isinstance(x, list):
+            return {"adversary": self._cluster_logits(x), "taps": x}
+        if adversary_only:
+            with torch.no_grad(), record_layers(self.fixed, outputs=self.taps) as record:
+                self.fixed.encode(x)
+                tapped = self._pooled([record.outputs[name] for name in self.taps])
+            return {"adversary": self._cluster_logits(tapped), "taps": tapped}
+        with record_layers(self.fixed, outputs=self.taps if self.training else ()) as record:
+            with torch.no_grad() if self.freeze_fixed else nullcontext():
+                latent = self.fixed.encode(x)
+                fixed = self.fixed.classifier(latent)
+                reconstruction = self.fixed.decode(latent) if self.training else None
+        if not self.training and (self.random is None or effects == "fixed"):
+            return fixed
+        outputs = {"fixed": fixed, "fixed_reconstruction": reconstruction}
+        if self.random is not None:
+            outputs.update(self._random_outputs(x, self.resolve_cluster(x, cluster, unknown), latent))
+        if not self.training:
+            return outputs["mixed"]
+        if self.adversary is not None:
+            tapped = self._pooled([record.outputs[name] for name in self.taps])
+            outputs["adversary"] = self._cluster_logits([reverse_gradient(t, self.reversal_strength) for t in tapped])
+        return outputs
+
+    def _random_outputs(self, x: torch.Tensor, cluster: torch.Tensor, latent: torch.Tensor) -> dict:
+        assert self.random is not None
+        with given_cluster(self.random, cluster):
+            random_latent = self.random.encode(x)
+            outputs = {"mixed": self.mixed_classifier(torch.cat([latent, random_latent], dim=1))}
+            if not self.training:
+                return outputs
+            outputs["mixed_reconstruction"] = self.random.decode(random_latent)
+        outputs["other"] = torch.randint(self.num_clusters, (len(x),), device=x.device)
+        with given_cluster(self.random, outputs["other"]):
+            as_other = self.random.decode(random_latent)
+        outputs["latent_cluster"] = self.latent_classifier(random_latent)
+        outputs["image_cluster"] = self.image_classifier(x)
+        weights = {name: p.detach() for name, p in self.image_classifier.named_parameters()}
+        made = torch.cat([outputs["mixed_reconstruction"], as_other])
+        judged = functional_call(self.image_classifier, weights, (made,))
+        outputs["reconstruction_cluster"], outputs["other_cluster"] = judged.chunk(2)
+        outputs["kl"] = torch.stack([layer.kl() for layer in self.effects_by_layer.values()]).sum()
+        return outputs
+
+    @torch.no_grad()
+    def reconstruct(
+        self,
+        x: torch.Tensor,
+        cluster: torch.Tensor | None = None,
+        effects: str = "mixed",
+        as_cluster: torch.Tensor | None = None,
+        keep_detail: bool = True,
+        unknown: str | None = None,
+    ) -> torch.Tensor:
+        """
+        Reconstruction of images, or what they would look like from another cluster (Fig. 6), in evaluation mode.
+
+        Args:
+            x: (B, *in_shape).
+            cluster: cluster of each image, as for the call of the network.
+            effects: ``"fixed"``, without cluster effects, or ``"mixed"``, with them if the network has any.
+            as_cluster: index (B,) of the cluster as which the images are shown; -1: as the population.
+            keep_detail: whether the change of cluster, decoded as the other cluster less decoded as its own, is added
+                to the image itself, which keeps the detail that the latent loses.
+            unknown: overrides the policy for unknown clusters in this call.
+
+        Returns:
+            images (B, *in_shape).
+
+        Raises:
+            ValueError: when there are no random effects and ``as_cluster`` is given.
+        """
+        if self.random is None and as_cluster is not None:
+            raise ValueError("the network has no random effects: it cannot show an image as if from another cluster.")
+        if self.random is None or effects == "fixed":
+            return self.fixed(x)[0]
+        with given_cluster(self.random, self.resolve_cluster(x, cluster, unknown)):
+            latent = self.random.encode(x)
+            as_own = self.random.decode(latent)
+        if as_cluster is None:
+            return as_own
+        with given_cluster(self.random, self.resolve_cluster(x, as_cluster, "population")):
+            as_other = self.random.decode(latent)
+        return x + as_other - as_own if keep_detail else as_other
+
+
+def _classifier(in_channels: int, hidden_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(in_channels, hidden_channels), nn.ReLU(), nn.Linear(hidden_channels, out_channels))
