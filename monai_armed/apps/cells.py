@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,9 +114,7 @@ def _separation(train: _Outputs, test: _Outputs) -> dict[str, float]:
 
 def _probes(train: _Outputs, test: _Outputs, kind: str = "probe") -> dict[str, float]:
     features = [
-        LayerFeatures(
-            {"latent": part.latents()}, part.clusters(), part.cells["label"].to_numpy()
-        )
+        LayerFeatures({"latent": part.latents()}, part.clusters(), part.cells["label"].to_numpy())
         for part in (train, test)
     ]
     try:
@@ -157,14 +156,18 @@ def _against_truth(
 
 
 def _as_if_errors(network, train, test, study, batches, device) -> dict[str, float]:
-    """Mean squared errors, over one frame of every third test cell and all other batches, of ways to change batch."""
+    """
+    Mean squared errors, over one frame of every third test cell and all other batches, of ways to change batch. The
+    truth has the frame's own draws (its brightness and noise within the batch), or not (``_expected``): no method can
+    know those of the other batch's image, but an image that is kept brings its own with it.
+    """
     rows = test.rows.drop_duplicates("cell").iloc[::3]
     x, own = torch.from_numpy(test.images["real"][rows.index]).to(device), rows["cluster"].to_numpy()
     means = np.stack([train.images["real"][train.rows["cluster"] == j].mean(0) for j in range(len(batches))])
-    errors: dict[str, list[float]] = {name: [] for name in ("as_if", "as_if_decoded", "as_if_shift", "as_if_input")}
+    errors: dict[str, list[float]] = defaultdict(list)
     for j, batch in enumerate(batches):
         other = own != j
-        truth = np.stack([study.render_as(Path(f).name, batch) for f in rows["file"][other]])[:, None]
+        files = [Path(f).name for f in rows["file"][other]]
         images, cluster = x[torch.from_numpy(other)], torch.from_numpy(own[other]).to(device)
         target = torch.full_like(cluster, j)
         shown = {
@@ -173,9 +176,11 @@ def _as_if_errors(network, train, test, study, batches, device) -> dict[str, flo
             "as_if_shift": images.cpu().numpy() - means[own[other]] + means[j],
             "as_if_input": images.cpu().numpy(),
         }
-        for name, made in shown.items():
-            errors[name] += ((made - truth) ** 2).mean((1, 2, 3)).tolist()
-    return {f"{name}_error": float(np.mean(values)) for name, values in errors.items()}
+        for end, noise in (("error", True), ("expected_error", False)):
+            truth = np.stack([study.render_as(file, batch, noise) for file in files])[:, None]
+            for name, made in shown.items():
+                errors[f"{name}_{end}"] += ((made - truth) ** 2).mean((1, 2, 3)).tolist()
+    return {name: float(np.mean(values)) for name, values in errors.items()}
 
 
 def effect_scales(network: ARMEDAEC) -> pd.DataFrame:
@@ -217,9 +222,7 @@ def _pictures(network: ARMEDAEC, test: _Outputs, batches: Sequence[str], folder:
     )
     labels = test.cells["label"].to_numpy()
     if len(labels) > 2:
-        plot_latents(
-            {"fixed effects": test.latents()}, test.clusters(), labels, path=folder / "latents.png"
-        )
+        plot_latents({"fixed effects": test.latents()}, test.clusters(), labels, path=folder / "latents.png")
 
 
 def evaluate_cells(
