@@ -113,15 +113,15 @@ def _separation(train: _Outputs, test: _Outputs) -> dict[str, float]:
 
 
 def _probes(train: _Outputs, test: _Outputs, kind: str = "probe") -> dict[str, float]:
-    features = [
+    learn, held_out = (
         LayerFeatures({"latent": part.latents()}, part.clusters(), part.cells["label"].to_numpy())
         for part in (train, test)
-    ]
+    )
     try:
-        table = within_class_accuracy(audit_features(*features))
+        table = within_class_accuracy(audit_features(learn, held_out))
     except ValueError:  # too few labelled cells
         return {}
-    found = {f"{kind}_{row.probe}": row.balanced_accuracy for row in table.itertuples()}
+    found = dict(zip(kind + "_" + table["probe"], table["balanced_accuracy"]))
     return found | {f"{kind}_chance": float(table["chance"].mean())}
 
 
@@ -256,7 +256,8 @@ def evaluate_cells(
     device, folder = torch.device(device), Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     outputs = {name: _run(network, loader, device, seed, name) for name, loader in loaders.items()}
-    table, figures = [], {}
+    table: list[dict[str, str | float]] = []
+    figures: dict[str, float] = {}
     for partition in [name for name in ("test", "unseen") if name in outputs]:
         for prediction in PREDICTIONS if network.random is not None else PREDICTIONS[1:2]:
             row = {"mse": float(outputs[partition].rows[f"{prediction}_error"].mean())}

@@ -63,6 +63,7 @@ class AEC(nn.Module):
                 f"in_shape must be (channels, size, size) with a multiple of {step}, as {len(channels)} blocks halve "
                 f"it that often, got {tuple(in_shape)}: resize or pad the images."
             )
+        self.latent_channels, self.out_channels = latent_channels, out_channels
         self.map_shape = (channels[-1], size[0] // step, size[0] // step)
         widths = [in_channels, *channels]
         self.encoder = nn.ModuleList(
@@ -91,7 +92,7 @@ class AEC(nn.Module):
         """Images (B, *in_shape) from the latent (B, latent_channels)."""
         out = F.linear(latent, self.to_latent.weight.T).unflatten(1, self.map_shape) + self.map_bias
         for block, conv, bias in zip(self.decoder, reversed(self.encoder), self.biases):
-            out = F.conv_transpose2d(block(out), conv.conv.weight, bias, stride=2, padding=1)
+            out = F.conv_transpose2d(block(out), conv.get_parameter("conv.weight"), bias, stride=2, padding=1)
         return out
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

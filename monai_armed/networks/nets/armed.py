@@ -162,7 +162,7 @@ class ARMED(MixedEffectsNetwork):
         effects: str = "mixed",
         unknown: str | None = None,
         adversary_only: bool = False,
-    ) -> torch.Tensor | dict[str, torch.Tensor]:
+    ) -> torch.Tensor | dict:
         """
         Args:
             x: (B, *input_shape).

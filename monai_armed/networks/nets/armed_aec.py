@@ -104,10 +104,9 @@ class ARMEDAEC(AdversarialNetwork):
                     "the autoencoder of the random effects needs norm=('recon', {'num_clusters': ...}) and an "
                     "image_classifier, which tells the cluster of an image."
                 )
-            units = random.to_latent.out_features
-            outputs = fixed.classifier[-1].out_features
-            self.mixed_classifier = _classifier(fixed.to_latent.out_features + units, classifier_channels, outputs)
-            self.latent_classifier = _classifier(units, classifier_channels, num_clusters)
+            units = fixed.latent_channels + random.latent_channels
+            self.mixed_classifier = _classifier(units, classifier_channels, fixed.out_channels)
+            self.latent_classifier = _classifier(random.latent_channels, classifier_channels, num_clusters)
             self.image_classifier = image_classifier
         if freeze_fixed:
             fixed.requires_grad_(False)
