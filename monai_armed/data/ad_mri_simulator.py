@@ -43,6 +43,7 @@ from monai_armed.data.ad_mri_ceilings import ad_mri_ceilings
 from monai_armed.data.ad_mri_cohort import BIAS_SD, Scan, Site, Subject, draw_cohort, scan_rng
 from monai_armed.data.mri_anatomy import ROI_LABELS, SubjectWarp, disease_model, load_template, sample_world
 from monai_armed.data.mri_physics import add_rician_noise, bias_field, draw_bias_coefficients, tissue_signals
+from monai_armed.data.replaced_file import replaced_file
 
 __all__ = ["SLICE_Y", "simulate_ad_mri"]
 
@@ -120,8 +121,8 @@ def simulate_ad_mri(
             for count in _run(missing, num_workers):
                 bar.update(count)
         records = [json.loads(sidecar.read_text()) for job in jobs for _, _, sidecar in _paths(job)]
-        _write_atomically(truth / "truth.tsv", pd.DataFrame(records).to_csv(sep="\t", index=False).encode())
-        _write_atomically(truth / "ceilings.json", json.dumps(ad_mri_ceilings(folder), indent=2).encode())
+        _write(truth / "truth.tsv", pd.DataFrame(records).to_csv(sep="\t", index=False).encode())
+        _write(truth / "ceilings.json", json.dumps(ad_mri_ceilings(folder), indent=2).encode())
     return folder
 
 
@@ -137,7 +138,7 @@ def _claim_folder(folder: Path, parameters: dict[str, Any]) -> None:
         return
     if (folder / "participants.tsv").exists():
         raise ValueError(f"{folder} holds a BIDS tree that this simulator did not write; give another folder.")
-    _write_atomically(marker, json.dumps(parameters, indent=2).encode())
+    _write(marker, json.dumps(parameters, indent=2).encode())
 
 
 def _write_tables(folder: Path, subjects: list[Subject]) -> None:
@@ -171,7 +172,7 @@ def _write_tables(folder: Path, subjects: list[Subject]) -> None:
         "derivatives/truth/sites.tsv": pd.DataFrame(scanners).to_csv(sep="\t", index=False),
     }.items():
         if not (folder / path).exists():
-            _write_atomically(folder / path, text.encode())
+            _write(folder / path, text.encode())
 
 
 def _paths(job: _Job) -> list[tuple[Path, Path, Path]]:
@@ -228,9 +229,9 @@ def _simulate_subject(job: _Job) -> int:
         exact = Scan(scan.months, h, v)
         labels, measures = painter.regions(exact)
         voxels = painter.image(exact, subject.site, scan_rng(job.seed, *subject.key, 2, number))
-        _write_atomically(mask, _nifti_bytes(labels, painter.mask_axes, np.uint8))
-        _write_atomically(sidecar, json.dumps(truth | measures).encode())
-        _write_atomically(image, _nifti_bytes(np.rint(voxels), painter.axes, np.int16))
+        _write(mask, _nifti_bytes(labels, painter.mask_axes, np.uint8))
+        _write(sidecar, json.dumps(truth | measures).encode())
+        _write(image, _nifti_bytes(np.rint(voxels), painter.axes, np.int16))
     return len(subject.scans)
 
 
@@ -311,11 +312,9 @@ def _nifti_bytes(voxels: NDArray[Any], axes: Axes, dtype: type) -> bytes:
     return buffer.getvalue()
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # two processes may simulate at once
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+def _write(path: Path, content: bytes) -> None:
+    with replaced_file(path) as file:
+        file.write_bytes(content)
 
 
 def main() -> None:

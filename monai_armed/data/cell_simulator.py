@@ -36,6 +36,7 @@ from tqdm import tqdm
 from .cell_ceilings import cell_ceilings
 from .cell_cohort import MEAN_BATCH, SimulatedCell, draw_batches, draw_cells, draw_frame
 from .cell_physics import compose, draw_optics
+from .replaced_file import replaced_file
 
 __all__ = ["SimulatedCells", "simulate_cells"]
 
@@ -101,8 +102,8 @@ def simulate_cells(
     for row in tqdm(table.to_dict("records"), desc="simulate cells", unit="image", disable=not progress):
         file = str(row["file"])
         if not (root / file).exists():  # the image is written last, so that its existence says all is there
-            _write_atomically(root / "truth" / "batch_free" / file, _png(study.render_as(file, None)))
-            _write_atomically(root / file, _png(study.render_as(file, str(row["batch"]))))
+            _write(root / "truth" / "batch_free" / file, _png(study.render_as(file, None)))
+            _write(root / file, _png(study.render_as(file, str(row["batch"]))))
     batches = pd.DataFrame([{"batch": name} | asdict(batch) for name, batch in study.batches.items()])
     for path, text in {
         "README.md": _README,
@@ -110,8 +111,8 @@ def simulate_cells(
         "truth/cells.csv": study.cell_truth.to_csv(index=False),
         "cells.csv": table.to_csv(index=False),
     }.items():
-        _write_atomically(root / path, text.encode())
-    _write_atomically(ceilings, json.dumps(cell_ceilings(root), indent=2).encode())
+        _write(root / path, text.encode())
+    _write(ceilings, json.dumps(cell_ceilings(root), indent=2).encode())
     return root
 
 
@@ -220,7 +221,7 @@ def _claim_folder(root: Path, parameters: dict[str, Any]) -> None:
         return
     if (root / "cells.csv").exists() or any(root.glob("*.png")):
         raise ValueError(f"{root} holds images that this simulator did not write; give another folder.")
-    _write_atomically(marker, json.dumps(parameters, indent=2).encode())
+    _write(marker, json.dumps(parameters, indent=2).encode())
 
 
 def _png(image: NDArray[np.float64]) -> bytes:
@@ -229,8 +230,6 @@ def _png(image: NDArray[np.float64]) -> bytes:
     return buffer.getvalue()
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # two processes may simulate at once
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+def _write(path: Path, content: bytes) -> None:
+    with replaced_file(path) as file:
+        file.write_bytes(content)

@@ -21,6 +21,7 @@ import pandas as pd
 import torch.distributed
 from ignite.engine import Events
 
+from ..data.replaced_file import replaced_file
 from ..losses.gaussian_likelihood import GaussianLikelihoodLoss
 from ..metrics.mixed_model import VarCorr, ranef
 from ..networks.nets.armed import ARMED
@@ -34,10 +35,8 @@ __all__ = ["RandomEffectsWriter", "is_main_process", "write_csv"]
 def write_csv(table: pd.DataFrame, path: str | os.PathLike) -> Path:
     """Write a table without its index; the file is replaced in one step, and its folder made if need be."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    table.to_csv(partial, index=False)
-    os.replace(partial, path)
+    with replaced_file(path) as file:
+        table.to_csv(file, index=False)
     return path
 
 

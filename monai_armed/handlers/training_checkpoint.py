@@ -20,6 +20,8 @@ import torch
 import torch.distributed
 from ignite.engine import Events
 
+from ..data.replaced_file import replaced_file
+
 if TYPE_CHECKING:
     from ignite.engine import Engine
 
@@ -173,9 +175,7 @@ class TrainingCheckpoint:
 
 
 def _write(state: Any, path: Path) -> None:
-    partial = path.with_name(path.name + ".part")
-    with open(partial, "wb") as file:
+    with replaced_file(path) as partial, open(partial, "wb") as file:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, path)
