@@ -21,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 
-__all__ = ["DIAGNOSES", "load_bids_datalist", "load_csv_datalist"]
+__all__ = ["DIAGNOSES", "list_bids_images", "load_bids_datalist", "load_csv_datalist"]
 
 DIAGNOSES = {"CN": 0, "AD": 1}
 """Class labels of the diagnoses."""
@@ -69,12 +69,7 @@ def load_bids_datalist(
     for row, label in zip(table.to_dict("records"), labels, strict=True):
         subject = str(row["participant_id"])
         subject = subject if subject.startswith("sub-") else f"sub-{subject}"
-        images = sorted(
-            path
-            for pattern in (f"anat/*_{suffix}.nii*", f"ses-*/anat/*_{suffix}.nii*")
-            for path in (folder / subject).glob(pattern)
-            if path.name.endswith((".nii", ".nii.gz"))
-        )
+        images = list_bids_images(folder, subject, suffix)
         if not images:
             without.append(subject)
         for image in images:
@@ -91,6 +86,21 @@ def load_bids_datalist(
             stacklevel=2,
         )
     return sorted(datalist, key=lambda item: item["image"])
+
+
+def list_bids_images(root: str | os.PathLike[str], subject: str = "sub-*", suffix: str = "T1w") -> list[Path]:
+    """Images of a BIDS tree by path alone.
+
+    Args:
+        root: folder of the tree.
+        subject: folder name of a subject, or a pattern of such names.
+        suffix: BIDS suffix of the images.
+
+    Returns:
+        the files, sorted.
+    """
+    patterns = (f"{subject}/{session}anat/*_{suffix}{end}" for session in ("", "ses-*/") for end in (".nii", ".nii.gz"))
+    return sorted(path for pattern in patterns for path in Path(root).glob(pattern))
 
 
 def load_csv_datalist(

@@ -42,10 +42,7 @@ class ARMEDTrainer(SupervisedTrainer):
 
     Args:
         adversary_optimizer: optimizer of ``network.adversary.parameters()``, or None if there is no adversary.
-        adversary_steps: steps of the adversary for each step of the network.
-        adversary_first: whether the adversary's steps come before the network's, as in the paper, or after. With
-            several steps they should come after: an adversary that has just learned a batch by heart tells the
-            features of that batch little of what the clusters differ in.
+        adversary_steps: steps of the adversary before each step of the network.
         kwargs: arguments of ``SupervisedTrainer``; its ``optimizer`` holds all parameters but the adversary's, and its
             ``loss_function`` is an :py:class:`monai_armed.losses.ARMEDLoss`.
 
@@ -58,14 +55,7 @@ class ARMEDTrainer(SupervisedTrainer):
     network: torch.nn.Module
     loss_function: ARMEDLoss
 
-    def __init__(
-        self,
-        *args,
-        adversary_optimizer: Optimizer | None = None,
-        adversary_steps: int = 1,
-        adversary_first: bool = True,
-        **kwargs,
-    ) -> None:
+    def __init__(self, *args, adversary_optimizer: Optimizer | None = None, adversary_steps: int = 1, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         if not isinstance(self.loss_function, ARMEDLoss):
             raise ValueError(f"loss_function must be an ARMEDLoss, got {type(self.loss_function).__name__}.")
@@ -84,7 +74,7 @@ class ARMEDTrainer(SupervisedTrainer):
             if not {id(p) for p in adversary.parameters()} <= _parameters(self.optimizer):
                 raise ValueError("the adversary's parameters are in no optimizer: pass adversary_optimizer.")
         self.adversary_optimizer = adversary_optimizer
-        self.adversary_steps, self.adversary_first = adversary_steps, adversary_first
+        self.adversary_steps = adversary_steps
 
     def _backward(self, loss: torch.Tensor) -> None:
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
@@ -129,7 +119,7 @@ class ARMEDTrainer(SupervisedTrainer):
             batchdata, self.state.device, self.non_blocking, **self.to_kwargs
         )
         self.network.train()
-        if self.adversary_optimizer is not None and self.adversary_first:
+        if self.adversary_optimizer is not None:
             self._train_adversary(inputs, targets)
 
         output: dict[str, Any] = {Keys.IMAGE: inputs, Keys.LABEL: targets}
@@ -145,8 +135,6 @@ class ARMEDTrainer(SupervisedTrainer):
             self._backward(output[Keys.LOSS])
             self.fire_event(IterationEvents.BACKWARD_COMPLETED)
         self._step(self.optimizer)
-        if self.adversary_optimizer is not None and not self.adversary_first:
-            self._train_adversary(inputs, targets)
         for name, term in terms.items():
             output[name] = term.detach()
         self.fire_event(IterationEvents.MODEL_COMPLETED)

@@ -91,6 +91,13 @@ class CoronalSlice(Transform):
         plane = self.resample(img, dst_affine=self.affine, spatial_size=(self.size, self.size, 1))
         return plane[..., 0]
 
+    def pixel(self, point: Sequence[float]) -> tuple[float, float]:
+        """Row and column at which the slice shows a point (3,) of its plane, in mm of the world."""
+        row, column, _ = torch.linalg.solve(
+            self.affine[:3, :3], torch.tensor(point, dtype=torch.float64) - self.affine[:3, 3]
+        )
+        return float(row), float(column)
+
     def _check_reach(self, img: MetaTensor) -> None:
         corners = torch.cartesian_prod(*(torch.tensor([-0.5, n - 0.5], dtype=torch.float64) for n in img.shape[1:]))
         affine = torch.as_tensor(img.affine, dtype=torch.float64)
