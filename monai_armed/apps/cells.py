@@ -105,7 +105,11 @@ def _phenotype(outputs: _Outputs, prediction: str) -> dict[str, float]:
 def _separation(train: _Outputs, test: _Outputs) -> dict[str, float]:
     """How far the latents of held-out cells separate by batch, and how well fresh classifiers name it, within class."""
     z, cluster = test.latents(), test.clusters()
-    measured = cluster_separation(z, cluster)
+    try:
+        measured = cluster_separation(z, cluster)
+    except ValueError as error:
+        print(f"the separation of the latents by batch is not measured: {error}")
+        return _probes(train, test)
     centred = cluster_separation(centre_by_cluster(train.latents(), train.clusters(), z, cluster), cluster)
     measured["davies_bouldin_centred"] = centred["davies_bouldin"]
     measured["calinski_harabasz_centred"] = centred["calinski_harabasz"]
@@ -212,7 +216,7 @@ def _pictures(network: ARMEDAEC, test: _Outputs, batches: Sequence[str], folder:
     x = torch.from_numpy(test.images["real"][chosen.index]).to(device)
     images = {"real": x, "fixed effects": network.reconstruct(x, effects="fixed")}
     if network.random is not None:
-        cluster = torch.from_numpy(chosen["cluster"].to_numpy()).to(device)
+        cluster = torch.tensor(chosen["cluster"].to_numpy()).to(device)
         images["mixed effects"] = network.reconstruct(x, cluster)
         for j, batch in enumerate(batches[:8]):
             images[f"as {batch}"] = network.reconstruct(x, cluster, as_cluster=torch.full_like(cluster, j))

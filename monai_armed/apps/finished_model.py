@@ -19,11 +19,11 @@ from pathlib import Path
 
 import torch
 
-from ..handlers.training_checkpoint import load_weights
+from ..handlers.training_checkpoint import load_state, load_weights, read_checkpoint
 from ..networks.nets.cluster_network import ClusterNetwork
 from ..networks.nets.z_predictor import ZPredictor
 
-__all__ = ["read_sites", "save_model", "save_with_z_predictor"]
+__all__ = ["load_part", "read_sites", "save_model", "save_with_z_predictor"]
 
 
 def save_model(
@@ -44,6 +44,38 @@ def save_model(
     """
     load_weights(network, Path(ckpt_dir) / "network" / "model.pt", device)
     return _write(network, Path(ckpt_dir), sites)
+
+
+def load_part(
+    network: torch.nn.Module, name: str, path: str | Path, device: str | torch.device = "cpu"
+) -> torch.nn.Module:
+    """
+    Load one part of a network from a finished model that has it too, such as the fixed part of a domain adversarial
+    model into an ARMED network that is to keep it as it is.
+
+    Args:
+        network: the network.
+        name: name of the part in both, such as ``"fixed"``.
+        path: the finished model, a ``model.pt``.
+        device: where to load the tensors to.
+
+    Returns:
+        the network.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when the model has no such part, or it is of another network or another shape.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"there is no model {path} to take the part {name!r} from: train one and name it by --{name}_path."
+        )
+    state = read_checkpoint(path, device)
+    part = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+    if not part:
+        raise ValueError(f"model {path} has no part {name!r}: give the model.pt of a network that has one.")
+    load_state(network.get_submodule(name), part, path)
+    return network
 
 
 def _write(network: torch.nn.Module, folder: Path, sites: Sequence[str]) -> Path:

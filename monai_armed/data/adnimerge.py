@@ -109,10 +109,15 @@ def parse_adnimerge(table: pd.DataFrame, name: str, needed: Sequence[str] = KEYS
             numbers holds text.
     """
     if missing := [column for column in needed if column not in table]:
-        raise ValueError(f"'{name}' lacks the columns {missing} of ADNIMERGE.csv; it has {list(table)[:10]} ...")
+        if len(table.columns) == 1:
+            raise ValueError(f"'{name}' has one column only, {table.columns[0][:40]!r}: columns are parted by commas.")
+        some = f"{missing[:5]}" + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise ValueError(f"'{name}' lacks the columns {some} of ADNIMERGE.csv; it has {list(table)[:10]} ...")
     if table.empty:
         raise ValueError(f"'{name}' has no rows.")
     table = table.apply(lambda column: column.str.strip())
+    if "SITE" in table:  # pandas writes whole numbers as 31.0 where one is missing
+        table = table.assign(SITE=table["SITE"].str.replace(r"^(\d+)\.0+$", r"\1", regex=True))
     keys = [column for column in ("RID", "VISCODE") if column in needed]
     if keys and bool((twice := table.duplicated(keys)).any()):
         row = int(np.flatnonzero(twice)[0])

@@ -126,7 +126,9 @@ def confounded_probes(label: pd.Series, site: pd.Series, seed: int = 0) -> pd.Da
     return pd.DataFrame(functions + noise, columns=list(PROBES), index=label.index)
 
 
-def read_new_subjects(path: str | os.PathLike[str], encode: EncodeRow, sites: Sequence[str]) -> list[dict[str, Any]]:
+def read_new_subjects(
+    path: str | os.PathLike[str], encode: EncodeRow, sites: Sequence[str], labelled: bool = False
+) -> list[dict[str, Any]]:
     """
     Subjects to be predicted, as a MONAI data list.
 
@@ -135,10 +137,11 @@ def read_new_subjects(path: str | os.PathLike[str], encode: EncodeRow, sites: Se
             taken; PTID, the columns of the model's features, and SITE, where it is known.
         encode: of the model.
         sites: the model's seen sites.
+        labelled: whether the table must have a column ``label``, 0 or 1, such as to adapt a model.
 
     Returns:
         dicts with ``file`` (the PTID), ``image``, ``cluster`` (-1 for a site that the model has not seen), ``site`` and
-        ``label``: the column ``label``, 0 or 1, where there is one, else 0, which is not used.
+        ``label``, -1 where it is not asked for.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -151,9 +154,13 @@ def read_new_subjects(path: str | os.PathLike[str], encode: EncodeRow, sites: Se
     if bool((twice := table["PTID"].duplicated()).any()):
         raise ValueError(f"'{path}' has PTID {table.loc[twice, 'PTID'].iloc[0]} twice: keep one row a subject.")
     site = table["SITE"] if "SITE" in table else pd.Series("", table.index)
-    label = table["label"] if "label" in table else pd.Series("0", table.index)
-    if not label.isin(["0", "1"]).all():
-        raise ValueError(f"'{path}' has the labels {sorted(set(label))[:5]}: they must be 0 or 1.")
+    label = pd.Series(-1, table.index)
+    if labelled:
+        if "label" not in table:
+            raise ValueError(f"'{path}' has no column 'label', which must be 0 or 1 for each subject.")
+        label = table["label"].str.removesuffix(".0")
+        if not label.isin(["0", "1"]).all():
+            raise ValueError(f"'{path}' has the labels {sorted(set(table['label']))[:5]}: they must be 0 or 1.")
     subjects = table.assign(subject=table["PTID"], site=site, label=label.astype(int))
     return [{**item, "file": item["subject"]} for item in _datalist(subjects, needed, sites)]
 

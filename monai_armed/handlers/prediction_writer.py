@@ -54,7 +54,7 @@ class PredictionWriter:
         network: torch.nn.Module,
         clusters: Sequence[str],
         file_key: str = "file",
-        num_draws: int = 200,
+        num_draws: int = 1000,
         level: float = 0.95,
         top: int = 3,
     ) -> None:
@@ -94,7 +94,7 @@ class PredictionWriter:
             population = network(image, effects="fixed").reshape(-1).sigmoid()
         for i, row in enumerate(rows):
             row.update(low=float(low[i]), high=float(high[i]), population_probability=float(population[i]))
-            if z.is_floating_point():
+            if z.is_floating_point() and z[i].sum() > 0:  # a row of zeros: the population
                 weights, best = z[i].topk(min(self.top, z.shape[1]))
                 for k, (weight, j) in enumerate(zip(weights.tolist(), best.tolist()), 1):
                     row.update({f"like_{k}": self.clusters[j], f"like_{k}_weight": weight})

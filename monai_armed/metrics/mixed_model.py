@@ -127,7 +127,8 @@ def to_arviz(
     seed: int = 0,
 ) -> DataTree:
     """
-    Draws from the posterior of the random effects for ArviZ's plots and summaries, such as ``arviz.summary``.
+    Draws from the posterior of the random effects for ArviZ's plots and summaries, such as ``arviz.summary`` of the
+    package ``arviz``; the draws themselves need ``arviz-base`` alone.
 
     Args:
         net: a network with random effects.
@@ -247,6 +248,8 @@ def _cluster_names(net: ARMED, factor: str, clusters: Names) -> list:
     if clusters is not None and isinstance(clusters, Mapping) != several:
         wanted = f"a mapping of {list(net.factors)} to lists" if several else "one list, of the one factor"
         raise ValueError(f"the names of the clusters must be {wanted}, got {type(clusters).__name__}.")
+    if isinstance(clusters, Mapping) and (wrong := sorted(set(clusters) - set(net.factors))):
+        raise ValueError(f"names of the clusters are given for {wrong}, but the factors are {list(net.factors)}.")
     given = clusters.get(factor) if isinstance(clusters, Mapping) else clusters
     names = list(range(count)) if given is None else list(given)
     if len(names) != count:

@@ -68,8 +68,8 @@ def adapt(
         ``net.factors[factor]``. It has no adversary, which would know the old clusters only.
 
     Raises:
-        ValueError: when the factor has no random effects, no samples, labels without a loss or of another number, or
-            neither labels nor a Z-predictor of the factor.
+        ValueError: when the factor has no random effects, no samples, values that are not finite, labels without a loss
+            or of another number, or neither labels nor a Z-predictor of the factor.
 
     Example:
         >>> adapted = adapt(net, images, labels, torch.nn.BCEWithLogitsLoss())
@@ -84,6 +84,9 @@ def adapt(
     effects = net.factor_slopes[factor].effects
     if len(x) == 0:
         raise ValueError("adapt needs at least one sample of the new cluster, got none.")
+    for name, values in (("x", x), ("label", label)):
+        if isinstance(values, torch.Tensor) and not bool(values.isfinite().all()):
+            raise ValueError(f"{name} has values that are not finite, such as NaN: leave these samples out.")
     if label is None:
         if net.z_predictor is None or factor != first:
             raise ValueError(

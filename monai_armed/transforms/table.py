@@ -97,7 +97,9 @@ class EncodeRow(Transform):
             FileNotFoundError: when there is no such file.
         """
         if not Path(path).is_file():
-            raise FileNotFoundError(f"there is no {path} with the features of the model: train first.")
+            raise FileNotFoundError(
+                f"there is no {path} with the features of the model: is --ckpt_path right? It lies beside model.pt."
+            )
         return cls(json.loads(Path(path).read_text(encoding="utf-8")))
 
     def __call__(self, data: Mapping[str, Any]) -> np.ndarray:

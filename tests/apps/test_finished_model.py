@@ -14,7 +14,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from monai_armed.apps.finished_model import read_sites, save_model, save_with_z_predictor
+from monai_armed.apps.finished_model import load_part, read_sites, save_model, save_with_z_predictor
 from monai_armed.handlers import load_weights
 from monai_armed.networks import ARMED, DFNN
 from monai_armed.networks.nets import ZPredictor
@@ -66,3 +66,25 @@ def test_missing_files_are_named(tmp_path):
         read_sites(tmp_path / "model.pt")
     with pytest.raises(FileNotFoundError, match=r"no checkpoint .*network/model\.pt"):
         save_model(armed(), tmp_path, SITES)
+
+
+def test_one_part_is_taken_from_another_model(tmp_path):
+    torch.manual_seed(0)
+    other, net = ARMED(DFNN(3), 3, (3,), adversary="dense"), ARMED(DFNN(3), 3, (3,))
+    torch.save(other.state_dict(), tmp_path / "model.pt")
+    effects = net.random_effects.loc.clone()
+    assert load_part(net, "network", tmp_path / "model.pt") is net
+    assert all(torch.equal(a, b) for a, b in zip(net.network.parameters(), other.network.parameters()))
+    assert torch.equal(net.random_effects.loc, effects)
+
+
+def test_a_part_that_cannot_be_taken_is_named(tmp_path):
+    path = tmp_path / "model.pt"
+    with pytest.raises(FileNotFoundError, match=r"no model .*model\.pt to take the part 'network' .*--network_path"):
+        load_part(armed(), "network", path)
+    torch.save({"head.weight": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match=r"model\.pt has no part 'network'"):
+        load_part(armed(), "network", path)
+    torch.save(ARMED(DFNN(4), 3, (4,)).state_dict(), path)
+    with pytest.raises(ValueError, match=r"model\.pt is of another shape"):
+        load_part(armed(), "network", path)

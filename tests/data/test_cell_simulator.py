@@ -210,9 +210,7 @@ def test_resumes_after_an_interruption_and_leaves_a_complete_folder_alone(small,
         simulate_cells(folder, **SMALL)
     done = len(list(folder.glob("*.png")))
     assert 0 < done < 10
-    monkeypatch.setattr(
-        cell_simulator, "_write", lambda path, content: calls.append(path) or write(path, content)
-    )
+    monkeypatch.setattr(cell_simulator, "_write", lambda path, content: calls.append(path) or write(path, content))
     calls.clear()
     simulate_cells(folder, **SMALL)
     assert len([path for path in calls if path.parent == folder and path.suffix == ".png"]) == 100 - done

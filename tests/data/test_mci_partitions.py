@@ -99,7 +99,7 @@ def test_new_subjects(partitions, tmp_path):
     chosen.iloc[0, chosen.columns.get_loc("SITE")] = "nowhere"
     chosen.iloc[1, chosen.columns.get_loc("SITE")] = partitions["sites"][3]
     chosen.assign(label=["1", "0", "0", "1", "0"]).to_csv(tmp_path / "new.csv", index=False)
-    items = read_new_subjects(tmp_path / "new.csv", encode, partitions["sites"])
+    items = read_new_subjects(tmp_path / "new.csv", encode, partitions["sites"], labelled=True)
     assert [d["file"] for d in items] == chosen["PTID"].tolist() and [d["label"] for d in items] == [1, 0, 0, 1, 0]
     assert items[0]["cluster"] == -1 and items[1]["cluster"] == 3
     known = {d["subject"]: d for name in ("train", "val", "test", "unseen") for d in partitions[name]}
@@ -107,7 +107,12 @@ def test_new_subjects(partitions, tmp_path):
         assert np.array_equal(encode(item["image"]), encode(known[item["subject"]]["image"]))
     chosen.drop(columns=["SITE", "VISCODE"]).to_csv(tmp_path / "plain.csv", index=False)
     assert {d["cluster"] for d in read_new_subjects(tmp_path / "plain.csv", encode, partitions["sites"])} == {-1}
+    as_float = chosen.assign(SITE=[f"{site}.0" if site.isdigit() else site for site in chosen["SITE"]])
+    as_float.to_csv(tmp_path / "float.csv", index=False)  # as pandas writes the sites where one is missing
+    read = read_new_subjects(tmp_path / "float.csv", encode, partitions["sites"])
+    assert [d["cluster"] for d in read] == [d["cluster"] for d in items] and {d["label"] for d in read} == {-1}
     for broken, message in (
+        (chosen, "no column 'label'"),
         (chosen.drop(columns="CDRSB_bl"), r"lacks the columns \['CDRSB_bl'\]"),
         (pd.concat([chosen, chosen]), "twice"),
         (chosen.assign(label="yes"), "labels"),
@@ -115,4 +120,4 @@ def test_new_subjects(partitions, tmp_path):
     ):
         broken.to_csv(tmp_path / "broken.csv", index=False)
         with pytest.raises(ValueError, match=message):
-            read_new_subjects(tmp_path / "broken.csv", encode, partitions["sites"])
+            read_new_subjects(tmp_path / "broken.csv", encode, partitions["sites"], labelled=True)

@@ -395,3 +395,16 @@ def test_another_input_shape_is_named():
 def test_probability_networks_are_refused():
     with pytest.raises(ValueError, match="a Sigmoid: random effects are added to the logits"):
         ARMED(Classifier(IMAGE, 2, (8, 16), (2, 2), last_act="sigmoid"), 5, IMAGE)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32])
+def test_index_of_any_integer_type(dtype):
+    net, x, cluster = _wrapped("DFNN")
+    net.eval()
+    torch.testing.assert_close(net(x, cluster.to(dtype)), net(x, cluster))
+
+
+def test_cluster_that_is_no_tensor():
+    net, x, cluster = _wrapped("DFNN")
+    with pytest.raises(ValueError, match="must be a tensor of indices or a dict of such by factor, got list"):
+        net(x, cluster.tolist())

@@ -159,10 +159,12 @@ def find_head(network: nn.Module, record: LayerRecord, output: torch.Tensor) -> 
             )
     weighted = [n for n in found if isinstance(layers[n], (nn.Linear, nn.modules.conv._ConvNd))]
     heads = weighted[-1:] or [n for n in found if any(True for _ in layers[n].parameters())][:1]
+    if not heads and not any(True for _ in network.children()):
+        raise ValueError(f"a bare {type(network).__name__} has no last layer to name: put it in torch.nn.Sequential.")
     if not heads:
         raise ValueError(
             f"no layer of {type(network).__name__} gives its output as it is: random effects are added to the logits, "
-            "so build the network without a reshape or function after its last layer; put a bare one in Sequential."
+            "so build the network without a reshape or function after its last layer."
         )
     return heads[0]
 

@@ -31,7 +31,7 @@ class AEC(nn.Module):
 
     Args:
         in_shape: shape of one image, (channels, size, size); the size is a multiple of 2 ** len(channels).
-        out_channels: number of logits of the classifier.
+        out_channels: number of logits of the classifier; 0 for an autoencoder without one.
         channels: output channels of each block; the paper has 6 blocks.
         latent_channels: units of the latent.
         classifier_channels: units of the classifier's hidden layer.
@@ -77,9 +77,11 @@ class AEC(nn.Module):
         # biases of the transposed layers: of the dense one, and of each transposed convolution from the inside out
         self.map_bias = nn.Parameter(torch.zeros(self.map_shape))
         self.biases = nn.ParameterList(torch.zeros(width) for width in reversed(widths[:-1]))
-        self.classifier = nn.Sequential(
-            nn.Linear(latent_channels, classifier_channels), nn.ReLU(), nn.Linear(classifier_channels, out_channels)
-        )
+        self.classifier = None
+        if out_channels:
+            self.classifier = nn.Sequential(
+                nn.Linear(latent_channels, classifier_channels), nn.ReLU(), nn.Linear(classifier_channels, out_channels)
+            )
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Latent (B, latent_channels) of images (B, *in_shape)."""
@@ -95,7 +97,17 @@ class AEC(nn.Module):
             out = F.conv_transpose2d(block(out), conv.get_parameter("conv.weight"), bias, stride=2, padding=1)
         return out
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Reconstruction (B, *in_shape) and logits (B, out_channels) of images (B, *in_shape)."""
+    def classify(self, latent: torch.Tensor) -> torch.Tensor:
+        """Logits (B, out_channels) from the latent (B, latent_channels).
+
+        Raises:
+            ValueError: when there is no classifier.
+        """
+        if self.classifier is None:
+            raise ValueError("this autoencoder has no classifier: build it with out_channels of at least 1.")
+        return self.classifier(latent)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Reconstruction (B, *in_shape) and logits (B, out_channels), None without classifier, of images."""
         latent = self.encode(x)
-        return self.decode(latent), self.classifier(latent)
+        return self.decode(latent), None if self.classifier is None else self.classify(latent)

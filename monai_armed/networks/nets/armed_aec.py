@@ -45,9 +45,9 @@ class ARMEDAEC(AdversarialNetwork):
     In training mode ``net(x, cluster)`` returns a dict for :py:class:`monai_armed.losses.AECLoss`: logits ``"mixed"``
     and ``"fixed"`` (B, K), ``"fixed_reconstruction"`` and ``"mixed_reconstruction"`` (B, *in_shape), cluster logits
     (B, C) of the ``"adversary"``, the ``"latent_cluster"``, the ``"image_cluster"`` (of the real image; trains that
-    classifier alone), the ``"reconstruction_cluster"`` and the ``"other_cluster"`` (of a reconstruction as if from a
-    cluster drawn at random, which is ``"other"``), and the scalar ``"kl"``. In evaluation mode it returns the
-    phenotype's logits.
+    classifier alone), the ``"reconstruction_cluster"`` and the ``"other_cluster"`` (of reconstructions of the batch's
+    first quarter as if from clusters drawn at random, which are ``"other"``), and the scalar ``"kl"``. In evaluation
+    mode it returns the phenotype's logits.
 
     Without ``random`` it is the domain adversarial AEC; without adversary besides, the conventional one; with
     ``random`` and no adversary, the mixed effects AEC.
@@ -56,7 +56,8 @@ class ARMEDAEC(AdversarialNetwork):
         fixed: the autoencoder-classifier of the fixed effects.
         num_clusters: number of clusters C seen in training.
         in_shape: shape of one image, (channels, size, size).
-        random: the autoencoder of the random effects, an AEC with ``norm=("recon", {"num_clusters": C})``; or None.
+        random: the autoencoder of the random effects, an AEC with ``norm=("recon", {"num_clusters": C})`` and, since it
+            needs no classifier, ``out_channels=0``; or None.
         taps: layers of ``fixed`` that the adversary sees; by default every encoder block and the latent.
         adversary: ``"pooled"``, ``"conv"``, ``"dense"``, a module that maps a list of tapped outputs to cluster logits,
             or None.
@@ -70,7 +71,7 @@ class ARMEDAEC(AdversarialNetwork):
         ValueError: when ``random`` comes without an image classifier or has no RECON blocks.
 
     Example:
-        >>> recon = AEC((1, 64, 64), norm=("recon", {"num_clusters": 13}))
+        >>> recon = AEC((1, 64, 64), out_channels=0, norm=("recon", {"num_clusters": 13}))
         >>> net = ARMEDAEC(AEC((1, 64, 64)), 13, (1, 64, 64), recon, image_classifier=CNN((1, 64, 64), 13, (8, 8)))
         >>> net(images, batch)["mixed_reconstruction"].shape
         torch.Size([8, 1, 64, 64])
@@ -93,6 +94,8 @@ class ARMEDAEC(AdversarialNetwork):
         unknown: str = "population",
     ) -> None:
         super().__init__(num_clusters, unknown, num_classes)
+        if fixed.classifier is None:
+            raise ValueError("the autoencoder of the fixed effects needs a classifier: build it with out_channels=1.")
         self.fixed, self.random, self.freeze_fixed = fixed, random, freeze_fixed
         if adversary is not None:
             blocks = [f"encoder.{i}" for i in range(len(fixed.encoder))]
@@ -164,11 +167,13 @@ class ARMEDAEC(AdversarialNetwork):
         with record_layers(self.fixed, outputs=self.taps if self.training else ()) as record:
             with torch.no_grad() if self.freeze_fixed else nullcontext():
                 latent = self.fixed.encode(x)
-                fixed = self.fixed.classifier(latent)
-                reconstruction = self.fixed.decode(latent) if self.training else None
+                fixed = self.fixed.classify(latent)
+                reconstruction = self.fixed.decode(latent) if self.training and not self.freeze_fixed else None
         if not self.training and (self.random is None or effects == "fixed"):
             return fixed
-        outputs = {"fixed": fixed, "fixed_reconstruction": reconstruction}
+        outputs = {"fixed": fixed}
+        if reconstruction is not None:
+            outputs["fixed_reconstruction"] = reconstruction
         if self.random is not None:
             outputs.update(self._random_outputs(x, self.resolve_cluster(x, cluster, unknown), latent))
         if not self.training:
@@ -186,15 +191,15 @@ class ARMEDAEC(AdversarialNetwork):
             if not self.training:
                 return outputs
             outputs["mixed_reconstruction"] = self.random.decode(random_latent)
-        outputs["other"] = torch.randint(self.num_clusters, (len(x),), device=x.device)
+        outputs["other"] = torch.randint(self.num_clusters, (-(-len(x) // 4),), device=x.device)
         with given_cluster(self.random, outputs["other"]):
-            as_other = self.random.decode(random_latent)
+            as_other = self.random.decode(random_latent[: len(outputs["other"])])
         outputs["latent_cluster"] = self.latent_classifier(random_latent)
         outputs["image_cluster"] = self.image_classifier(x)
         weights = {name: p.detach() for name, p in self.image_classifier.named_parameters()}
         made = torch.cat([outputs["mixed_reconstruction"], as_other])
         judged = functional_call(self.image_classifier, weights, (made,))
-        outputs["reconstruction_cluster"], outputs["other_cluster"] = judged.chunk(2)
+        outputs["reconstruction_cluster"], outputs["other_cluster"] = judged.split([len(x), len(as_other)])
         outputs["kl"] = torch.stack([layer.kl() for layer in self.effects_by_layer.values()]).sum()
         return outputs
 

@@ -140,6 +140,11 @@ class ClusterNetwork(nn.Module):
             ValueError: as :py:meth:`resolve_cluster`, and when the factors are not those of the network.
         """
         names = list(self.factors)
+        if not (cluster is None or isinstance(cluster, (torch.Tensor, Mapping))):
+            raise ValueError(
+                f"cluster must be a tensor of indices or a dict of such by factor, got {type(cluster).__name__}: "
+                "make it one with torch.as_tensor."
+            )
         if isinstance(cluster, torch.Tensor):
             if self.training and len(names) > 1:
                 raise ValueError(
@@ -190,6 +195,7 @@ class ClusterNetwork(nn.Module):
         if cluster.is_floating_point():
             _check_soft(cluster, x, called, self.factors[factor])
             return cluster
+        cluster = cluster.long()  # small integer types can be neither compared with the count nor used to index
         _check_index(cluster, x, called, self.factors[factor])
         if policy == "population" or not _can_branch(cluster) or not bool((cluster < 0).any()):
             return cluster
@@ -208,6 +214,8 @@ def _check_soft(cluster: torch.Tensor, x: torch.Tensor, called: str, num_cluster
             f"a soft {called} assignment must have shape (batch, clusters) = ({x.shape[0]}, {num_clusters}), "
             f"got {tuple(cluster.shape)}; a cluster index must be an integer tensor."
         )
+    if _can_branch(cluster) and bool(((cluster < -1e-3).any(dim=1) | (cluster.sum(dim=1) > 1.01)).any()):
+        raise ValueError(f"a soft {called} assignment must hold probabilities, whose sum in a row is at most 1.")
 
 
 def _check_index(cluster: torch.Tensor, x: torch.Tensor, called: str, num_clusters: int) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import pyro
 import torch
 import torch.nn as nn
+from monai.networks.utils import eval_mode
 
 from ..blocks.random_slopes import RandomSlopes
 from ..layers.taps import find_layer, first_tensor, record_layers
@@ -106,11 +107,14 @@ class MixedEffectsNetwork(AdversarialNetwork):
             (S, B, K, ...).
 
         Raises:
-            ValueError: when the network has no random effects.
+            ValueError: when the network has no random effects, or ``num_samples`` is not positive.
         """
         slopes = self._slopes_to_draw()
-        features = self._features(x)
-        clusters = self.resolve_factors(x, cluster, unknown)
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
+        with eval_mode(self):  # no dropout, and the batch norm's statistics stay as they are
+            features = self._features(x)
+            clusters = self.resolve_factors(x, cluster, unknown)
         posterior = {name: s.effects.posterior() for name, s in slopes.items()}
         prior = {name: s.effects.cluster_prior().expand([x.shape[0]]) for name, s in slopes.items()}
         draws = []

@@ -1,0 +1,257 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import torch.nn as nn
+
+from monai_armed.losses import AECLoss
+from monai_armed.networks.nets import AEC, ARMEDAEC, CNN, ZPredictor
+
+CLUSTERS, SHAPE = 3, (1, 32, 32)
+SMALL = {"channels": (4, 8, 8, 8), "latent_channels": 12, "classifier_channels": 8}
+LAYERS = ("encoder.0", "encoder.1", "encoder.2", "encoder.3", "to_latent")
+RANDOM = {
+    "mixed",
+    "mixed_reconstruction",
+    "latent_cluster",
+    "image_cluster",
+    "reconstruction_cluster",
+    "other_cluster",
+    "other",
+    "kl",
+}
+MODELS = {
+    "armed": ({}, {"fixed", "fixed_reconstruction", "adversary"} | RANDOM),
+    "domain_adversarial": ({"random": None}, {"fixed", "fixed_reconstruction", "adversary"}),
+    "without_adversary": ({"adversary": None}, {"fixed", "fixed_reconstruction"} | RANDOM),
+    "conventional": ({"random": None, "adversary": None}, {"fixed", "fixed_reconstruction"}),
+}
+
+
+def network(normalization: str = "batch", **options) -> ARMEDAEC:
+    torch.manual_seed(0)
+    norm = ("recon", {"num_clusters": CLUSTERS, "normalization": normalization, "posterior_scale": 1e-6})
+    parts = {"random": AEC(SHAPE, norm=norm, **SMALL), "image_classifier": CNN(SHAPE, CLUSTERS, (4, 4), 8)}
+    net = ARMEDAEC(AEC(SHAPE, **SMALL), CLUSTERS, SHAPE, **{**parts, **options})
+    for layer in net.effects_by_layer.values():
+        nn.init.normal_(layer.loc, 0, 0.3)
+    return net
+
+
+def batch(count: int = 6) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Images, clusters (one of them not known) and labels (one of them not known)."""
+    x = torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(1))
+    return x, torch.tensor([0, 1, 2, 1, 0, -1])[:count], torch.tensor([0, 1, 1, 0, -1, 1])[:count]
+
+
+def gradients(part: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in part.named_parameters() if p.grad is not None and bool(p.grad.any())}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_outputs_in_training(model):
+    options, wanted = MODELS[model]
+    net, (x, cluster, label) = network(**options), batch()
+    out = net(x, cluster)
+    assert set(out) == wanted
+    for name, value in out.items():
+        drawn = len(out.get("other", ()))  # for so many of the images another cluster was drawn
+        shapes = {"kl": (), "fixed": (6, 1), "mixed": (6, 1), "other": (drawn,), "other_cluster": (drawn, CLUSTERS)}
+        shape = shapes.get(name, (6, CLUSTERS))
+        assert value.shape == (x.shape if name.endswith("reconstruction") else shape), name
+    loss = AECLoss()(out, {"image": x, "label": label, "cluster": cluster})
+    loss.backward()
+    assert torch.isfinite(loss)
+    untrained = {name.rsplit(".", 2)[0] for name, p in net.named_parameters() if p.grad is None}
+    # the phenotype is read from both latents by the mixed classifier: that of the random part has no use
+    assert untrained == ({"random.classifier"} if "mixed" in wanted else set())
+    assert (net.taps == LAYERS) == ("adversary" in wanted)
+
+
+def test_the_adversarys_gradient_is_reversed_in_the_fixed_encoder_alone():
+    """The features climb L_CCE, the adversary descends it; decoder and random effects know nothing of it."""
+    net, (x, cluster, _) = network(taps=["to_latent"]), batch()
+    found = {}
+    for strength in (1.0, 0.5):
+        net.zero_grad()
+        net.set_reversal_strength(strength)
+        nn.functional.cross_entropy(net(x, cluster)["adversary"][:5], cluster[:5]).backward()
+        found[strength] = gradients(net)
+    assert {name.split(".")[0] for name in found[1.0]} == {"fixed", "adversary"}
+    assert not any(name.startswith(("fixed.decoder", "fixed.classifier")) for name in found[1.0])
+    net.zero_grad()
+    latent = net.fixed.encode(x)
+    features = net.adversary.pool([latent]) if hasattr(net.adversary, "pool") else [latent]
+    nn.functional.cross_entropy(net.adversary(features)[:5], cluster[:5]).backward()
+    plain = gradients(net)
+    assert plain.keys() == found[1.0].keys()
+    for name, gradient in plain.items():
+        sign = 1 if name.startswith("adversary") else -1
+        torch.testing.assert_close(found[1.0][name], sign * gradient, rtol=1e-3, atol=1e-6)
+        scaled = gradient if sign == 1 else -0.5 * gradient
+        torch.testing.assert_close(found[0.5][name], scaled, rtol=1e-3, atol=1e-6)
+
+
+def test_the_image_classifier_learns_from_real_images_alone():
+    net, (x, cluster, _) = network(), batch()
+    for name in ("reconstruction_cluster", "other_cluster"):
+        net.zero_grad()
+        net(x, cluster)[name].square().sum().backward()
+        assert not gradients(net.image_classifier) and gradients(net.random), name
+        assert not gradients(net.fixed), name
+    net.zero_grad()
+    net(x, cluster)["image_cluster"].square().sum().backward()
+    assert gradients(net.image_classifier) and not gradients(net.random)
+
+
+@pytest.mark.parametrize("normalization", ["batch", "instance"])
+@pytest.mark.parametrize("output", ["mixed", "mixed_reconstruction", "latent_cluster", "other_cluster", "kl"])
+def test_gradients_reach_the_random_effects(output, normalization):
+    net, (x, cluster, _) = network(normalization), batch()
+    net(x, cluster)[output].square().sum().backward()
+    layers = net.effects_by_layer
+    assert len(layers) == 8
+    only_encoder = output in ("mixed", "latent_cluster")
+    for name, layer in layers.items():
+        reached = layer.loc.grad is not None and bool(layer.loc.grad.any())
+        assert reached or (only_encoder and name.startswith("decoder")), name
+
+
+def test_adversary_only_runs_the_network_once_for_several_steps():
+    net, (x, _, _) = network(), batch()
+    first = net(x, adversary_only=True)
+    again = net(first["taps"], adversary_only=True)
+    torch.testing.assert_close(first["adversary"], again["adversary"])
+    again["adversary"].square().sum().backward()
+    assert {name.split(".")[0] for name in gradients(net)} == {"adversary"}
+    assert not any(tap.requires_grad for tap in first["taps"])
+
+
+def test_a_frozen_fixed_part_stays_as_it_is():
+    net, (x, cluster, label) = network(freeze_fixed=True, adversary=None), batch()
+    before = copy.deepcopy(net.state_dict())
+    optimizer = torch.optim.Adam([p for p in net.parameters() if p.requires_grad], 1e-2)
+    AECLoss()(net.train()(x, cluster), {"image": x, "label": label, "cluster": cluster}).backward()
+    optimizer.step()
+    changed = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and not any(name.startswith("fixed.") for name in changed)
+    assert {name.split(".")[0] for name in changed} >= {"random", "mixed_classifier", "image_classifier"}
+    assert all(p.grad is None for p in net.fixed.parameters()) and not net.fixed.training
+
+
+@torch.no_grad()
+def test_evaluation_gives_one_tensor_and_minus_one_is_the_population():
+    net, (x, _, _) = network().eval(), batch()
+    known, unknown = torch.tensor([0, 1, 2, 1, 0, 2]), torch.full((6,), -1)
+    assert net(x, known).shape == (6, 1)
+    torch.testing.assert_close(net(x, known, effects="fixed"), net.fixed(x)[1])
+    torch.testing.assert_close(net(x, unknown), net(x))
+    assert (net(x, known) - net(x)).abs().max() > 1e-5
+    soft = nn.functional.one_hot(known, CLUSTERS).float()
+    torch.testing.assert_close(net(x, soft), net(x, known))
+    torch.testing.assert_close(net(x, torch.zeros(6, CLUSTERS)), net(x))
+    with pytest.raises(ValueError, match="effects must be one of"):
+        net(x, known, effects="random")
+    with pytest.raises(ValueError, match="cluster index 3 is out of range"):
+        net(x, torch.full((6,), 3))
+
+
+@torch.no_grad()
+def test_the_z_predictor_infers_what_is_not_known():
+    net, (x, cluster, _) = network().eval(), batch()
+    z_predictor = ZPredictor(CNN(SHAPE, CLUSTERS, (4, 4), 8), CLUSTERS)
+    net.attach_z_predictor(z_predictor).eval()
+    inferred = z_predictor(x)
+    torch.testing.assert_close(net(x), net(x, inferred))
+    torch.testing.assert_close(net(x, cluster)[5:], net(x, inferred)[5:])
+    torch.testing.assert_close(net.reconstruct(x), net.reconstruct(x, inferred))
+    torch.testing.assert_close(net(x, unknown="population"), net(x, torch.full((6,), -1), unknown="population"))
+
+
+@torch.no_grad()
+def test_reconstructions_as_if_from_another_cluster():
+    net, (x, _, _) = network().eval(), batch()
+    own, other = torch.tensor([0, 1, 2, 1, 0, 2]), torch.tensor([1, 2, 0, 0, -1, 2])
+    mixed, decoded = net.reconstruct(x, own), net.reconstruct(x, own, as_cluster=other, keep_detail=False)
+    kept = net.reconstruct(x, own, as_cluster=other)
+    torch.testing.assert_close(kept, x + decoded - mixed)
+    torch.testing.assert_close(kept[5], x[5])  # it is of that cluster already
+    assert (kept[:5] - x[:5]).abs().flatten(1).amax(1).min() > 1e-5
+    torch.testing.assert_close(net.reconstruct(x, own, effects="fixed"), net.fixed(x)[0])
+    fixed = network(random=None, image_classifier=None).eval()
+    torch.testing.assert_close(fixed.reconstruct(x, own), fixed.fixed(x)[0])
+    with pytest.raises(ValueError, match="no random effects: it cannot show an image as if from another cluster"):
+        fixed.reconstruct(x, own, as_cluster=other)
+
+
+def test_what_the_random_effects_need_is_asked_for():
+    for options in ({"image_classifier": None}, {"random": AEC(SHAPE, **SMALL)}):
+        with pytest.raises(ValueError, match=r"needs norm=.* and an image_classifier"):
+            network(**options)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@torch.no_grad()
+def test_state_dict_round_trip(model, tmp_path):
+    net, (x, cluster, _) = network(**MODELS[model][0]), batch()
+    net(x, cluster)  # moves the statistics of the batch norm
+    torch.save(net.state_dict(), tmp_path / "model.pt")
+    torch.manual_seed(7)
+    other = copy.deepcopy(net)
+    for p in other.parameters():
+        p.add_(torch.randn_like(p))
+    other.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+    torch.testing.assert_close(other.eval()(x, cluster), net.eval()(x, cluster))
+
+
+class AsBatchOne(nn.Module):
+    """The evaluation network for one cluster, as it is exported."""
+
+    def __init__(self, net: ARMEDAEC) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x, torch.ones(x.shape[0], dtype=torch.long))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_traces_and_exports(known, tmp_path):
+    net, (x, _, _) = network().eval(), batch(2)
+    net = AsBatchOne(net).eval() if known else net.attach_z_predictor(ZPredictor(CNN(SHAPE, 3, (4, 4), 8), 3)).eval()
+    with torch.no_grad():
+        wanted = net(x)
+        torch.testing.assert_close(torch.jit.trace(net, x)(x), wanted)
+        torch.testing.assert_close(torch.export.export(net, (x,)).module()(x), wanted)
+        torch.onnx.export(net, (x,), tmp_path / "model.onnx", input_names=["image"], dynamo=True, verbose=False)
+    (got,) = onnxruntime.InferenceSession(str(tmp_path / "model.onnx")).run(None, {"image": x.numpy()})
+    np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_single_image_in_evaluation_and_in_training():
+    """Batch normalisation of a map of 1 x 1 has one value a channel: with one image in a batch it cannot train."""
+    torch.manual_seed(0)
+    small = {**SMALL, "channels": (4, 4, 4, 8, 8)}  # 32 px: the last map is 1 x 1
+    norm = ("recon", {"num_clusters": CLUSTERS})
+    parts = {"random": AEC(SHAPE, norm=norm, **small), "image_classifier": CNN(SHAPE, CLUSTERS, (4, 4), 8)}
+    net = ARMEDAEC(AEC(SHAPE, **small), CLUSTERS, SHAPE, **parts)
+    x, cluster, _ = batch(1)
+    assert net.eval()(x, cluster).shape == (1, 1) and net.reconstruct(x, cluster).shape == x.shape
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        net.train()(x, cluster)
+    frozen = ARMEDAEC(AEC(SHAPE, **small), CLUSTERS, SHAPE, adversary=None, freeze_fixed=True, **parts).train()
+    assert frozen(x, cluster)["mixed"].shape == (1, 1)  # instance normalisation of RECON can, by design
