@@ -81,6 +81,7 @@ def outer_folds(
         if partition == "unseen":
             return list(GroupKFold(num_folds, shuffle=True, random_state=seed).split(cluster, groups=cluster))
         if partition == "seen":
+            num_folds = min(num_folds, int(np.unique(cluster, return_counts=True)[1].max()))  # four visits: four folds
             return list(StratifiedKFold(num_folds, shuffle=True, random_state=seed).split(cluster, cluster))
         assert table.group is not None
         splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
@@ -138,14 +139,19 @@ def main() -> None:
         parser.error(f"there are no models {sorted(unknown)}: choose from {list(MODELS)}")
     torch.set_num_threads(1)
     tables = [read_table(name, arguments.impac) for name in arguments.data]
-    todo = [(t, p, k) for t in tables for p in partitions(t) for k in range(arguments.folds)]
+    folds = {
+        (t.name, p): outer_folds(t, p, NUM_FOLDS, arguments.seed)[: arguments.folds]
+        for t in tables
+        for p in partitions(t)
+    }
+    todo = [(t, p, k) for t in tables for p in partitions(t) for k in range(len(folds[t.name, p]))]
     with tqdm(total=len(todo) * len(arguments.models), disable=not os.isatty(2)) as bar:
         for table, partition, k in todo:
             files = {m: fold_file(arguments.out, table.name, partition, m, k) for m in arguments.models}
             missing = {model: path for model, path in files.items() if not path.is_file()}
             bar.update(len(files) - len(missing))
             if missing:
-                train, test = outer_folds(table, partition, NUM_FOLDS, arguments.seed)[k]
+                train, test = folds[table.name, partition][k]
                 for model in run_fold(table, partition, k, train, test, missing):
                     bar.set_description(f"{table.name}, {partition}, {model}")
                     bar.update()
