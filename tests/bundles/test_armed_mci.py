@@ -162,10 +162,11 @@ def test_new_subjects_of_known_and_unknown_sites(bundle, tmp_path):
     table = table[table["VISCODE"] == "bl"].iloc[:4].assign(SITE=[sites[0], sites[1], "nowhere", "nowhere"])
     table.drop(columns=["VISCODE", "DX", "DX_bl"]).to_csv(tmp_path / "new.csv", index=False)
     prepare(tmp_path, "inference", dataset_dir=str(tmp_path / "new.csv")).run()
-    rows = pd.read_csv(tmp_path / "predictions.csv")
+    rows = pd.read_csv(tmp_path / "predictions.csv", dtype={"like_1": str})
     assert rows["file"].tolist() == table["PTID"].tolist() and rows["probability"].between(0, 1).all()
     assert (rows["low"] < rows["high"]).all()
-    assert rows["like_1_weight"].tolist()[:2] == [1, 1] and rows["like_1"].astype(str).tolist()[:2] == sites[:2]
+    assert rows["like_1_weight"].tolist()[:2] == [1, 1] and rows["like_1"].tolist()[:2] == sites[:2]
+    assert rows["like_1"].isna().tolist()[2:] == [True, True]  # like none
     # the simulated sites do not differ in their features: the Z-predictor has no idea, the population is predicted
     assert rows["probability"].tolist()[2:] == pytest.approx(rows["population_probability"].tolist()[2:])
     assert rows["probability"][0] != pytest.approx(rows["population_probability"][0])

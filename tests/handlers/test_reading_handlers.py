@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -167,7 +168,8 @@ def test_random_effects_are_written_when_training_ends(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(read, ranef(net, ["a", "b", "c"], names), check_dtype=False, rtol=1e-6)
     components = pd.read_csv(tmp_path / "new" / "varcorr.csv")
     pd.testing.assert_frame_equal(components, VarCorr(net, 0.7, names), check_dtype=False, rtol=1e-6)
-    assert [b.endswith(".csv") and a == b + ".part" for a, b in replaced] == [True, True]
+    assert [Path(a).parent == Path(b).parent and a.endswith(".part") for a, b in replaced] == [True, True]
+    assert [Path(b).name for _, b in replaced] == ["ranef.csv", "varcorr.csv"]
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["ranef.csv", "varcorr.csv"]
 
 

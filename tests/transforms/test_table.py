@@ -54,7 +54,7 @@ def test_it_is_kept_as_json(tmp_path):
     again = EncodeRow.load(encode.save(tmp_path / "features.json"))
     assert all(np.array_equal(again(row), encode(row)) for row in ROWS)
     json.loads((tmp_path / "features.json").read_text(), parse_constant=pytest.fail)  # no NaN or Infinity, no JSON
-    with pytest.raises(FileNotFoundError, match="train first"):
+    with pytest.raises(FileNotFoundError, match="is --ckpt_path right"):
         EncodeRow.load(tmp_path / "none.json")
 
 
