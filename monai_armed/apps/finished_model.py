@@ -23,7 +23,7 @@ from ..handlers.training_checkpoint import load_state, load_weights, read_checkp
 from ..networks.nets.cluster_network import ClusterNetwork
 from ..networks.nets.z_predictor import ZPredictor
 
-__all__ = ["load_part", "read_sites", "save_model", "save_with_z_predictor"]
+__all__ = ["check_sites", "load_part", "read_sites", "save_model", "save_with_z_predictor"]
 
 
 def save_model(
@@ -44,6 +44,21 @@ def save_model(
     """
     load_weights(network, Path(ckpt_dir) / "network" / "model.pt", device)
     return _write(network, Path(ckpt_dir), sites)
+
+
+def check_sites(model_sites: Sequence[str], data_sites: Sequence[str]) -> None:
+    """
+    See that a model's clusters are those that the data are indexed by: an index means another site otherwise.
+
+    Raises:
+        ValueError: when they differ.
+    """
+    if list(map(str, model_sites)) != list(map(str, data_sites)):
+        raise ValueError(
+            f"the model was trained on {len(model_sites)} sites, {list(model_sites)[:3]} ..., but of these data "
+            f"{len(data_sites)} are seen, {list(data_sites)[:3]} ...: evaluate it on the data and with the number of "
+            "seen sites that it was trained with."
+        )
 
 
 def load_part(

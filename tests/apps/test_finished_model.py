@@ -14,7 +14,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from monai_armed.apps.finished_model import load_part, read_sites, save_model, save_with_z_predictor
+from monai_armed.apps.finished_model import check_sites, load_part, read_sites, save_model, save_with_z_predictor
 from monai_armed.handlers import load_weights
 from monai_armed.networks import ARMED, DFNN
 from monai_armed.networks.nets import ZPredictor
@@ -88,3 +88,10 @@ def test_a_part_that_cannot_be_taken_is_named(tmp_path):
     torch.save(ARMED(DFNN(4), 3, (4,)).state_dict(), path)
     with pytest.raises(ValueError, match=r"model\.pt is of another shape"):
         load_part(armed(), "network", path)
+
+
+def test_sites_of_a_model_and_of_the_data():
+    check_sites(["10", "31"], [10, 31])
+    for sites in (["10"], ["31", "10"], ["10", "32"]):
+        with pytest.raises(ValueError, match="trained on 2 sites"):
+            check_sites(["10", "31"], sites)
