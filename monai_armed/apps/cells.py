@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,7 @@ class _Outputs:
 
     rows: pd.DataFrame
     latent: np.ndarray
-    images: dict[str, np.ndarray] = field(default_factory=dict)
+    images: np.ndarray
 
     @property
     def cells(self) -> pd.DataFrame:
@@ -76,7 +76,7 @@ def _run(network: ARMEDAEC, loader: Iterable[Mapping], device: torch.device, see
             "batch": batch["batch"],
             "cluster": cluster.tolist(),
             "label": batch["label"].tolist(),
-            "fixed": network(x, cluster, effects="fixed")[:, 0].tolist(),
+            "fixed": network.fixed.classify(latent)[:, 0].tolist(),
         }
         for prediction, z in (("mixed", cluster), ("randomized", drawn)):
             table[prediction] = network(x, z)[:, 0].tolist()
@@ -88,7 +88,7 @@ def _run(network: ARMEDAEC, loader: Iterable[Mapping], device: torch.device, see
         latents.append(latent.cpu().numpy())
         images.append(x.cpu().numpy())
     rows = pd.concat(tables, ignore_index=True)
-    return _Outputs(rows, np.concatenate(latents), {"real": np.concatenate(images)})
+    return _Outputs(rows, np.concatenate(latents), np.concatenate(images))
 
 
 def _phenotype(outputs: _Outputs, prediction: str) -> dict[str, float]:
@@ -140,20 +140,17 @@ def _against_truth(
     from ..data.cell_simulator import SimulatedCells
 
     study = SimulatedCells(folder)
-    free = {
-        part: np.stack([study.render_as(Path(f).name, None) for f in outputs.rows["file"]]).astype(np.float32)[:, None]
-        for part, outputs in (("train", train), ("test", test))
-    }
-    clean = {}
-    for part, outputs in (("train", train), ("test", test)):
-        encoded = [network.fixed.encode(torch.from_numpy(x).to(device)).cpu() for x in np.array_split(free[part], 16)]
-        clean[part] = _Outputs(outputs.rows, torch.cat(encoded).numpy())
-    found = _probes(clean["train"], clean["test"], "batch_free_probe")
-    fixed = torch.cat(
-        [network.fixed(torch.from_numpy(x).to(device))[0].cpu() for x in np.array_split(test.images["real"], 8)]
-    )
-    found["fixed_truth_error"] = float(((fixed.numpy() - free["test"]) ** 2).mean())
-    found["real_truth_error"] = float(((test.images["real"] - free["test"]) ** 2).mean())
+    clean = []
+    for part in (train, test):
+        free = np.stack([study.render_as(Path(f).name, None) for f in part.rows["file"]]).astype(np.float32)[:, None]
+        encoded = [network.fixed.encode(torch.from_numpy(x).to(device)).cpu() for x in np.array_split(free, 16)]
+        clean.append(_Outputs(part.rows, torch.cat(encoded).numpy(), free))
+    clean_train, clean_test = clean
+    found = _probes(clean_train, clean_test, "batch_free_probe")
+    free = clean_test.images
+    fixed = torch.cat([network.fixed(torch.from_numpy(x).to(device))[0].cpu() for x in np.array_split(test.images, 8)])
+    found["fixed_truth_error"] = float(((fixed.numpy() - free) ** 2).mean())
+    found["real_truth_error"] = float(((test.images - free) ** 2).mean())
     if network.random is not None:
         found |= _as_if_errors(network, train, test, study, batches, device)
     return found
@@ -166,8 +163,8 @@ def _as_if_errors(network, train, test, study, batches, device) -> dict[str, flo
     know those of the other batch's image, but an image that is kept brings its own with it.
     """
     rows = test.rows.drop_duplicates("cell").iloc[::3]
-    x, own = torch.from_numpy(test.images["real"][rows.index]).to(device), rows["cluster"].to_numpy()
-    means = np.stack([train.images["real"][train.rows["cluster"] == j].mean(0) for j in range(len(batches))])
+    x, own = torch.from_numpy(test.images[rows.index]).to(device), rows["cluster"].to_numpy()
+    means = np.stack([train.images[train.rows["cluster"] == j].mean(0) for j in range(len(batches))])
     errors: dict[str, list[float]] = defaultdict(list)
     for j, batch in enumerate(batches):
         other = own != j
@@ -213,7 +210,7 @@ def effect_scales(network: ARMEDAEC) -> pd.DataFrame:
 def _pictures(network: ARMEDAEC, test: _Outputs, batches: Sequence[str], folder: Path, device: torch.device) -> None:
     cells = test.rows.drop_duplicates("cell")
     chosen = cells.iloc[np.linspace(0, len(cells) - 1, min(KEPT_IMAGES, len(cells))).astype(int)]
-    x = torch.from_numpy(test.images["real"][chosen.index]).to(device)
+    x = torch.from_numpy(test.images[chosen.index]).to(device)
     images = {"real": x, "fixed effects": network.reconstruct(x, effects="fixed")}
     if network.random is not None:
         cluster = torch.tensor(chosen["cluster"].to_numpy()).to(device)
@@ -322,12 +319,12 @@ def write_cells(
         x, cluster = batch["image"].to(device), batch["cluster"].to(device)
         latent = network.fixed.encode(x)
         latents.append(latent.cpu().numpy())
-        mixed, fixed = network(x, cluster)[:, 0].sigmoid(), network(x, cluster, effects="fixed")[:, 0].sigmoid()
+        mixed, fixed = network(x, cluster)[:, 0].sigmoid(), network.fixed.classify(latent)[:, 0].sigmoid()
         rows += [
             {"file": f, "probability": p, "fixed_probability": q}
             for f, p, q in zip(batch["file"], mixed.tolist(), fixed.tolist())
         ]
-        _write_images(network.reconstruct(x, effects="fixed"), batch["file"], folder / "fixed")
+        _write_images(network.fixed.decode(latent), batch["file"], folder / "fixed")
         for name in shown:
             as_cluster = torch.full_like(cluster, list(batches).index(name))
             _write_images(network.reconstruct(x, cluster, as_cluster=as_cluster), batch["file"], folder / f"as_{name}")
