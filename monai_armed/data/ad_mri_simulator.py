@@ -43,7 +43,7 @@ from monai_armed.data.ad_mri_ceilings import ad_mri_ceilings
 from monai_armed.data.ad_mri_cohort import BIAS_SD, Scan, Site, Subject, draw_cohort, scan_rng
 from monai_armed.data.mri_anatomy import ROI_LABELS, SubjectWarp, disease_model, load_template, sample_world
 from monai_armed.data.mri_physics import add_rician_noise, bias_field, draw_bias_coefficients, tissue_signals
-from monai_armed.data.replaced_file import replaced_file
+from monai_armed.data.simulation_folder import claim_folder, write_bytes
 
 __all__ = ["SLICE_Y", "simulate_ad_mri"]
 
@@ -109,7 +109,9 @@ def simulate_ad_mri(
     subjects = draw_cohort(scale, seed, unseen_scale)
     parameters = {"version": _VERSION, "scale": scale, "seed": seed, "full_volume": full_volume}
     parameters["unseen_scale"] = scale if unseen_scale is None else unseen_scale
-    _claim_folder(folder, parameters)
+    foreign = "a BIDS tree" if (folder / "participants.tsv").exists() else ""
+    marker = folder / "derivatives" / "truth" / "simulation.json"
+    claim_folder(folder, marker, parameters, "a simulation", foreign)
     _write_tables(folder, subjects)
     jobs = [_Job(str(folder), seed, full_volume, subject) for subject in subjects]
     missing = [job for job in jobs if any(not image.exists() for image, _, _ in _paths(job))]
@@ -121,24 +123,9 @@ def simulate_ad_mri(
             for count in _run(missing, num_workers):
                 bar.update(count)
         records = [json.loads(sidecar.read_text()) for job in jobs for _, _, sidecar in _paths(job)]
-        _write(truth / "truth.tsv", pd.DataFrame(records).to_csv(sep="\t", index=False).encode())
-        _write(truth / "ceilings.json", json.dumps(ad_mri_ceilings(folder), indent=2).encode())
+        write_bytes(truth / "truth.tsv", pd.DataFrame(records).to_csv(sep="\t", index=False).encode())
+        write_bytes(truth / "ceilings.json", json.dumps(ad_mri_ceilings(folder), indent=2).encode())
     return folder
-
-
-def _claim_folder(folder: Path, parameters: dict[str, Any]) -> None:
-    marker = folder / "derivatives" / "truth" / "simulation.json"
-    if marker.exists():
-        found = json.loads(marker.read_text())
-        if found != parameters:
-            raise ValueError(
-                f"{folder} holds a simulation with the parameters {found}, not {parameters}; "
-                "delete it or give another folder."
-            )
-        return
-    if (folder / "participants.tsv").exists():
-        raise ValueError(f"{folder} holds a BIDS tree that this simulator did not write; give another folder.")
-    _write(marker, json.dumps(parameters, indent=2).encode())
 
 
 def _write_tables(folder: Path, subjects: list[Subject]) -> None:
@@ -172,7 +159,7 @@ def _write_tables(folder: Path, subjects: list[Subject]) -> None:
         "derivatives/truth/sites.tsv": pd.DataFrame(scanners).to_csv(sep="\t", index=False),
     }.items():
         if not (folder / path).exists():
-            _write(folder / path, text.encode())
+            write_bytes(folder / path, text.encode())
 
 
 def _paths(job: _Job) -> list[tuple[Path, Path, Path]]:
@@ -229,9 +216,9 @@ def _simulate_subject(job: _Job) -> int:
         exact = Scan(scan.months, h, v)
         labels, measures = painter.regions(exact)
         voxels = painter.image(exact, subject.site, scan_rng(job.seed, *subject.key, 2, number))
-        _write(mask, _nifti_bytes(labels, painter.mask_axes, np.uint8))
-        _write(sidecar, json.dumps(truth | measures).encode())
-        _write(image, _nifti_bytes(np.rint(voxels), painter.axes, np.int16))
+        write_bytes(mask, _nifti_bytes(labels, painter.mask_axes, np.uint8))
+        write_bytes(sidecar, json.dumps(truth | measures).encode())
+        write_bytes(image, _nifti_bytes(np.rint(voxels), painter.axes, np.int16))
     return len(subject.scans)
 
 
@@ -310,11 +297,6 @@ def _nifti_bytes(voxels: NDArray[Any], axes: Axes, dtype: type) -> bytes:
     with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=buffer, mtime=0) as file:
         file.write(image.to_bytes())
     return buffer.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    with replaced_file(path) as file:
-        file.write_bytes(content)
 
 
 def main() -> None:

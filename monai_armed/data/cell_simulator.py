@@ -25,7 +25,6 @@ import os
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +35,7 @@ from tqdm import tqdm
 from .cell_ceilings import cell_ceilings
 from .cell_cohort import MEAN_BATCH, SimulatedCell, draw_batches, draw_cells, draw_frame
 from .cell_physics import compose, draw_optics
-from .replaced_file import replaced_file
+from .simulation_folder import claim_folder, write_bytes
 
 __all__ = ["SimulatedCells", "simulate_cells"]
 
@@ -93,7 +92,9 @@ def simulate_cells(
         if parameters[name] < number:
             raise ValueError(f"{name} of the simulated cells must be at least {number}, got {parameters[name]}.")
     root = Path(folder)
-    _claim_folder(root, parameters | {"version": _VERSION})
+    foreign = "images" if (root / "cells.csv").exists() or any(root.glob("*.png")) else ""
+    marker = root / "truth" / "simulation.json"
+    claim_folder(root, marker, parameters | {"version": _VERSION}, "simulated cells", foreign)
     ceilings = root / "truth" / "ceilings.json"
     if ceilings.exists():  # it is written last
         return root
@@ -102,8 +103,8 @@ def simulate_cells(
     for row in tqdm(table.to_dict("records"), desc="simulate cells", unit="image", disable=not progress):
         file = str(row["file"])
         if not (root / file).exists():  # the image is written last, so that its existence says all is there
-            _write(root / "truth" / "batch_free" / file, _png(study.render_as(file, None)))
-            _write(root / file, _png(study.render_as(file, str(row["batch"]))))
+            write_bytes(root / "truth" / "batch_free" / file, _png(study.render_as(file, None)))
+            write_bytes(root / file, _png(study.render_as(file, str(row["batch"]))))
     batches = pd.DataFrame([{"batch": name} | asdict(batch) for name, batch in study.batches.items()])
     for path, text in {
         "README.md": _README,
@@ -111,8 +112,8 @@ def simulate_cells(
         "truth/cells.csv": study.cell_truth.to_csv(index=False),
         "cells.csv": table.to_csv(index=False),
     }.items():
-        _write(root / path, text.encode())
-    _write(ceilings, json.dumps(cell_ceilings(root), indent=2).encode())
+        write_bytes(root / path, text.encode())
+    write_bytes(ceilings, json.dumps(cell_ceilings(root), indent=2).encode())
     return root
 
 
@@ -209,27 +210,7 @@ class SimulatedCells:
         return compose(optics, self.batches[batch], draws if noise else None)
 
 
-def _claim_folder(root: Path, parameters: dict[str, Any]) -> None:
-    marker = root / "truth" / "simulation.json"
-    if marker.exists():
-        found = json.loads(marker.read_text())
-        if found != parameters:
-            raise ValueError(
-                f"{root} holds simulated cells with the parameters {found}, not {parameters}; "
-                "delete it or give another folder."
-            )
-        return
-    if (root / "cells.csv").exists() or any(root.glob("*.png")):
-        raise ValueError(f"{root} holds images that this simulator did not write; give another folder.")
-    _write(marker, json.dumps(parameters, indent=2).encode())
-
-
 def _png(image: NDArray[np.float64]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(buffer, format="png")
     return buffer.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    with replaced_file(path) as file:
-        file.write_bytes(content)

@@ -197,7 +197,7 @@ def test_same_seed_same_files_and_another_seed_others(small, tmp_path):
 
 
 def test_resumes_after_an_interruption_and_leaves_a_complete_folder_alone(small, tmp_path, monkeypatch):
-    folder, write, calls = tmp_path / "interrupted", cell_simulator._write, []
+    folder, write, calls = tmp_path / "interrupted", cell_simulator.write_bytes, []
 
     def killed_at_the_tenth(path, content):
         calls.append(path)
@@ -205,12 +205,12 @@ def test_resumes_after_an_interruption_and_leaves_a_complete_folder_alone(small,
             raise KeyboardInterrupt
         write(path, content)
 
-    monkeypatch.setattr(cell_simulator, "_write", killed_at_the_tenth)
+    monkeypatch.setattr(cell_simulator, "write_bytes", killed_at_the_tenth)
     with pytest.raises(KeyboardInterrupt):
         simulate_cells(folder, **SMALL)
     done = len(list(folder.glob("*.png")))
     assert 0 < done < 10
-    monkeypatch.setattr(cell_simulator, "_write", lambda path, content: calls.append(path) or write(path, content))
+    monkeypatch.setattr(cell_simulator, "write_bytes", lambda path, content: calls.append(path) or write(path, content))
     calls.clear()
     simulate_cells(folder, **SMALL)
     assert len([path for path in calls if path.parent == folder and path.suffix == ".png"]) == 100 - done
