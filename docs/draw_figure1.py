@@ -8,7 +8,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Draw ``figures/armed.png``: the parts of an ARMED network, our own drawing of what the paper's Fig. 1 says.
+"""Draw ``figures/armed.png`` and ``.svg``: the parts of an ARMED network, our drawing of the paper's Fig. 1.
 
 Run ``python docs/draw_figure1.py``; it needs matplotlib.
 """
@@ -151,5 +151,8 @@ def draw_figure() -> plt.Figure:
 if __name__ == "__main__":
     target = Path(__file__).parent / "figures" / "armed.png"
     target.parent.mkdir(exist_ok=True)
-    draw_figure().savefig(target, dpi=150)
-    print(target)
+    matplotlib.rcParams["svg.hashsalt"] = "armed"  # the same file in each run
+    figure = draw_figure()
+    figure.savefig(target, dpi=150)
+    figure.savefig(target.with_suffix(".svg"), metadata={"Date": None})
+    print(target, target.with_suffix(".svg"))
