@@ -57,9 +57,8 @@ def plot_quality_sheets(
 
 def _page(rows: pd.DataFrame, point: tuple[float, float], path: Path) -> Path:
     height = -(-len(rows) // COLUMNS)
-    figure, axes = plt.subplots(
-        height, COLUMNS, figsize=(2 * COLUMNS, 2.5 * height), layout="constrained", squeeze=False
-    )
+    width = min(COLUMNS, max(3, len(rows)))  # three leave room for the title
+    figure, axes = plt.subplots(height, width, figsize=(2 * width, 2.5 * height), layout="constrained", squeeze=False)
     for axis in axes.flat[len(rows) :]:
         axis.axis("off")
     columns = (rows[name] for name in ("scan", "status", "similarity", "brain_volume_ml", "slice"))
