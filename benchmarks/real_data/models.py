@@ -55,11 +55,15 @@ class TrainingPart:
     seed: int = 0
     memory: dict[str, Any] = field(default_factory=dict)
 
-    def loss(self, prediction: np.ndarray, rows: np.ndarray) -> float:
-        """Mean squared error, or mean log-loss of logits, on some of the rows."""
+    def losses(self, prediction: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Squared error, or log-loss of a logit, of each of some of the rows."""
         if self.binary:
-            return float(np.logaddexp(0, np.where(self.y[rows] == 1, -prediction, prediction)).mean())
-        return float(np.square(prediction - self.y[rows]).mean())
+            return np.logaddexp(0, np.where(self.y[rows] == 1, -prediction, prediction))
+        return np.square(prediction - self.y[rows])
+
+    def loss(self, prediction: np.ndarray, rows: np.ndarray) -> float:
+        """Mean of :py:meth:`losses`."""
+        return float(self.losses(prediction, rows).mean())
 
 
 class Model(Protocol):
@@ -151,7 +155,8 @@ class Boosting:
 
     def fit(self, part: TrainingPart) -> Boosting:
         likelihood = "bernoulli_logit" if part.binary else "gaussian"
-        y = part.y.astype(float)
+        self.center, self.spread = (0.0, 1.0) if part.binary else (part.y.mean(), part.y.std())
+        y = (part.y - self.center) / self.spread  # else the first trees learn the mean, and random effects take it up
 
         def random_effects() -> gpboost.GPModel:
             return gpboost.GPModel(group_data=part.z, likelihood=likelihood)
@@ -173,7 +178,7 @@ class Boosting:
 
     def predict(self, x: np.ndarray, z: np.ndarray) -> dict[str, np.ndarray]:
         parts = self.model.predict(data=x, group_data_pred=z, predict_var=False, pred_latent=True)
-        return {"": parts["fixed_effect"] + parts["random_effect_mean"]}
+        return {"": (parts["fixed_effect"] + parts["random_effect_mean"]) * self.spread + self.center}
 
 
 def _with_constant(x: np.ndarray) -> np.ndarray:

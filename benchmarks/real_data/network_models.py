@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,16 +29,13 @@ __all__ = ["Network"]
 
 UNITS, STARTS, STEPS, TRIAL_STEPS = 16, 3, 200, 150
 LINEAR = ("leakyrelu", {"negative_slope": 1.0})  # a linear network that has a hidden layer to tap
-BASES = [{"act": act, "decay": decay} for act in (LINEAR, "tanh") for decay in (0.01, 0.1)]
-LAMBDAS = [{"lambda_adversary": weight} for weight in (0.01, 0.3)]
-MIXED = [{"linear_slopes": slopes, "lambda_fixed": weight} for slopes in (False, True) for weight in (0.0, 1.0)]
-CHOICES: dict[str, list[dict[str, Any]]] = {
-    "conventional": [{}],
-    "cluster input": [{}],
-    "domain adversarial": LAMBDAS,
-    "without adversary": MIXED,
-    "ARMED": LAMBDAS,  # and of MIXED what the network without adversary has chosen
-}
+# Candidates by level, from the simplest: within a level the best is taken, a level must be clearly better than a
+# simpler one.
+BASES = [[{"act": act, "decay": decay} for decay in (0.01, 0.03, 0.1)] for act in (LINEAR, "tanh")]
+MIXED = [[{"linear_slopes": slopes, "lambda_fixed": w} for w in (0.0, 1.0, 10.0)] for slopes in (False, True)]
+LAMBDAS = [[{"lambda_adversary": weight}] for weight in (0.003, 0.03, 0.3)]
+KINDS = ("conventional", "cluster input", "domain adversarial", "without adversary", "ARMED")
+Options = Mapping[str, Any]
 RANDOM_EFFECTS = {"learn_prior": True, "sampling": "sample", "prior_scale": 0.5, "posterior_scale": 0.2}
 
 
@@ -55,9 +52,10 @@ class _Conventional(nn.Module):
 
 class Network:
     """
-    One of the networks of :py:data:`CHOICES`. The inner folds choose the DFNN (linear or tanh, and the decay of its
-    weights) for the conventional network; the others take it as it is, and choose only what is theirs. The prediction
-    is the mean of the logits of several starts.
+    One of the networks of :py:data:`KINDS`. The inner folds choose the DFNN (linear or tanh, and the decay of its
+    weights) for the conventional network; the others take it as it is, and choose only what is theirs: the mixed ones
+    slopes and ``lambda_fixed``, which ARMED takes from the one without adversary, and the adversarial ones the
+    adversary's weight. The prediction is the mean of the logits of several starts.
     """
 
     def __init__(self, kind: str) -> None:
@@ -69,10 +67,10 @@ class Network:
         options = {**_remembered(part, "base", lambda: self._choose(part, "conventional", BASES))}
         if self.kind in ("without adversary", "ARMED"):
             narrow = part.x.shape[1] <= WIDE  # the slopes of a wide table are more than there are rows
-            candidates = [{**options, **c} for c in MIXED if narrow or not c["linear_slopes"]]
-            options = {**_remembered(part, "mixed", lambda: self._choose(part, "without adversary", candidates))}
+            levels = [[{**options, **c} for c in level] for level in (MIXED if narrow else MIXED[:1])]
+            options = {**_remembered(part, "mixed", lambda: self._choose(part, "without adversary", levels))}
         if self.kind in ("domain adversarial", "ARMED"):
-            options = self._choose(part, self.kind, [{**options, **c} for c in CHOICES[self.kind]])
+            options = {**self._choose(part, self.kind, [[{**options, **c} for c in level] for level in LAMBDAS])}
         self.options = options
         rows = np.arange(len(part.y))
         self.networks = self._train(part, self.kind, [(options, rows)] * STARTS, STEPS)
@@ -93,25 +91,31 @@ class Network:
     def _mean_logits(self, *args: torch.Tensor, **options: Any) -> np.ndarray:
         return torch.stack([network(*args, **options).squeeze(1) for network in self.networks]).mean(0).numpy()
 
-    def _choose(self, part: TrainingPart, kind: str, candidates: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-        """The candidate with the smallest mean loss over the inner folds."""
-        if len(candidates) == 1:
-            return candidates[0]
+    def _choose(self, part: TrainingPart, kind: str, levels: Sequence[Sequence[Options]]) -> Options:
+        """
+        By the loss over the inner folds: the best candidate of the first level whose best is within one standard error
+        of the best of all. The error is that of the difference, paired by row; rows of a cluster count as dependent.
+        """
         unseen = not set(part.z[part.inner[0][1]]) & set(part.z[part.inner[0][0]])
-        losses = np.zeros(len(candidates))
+        candidates = [c for level in levels for c in level]
         jobs = [(c, train) for c in candidates for train, _ in part.inner]
-        for job, network in enumerate(self._train(part, kind, jobs, TRIAL_STEPS)):
-            candidate, fold = divmod(job, len(part.inner))
-            test = part.inner[fold][1]
-            x, _, z = (d[test] for d in self.data)
-            with torch.no_grad():
-                score = network(x, torch.full_like(z, -1) if unseen else z).squeeze(1).numpy()
-            losses[candidate] += part.loss(score * self.spread + self.center, test)
-        return candidates[int(losses.argmin())]
+        networks = iter(self._train(part, kind, jobs, TRIAL_STEPS))
+        losses = np.full((len(candidates), len(part.y)), np.nan)
+        for own in losses:
+            for _, test in part.inner:
+                x, _, z = (d[test] for d in self.data)
+                with torch.no_grad():
+                    score = next(networks)(x, torch.full_like(z, -1) if unseen else z).squeeze(1).numpy()
+                own[test] = part.losses(score * self.spread + self.center, test)
+        best, first = int(losses.mean(1).argmin()), 0
+        for level in levels:
+            chosen = first + int(losses[first : first + len(level)].mean(1).argmin())
+            if _within_one_error(losses[chosen] - losses[best], part.z):
+                break
+            first += len(level)
+        return candidates[chosen]
 
-    def _train(
-        self, part: TrainingPart, kind: str, jobs: Sequence[tuple[Mapping[str, Any], np.ndarray]], steps: int
-    ) -> list:
+    def _train(self, part: TrainingPart, kind: str, jobs: Sequence[tuple[Options, np.ndarray]], steps: int) -> list:
         """A trained network a job, in evaluation mode; those of one architecture are trained as one stack."""
         torch.manual_seed(part.seed)  # what is trained does not depend on what was remembered
         stacks: dict[str, list[int]] = {}
@@ -132,7 +136,7 @@ class Network:
         return trained
 
 
-def _remembered(part: TrainingPart, key: str, choose: Any) -> Mapping[str, Any]:
+def _remembered(part: TrainingPart, key: str, choose: Callable[[], Options]) -> Options:
     """What was chosen before on this training part, or is now; its CPU time counts for each who uses it."""
     if key not in part.memory:
         start = time.process_time()
@@ -143,7 +147,14 @@ def _remembered(part: TrainingPart, key: str, choose: Any) -> Mapping[str, Any]:
     return part.memory[key]
 
 
-def _build(part: TrainingPart, kind: str, options: Mapping[str, Any], num_rows: int) -> tuple[nn.Module, ARMEDLoss]:
+def _within_one_error(difference: np.ndarray, cluster: np.ndarray) -> bool:
+    """Whether the mean is below its standard error, that of a mean of clusters of rows."""
+    mean = difference.mean()
+    of_cluster = np.bincount(cluster, weights=difference - mean)
+    return bool(mean <= np.sqrt(np.square(of_cluster).sum()) / len(difference))
+
+
+def _build(part: TrainingPart, kind: str, options: Options, num_rows: int) -> tuple[nn.Module, ARMEDLoss]:
     """A network at its start, and its objective."""
     features, clusters = part.x.shape[1], part.num_clusters
     base = DFNN(features, hidden_channels=(UNITS,), act=options["act"])

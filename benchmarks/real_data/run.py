@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from models import Boosting, MixedModel, Model, Regression, TrainingPart
-from network_models import CHOICES, Network
+from network_models import KINDS, Network
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
@@ -49,7 +49,7 @@ MODELS: dict[str, Callable[[], Model]] = {
     "regression, one-hot": functools.partial(Regression, one_hot=True),
     "mixed model": MixedModel,
     "GPBoost": Boosting,
-    **{kind: functools.partial(Network, kind) for kind in CHOICES},
+    **{kind: functools.partial(Network, kind) for kind in KINDS},
 }
 
 

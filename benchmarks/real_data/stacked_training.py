@@ -24,6 +24,7 @@ import torch.nn as nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from monai_armed.handlers import ReversalWarmUp
+from monai_armed.losses import ARMEDLoss
 
 __all__ = ["train_penalised"]
 
@@ -33,7 +34,7 @@ RANDOM_EFFECTS_RATE = 0.1  # the posterior's s.d. start small and have a long wa
 
 def train_penalised(
     networks: Sequence[nn.Module],
-    losses: Sequence[nn.Module],
+    losses: Sequence[ARMEDLoss],
     decay: Sequence[float],
     x: torch.Tensor,
     y: torch.Tensor,
@@ -46,7 +47,7 @@ def train_penalised(
 
     Args:
         networks: the networks at their start; called with features and cluster.
-        losses: the objective of each; what they learn (the residual's s.d.) is trained, too.
+        losses: the objective of each, whose weights may differ; what they learn (the residual's s.d.) is trained, too.
         decay: weight of each network's penalty: half the sum of squares of the wrapped network's weights.
         x: features (M, n, p).
         y: targets (M, n).
@@ -57,14 +58,17 @@ def train_penalised(
     Returns:
         state dict of each network.
     """
-    network, loss = copy.deepcopy(networks[0]).train(), losses[0]
+    network, loss = copy.deepcopy(networks[0]).train(), copy.deepcopy(losses[0])
     theta, buffers = stack_module_state([n.train() for n in networks])  # type: ignore[arg-type]
     phi, _ = stack_module_state(list(losses))  # type: ignore[arg-type]
     trained = {name for name, p in network.named_parameters() if p.requires_grad}
     penalised = [n for n in theta if n.startswith("network.") and n.endswith("weight")]
     weight = torch.as_tensor(decay, dtype=x.dtype)
 
-    def objective(theta, phi, buffers, x, y, z):
+    lambdas = {name: torch.tensor([one.weights[name] for one in losses]) for name in loss.weights}
+
+    def objective(theta, phi, buffers, weights, x, y, z):
+        loss.weights = weights
         output = functional_call(network, {**theta, **buffers}, (x, z))
         return functional_call(loss, phi, (output, {"label": y, "cluster": z}))
 
@@ -86,7 +90,7 @@ def train_penalised(
         if not whole:
             pick = torch.randint(x.shape[1], (len(networks), batch_size))
             batch = tuple(d[rows, pick] for d in (x, y, z))
-        (total(theta, phi, buffers, *batch) + weight / 2 * penalty).sum().backward()
+        (total(theta, phi, buffers, lambdas, *batch) + weight / 2 * penalty).sum().backward()
         optimizer.step()
         schedule.step()
     state = {**theta, **buffers}
