@@ -84,7 +84,16 @@ def _report(table: pd.DataFrame, folder: Path) -> None:
     partitions = ad_mri_partitions(folder / "data")
     ceilings = json.loads((folder / "data" / "derivatives" / "truth" / "ceilings.json").read_text())
     site_only = _site_only(partitions)
-    columns = ["partition", "model", "prediction", "images", "auroc", "balanced_accuracy", "sensitivity", "specificity"]
+    columns = [
+        "partition",
+        "model",
+        "prediction",
+        "samples",
+        "auroc",
+        "balanced_accuracy",
+        "sensitivity",
+        "specificity",
+    ]
     print("\n=== SIMULATED study: 12 seen sites (test subjects) and 51 unseen sites ===")
     for partition in ("seen", "unseen"):
         rows = table[table["partition"] == partition].sort_values(["model", "prediction"], ascending=[False, True])

@@ -84,7 +84,7 @@ def partition_metrics(table: pd.DataFrame, leak_manufacturer: str = "General Ele
         number of samples, AUROC, balanced accuracy, sensitivity and specificity at the Youden point, and the leak, NaN
         where the makers are not known.
     """
-    metrics: dict[str, float] = {"images": len(table)}
+    metrics: dict[str, float] = {"samples": len(table)}
     if table["label"].nunique() == 2:
         metrics.update(youden_metrics(table["label"], table["score"]))
         del metrics["threshold"]

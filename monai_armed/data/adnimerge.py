@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,7 +72,7 @@ NOT_KNOWN = ("", "Unknown", "unknown")
 
 def read_adnimerge(path: str | os.PathLike[str], needed: Sequence[str] = KEYS) -> pd.DataFrame:
     """
-    Read a table in the form of ADNIMERGE.csv, see :py:func:`parse_adnimerge`.
+    Read a table in the form of ADNIMERGE.csv, in UTF-8 or UTF-16, see :py:func:`parse_adnimerge`.
 
     Args:
         path: CSV file.
@@ -83,9 +84,13 @@ def read_adnimerge(path: str | os.PathLike[str], needed: Sequence[str] = KEYS) -
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no table '{path}': name a CSV file in the form of ADNIMERGE.csv.")
+    with open(path, "rb") as file:  # as spreadsheets save it, with a mark of its bytes' order, or UTF-8
+        encoding = "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding=encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"'{path}' is not in UTF-8 or UTF-16: save it as CSV in UTF-8.") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"'{path}' is no CSV table: {str(error).strip()}") from error
     return parse_adnimerge(table, str(path), needed)
 

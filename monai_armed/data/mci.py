@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,7 @@ def mci_partitions(
     else:
         truth, table = None, read_adnimerge(dataset)
     subjects = conversion_subjects(table)
+    _check_spelling(subjects["site"], "the subjects")
     if probes:
         subjects = subjects.join(confounded_probes(subjects["label"], subjects["site"], data_seed))
     features = _features(subjects, (*NUMBERS, *(PROBES if probes else ())))
@@ -140,12 +141,13 @@ def read_new_subjects(
         labelled: whether the table must have a column ``label``, 0 or 1, such as to adapt a model.
 
     Returns:
-        dicts with ``file`` (the PTID), ``image``, ``cluster`` (-1 for a site that the model has not seen), ``site`` and
-        ``label``, -1 where it is not asked for.
+        dicts with ``subject`` (the PTID), ``image``, ``cluster`` (-1 for a site that the model has not seen), ``site``
+        and ``label``, -1 where it is not asked for.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it lacks a column, has a subject twice, or holds text where numbers should be.
+        ValueError: when it lacks a column, has a subject twice, holds text where numbers should be, or writes a site of
+            the model with other leading zeros.
     """
     needed = list(dict.fromkeys(column["column"] for column in encode.columns))
     table = read_adnimerge(path, ("PTID", *needed))
@@ -154,6 +156,7 @@ def read_new_subjects(
     if bool((twice := table["PTID"].duplicated()).any()):
         raise ValueError(f"'{path}' has PTID {table.loc[twice, 'PTID'].iloc[0]} twice: keep one row a subject.")
     site = table["SITE"] if "SITE" in table else pd.Series("", table.index)
+    _check_spelling([*sites, *site], f"'{path}' and the model together")
     label = pd.Series(-1, table.index)
     if labelled:
         if "label" not in table:
@@ -162,7 +165,16 @@ def read_new_subjects(
         if not label.isin(["0", "1"]).all():
             raise ValueError(f"'{path}' has the labels {sorted(set(table['label']))[:5]}: they must be 0 or 1.")
     subjects = table.assign(subject=table["PTID"], site=site, label=label.astype(int))
-    return [{**item, "file": item["subject"]} for item in _datalist(subjects, needed, sites)]
+    return _datalist(subjects, needed, sites)
+
+
+def _check_spelling(sites: Iterable[str], where: str) -> None:
+    """Sites that differ in leading zeros only must not silently become two."""
+    spelled: dict[str, str] = {}
+    for site in sites:
+        first = spelled.setdefault(site.lstrip("0"), site)
+        if first != site:
+            raise ValueError(f"{where} have the sites {first!r} and {site!r}, which would count as two: write one way.")
 
 
 def _features(subjects: pd.DataFrame, numbers: Sequence[str]) -> dict[str, list[str] | None]:

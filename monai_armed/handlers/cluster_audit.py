@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterAudit"]
 
+LEVEL = 0.05  # of the corrected p, at which a fresh classifier is said to name the cluster
+
 
 class ClusterAudit:
     """
@@ -83,9 +85,10 @@ def _sentences(table: pd.DataFrame) -> list[str]:
     sentences = []
     for row in best.to_dict("records"):
         where = "over all classes" if row["class"] == "all" else f"within class {row['class']}"
-        found = "names" if row["balanced_accuracy"] > row["null_high"] else "does not find"
+        found = "names" if row["p_adjusted"] <= LEVEL else "does not find"
         sentences.append(
             f"audit: from {row['layer']!r} a fresh classifier ({row['probe']}) {found} the cluster {where}: balanced "
-            f"accuracy {row['balanced_accuracy']:.3f}, chance {row['chance']:.3f} (95 % below {row['null_high']:.3f})."
+            f"accuracy {row['balanced_accuracy']:.3f}, chance {row['chance']:.3f} (95 % below {row['null_high']:.3f}), "
+            f"p {row['p']:.3f}, {row['p_adjusted']:.3f} corrected for {len(table)} tests."
         )
     return sentences

@@ -42,7 +42,7 @@ class PredictionWriter:
         folder: where to write ``predictions.csv`` and ``predictions.json``.
         network: the evaluator's network, with one logit.
         clusters: names of the seen clusters in the order of their index.
-        file_key: key of the batch with the name of each sample.
+        name_key: key of the batch with the name of each sample, and head of the column of names.
         num_draws: draws of the random effects for the interval.
         level: probability inside the interval.
         top: number of inferred clusters to name.
@@ -53,13 +53,13 @@ class PredictionWriter:
         folder: str | Path,
         network: torch.nn.Module,
         clusters: Sequence[str],
-        file_key: str = "file",
+        name_key: str = "file",
         num_draws: int = 1000,
         level: float = 0.95,
         top: int = 3,
     ) -> None:
         self.folder, self.network, self.clusters = Path(folder), network, list(clusters)
-        self.file_key, self.num_draws, self.level, self.top = file_key, num_draws, level, top
+        self.name_key, self.num_draws, self.level, self.top = name_key, num_draws, level, top
         self.rows: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
@@ -75,8 +75,8 @@ class PredictionWriter:
         batch, output = engine.state.batch, engine.state.output
         assert isinstance(batch, Mapping) and isinstance(output, Mapping)
         rows = [
-            {"file": str(file), "probability": float(p)}
-            for file, p in zip(batch[self.file_key], output["pred"].reshape(-1).sigmoid())
+            {self.name_key: str(name), "probability": float(p)}
+            for name, p in zip(batch[self.name_key], output["pred"].reshape(-1).sigmoid())
         ]
         if isinstance(self.network, ARMED) and self.network.random_slopes is not None:
             with eval_mode(self.network):

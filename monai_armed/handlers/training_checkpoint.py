@@ -154,7 +154,7 @@ class TrainingCheckpoint:
     def load(self, engine: Engine) -> None:
         """Go on from the state in the file, if there is one."""
         if not self.path.is_file():
-            engine.logger.info(f"no checkpoint in {self.folder}: training starts anew.")
+            engine.logger.warning(f"there is no checkpoint in {self.folder} to resume from: training starts anew.")
             return
         state = read_checkpoint(self.path, "cpu")
         for name, obj in self._stateful(engine).items():

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 from monai.networks.utils import eval_mode
+from scipy.stats import false_discovery_control
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
@@ -131,7 +132,9 @@ def audit_features(train: LayerFeatures, test: LayerFeatures, seed: int = 0) -> 
     Returns:
         a row for each layer, classifier (``probe``) and ``class`` (``"all"`` or one of the labels): number of test
         ``samples`` and ``clusters``, ``balanced_accuracy``, that at ``chance``, and of the null distribution under
-        permutation of the test samples' clusters the 95th percentile, ``null_high``, and the p-value ``p``.
+        permutation of the test samples' clusters the 95th percentile, ``null_high``, and the p-value ``p``. A table has
+        many tests: ``p_adjusted`` is p after Benjamini and Hochberg's correction over all its rows, below which the
+        expected share of false findings is kept.
 
     Raises:
         ValueError: when the layers differ, or a feature is not finite.
@@ -147,7 +150,8 @@ def audit_features(train: LayerFeatures, test: LayerFeatures, seed: int = 0) -> 
             data = features[learn], train.cluster[learn], test.layers[layer][held_out], test.cluster[held_out]
             rows += [{"layer": layer, "class": name, **row} for row in _audit(*data, seed)]
     columns = ["layer", "probe", "class", "samples", "clusters", "balanced_accuracy", "chance", "null_high", "p"]
-    return pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(p_adjusted=false_discovery_control(table["p"]) if rows else [])
 
 
 def _parts(train: LayerFeatures, test: LayerFeatures) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:

@@ -25,7 +25,7 @@ from monai.utils import optional_import
 
 from ..networks.blocks.random_slopes import RandomSlopes
 from ..networks.layers.random_effects import RandomEffects
-from ..networks.layers.taps import find_layer, record_layers
+from ..networks.layers.taps import find_layer
 from ..networks.nets.armed import ARMED
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def to_arviz(
         ValueError: when the network has no random effects or the number of names is wrong.
         OptionalImportError: when ``arviz-base`` is not installed.
     """
-    several = isinstance(net.random_slopes, torch.nn.ModuleDict)
+    several = net.has_named_factors
     draws, coords, dims = {}, {}, {}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
@@ -244,7 +244,7 @@ def _factor_slopes(net: ARMED) -> dict[str, RandomSlopes]:
 
 def _cluster_names(net: ARMED, factor: str, clusters: Names) -> list:
     """Names of a factor's clusters, or their indices."""
-    several, count = isinstance(net.random_slopes, torch.nn.ModuleDict), net.factors[factor]
+    several, count = net.has_named_factors, net.factors[factor]
     if clusters is not None and isinstance(clusters, Mapping) != several:
         wanted = f"a mapping of {list(net.factors)} to lists" if several else "one list, of the one factor"
         raise ValueError(f"the names of the clusters must be {wanted}, got {type(clusters).__name__}.")
@@ -255,12 +255,15 @@ def _cluster_names(net: ARMED, factor: str, clusters: Names) -> list:
     if len(names) != count:
         called = f"clusters of the factor {factor!r}" if several else "clusters"
         raise ValueError(f"the network has {count} {called}, got {len(names)} names.")
+    if (twice := pd.Series(names, dtype=object).duplicated()).any():
+        name = names[int(twice.argmax())]
+        raise ValueError(f"the name {name!r} is given to two clusters, whose rows could not be told apart.")
     return names
 
 
 def _joined(net: ARMED, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """The table of the one factor, or those of several below one another with their names in front."""
-    if not isinstance(net.random_slopes, torch.nn.ModuleDict):
+    if not net.has_named_factors:
         return next(iter(tables.values()))
     return pd.concat(tables, names=["factor"]).reset_index(level=0).reset_index(drop=True)
 
@@ -274,11 +277,11 @@ def _latent_names(net: ARMED, feature_names: Sequence[str] | None) -> list[str] 
         return None
     x = torch.randn(2, head.in_features, device=head.weight.device, dtype=head.weight.dtype)
     try:
-        with torch.no_grad(), eval_mode(net.network), record_layers(net.network, inputs=(net.head,)) as record:
-            net.network(x)
+        with torch.no_grad(), eval_mode(net.network):
+            _, latent = net.fixed_and_latent(x)
     except (RuntimeError, ValueError):  # the input is no table of that width
         return None
-    return list(feature_names) if torch.equal(record.inputs[net.head], x) else None
+    return list(feature_names) if torch.equal(latent, x) else None
 
 
 def _effect_names(net: ARMED, slopes: RandomSlopes, feature_names: Sequence[str] | None) -> list[tuple[str, str]]:
@@ -299,9 +302,9 @@ def _components(effects: RandomEffects) -> torch.Tensor:
 
 def _mean_squares(net: ARMED, slopes: RandomSlopes, x: torch.Tensor) -> np.ndarray:
     """Mean square, over samples and space, of what each effect is multiplied with, (Q,)."""
-    with torch.no_grad(), eval_mode(net.network), record_layers(net.network, inputs=(net.head,)) as record:
-        net.network(x)
-    latent = record.inputs[net.head].transpose(0, 1).flatten(1).square().mean(1)
+    with torch.no_grad(), eval_mode(net.network):
+        _, latent = net.fixed_and_latent(x)
+    latent = latent.transpose(0, 1).flatten(1).square().mean(1)
     square = {"nonlinear": latent, "linear": x.square().mean(0).flatten(), "intercept": x.new_ones(1)}
     logits = slopes.out_channels
     parts = [

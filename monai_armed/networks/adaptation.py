@@ -24,10 +24,12 @@ from torch.distributions import Normal, kl_divergence
 from ..losses.armed_loss import ARMEDLoss
 from .blocks.random_slopes import RandomSlopes
 from .layers.random_effects import RandomEffects
-from .layers.taps import find_layer, first_tensor, record_layers
+from .layers.taps import find_layer
 from .nets.armed import ARMED
 
 __all__ = ["adapt"]
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 LEARNING_RATE = 0.05  # in units of the prior's s.d.
 
@@ -36,7 +38,7 @@ def adapt(
     net: ARMED,
     x: torch.Tensor,
     label: torch.Tensor | None = None,
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    loss: Loss | None = None,
     steps: int = 300,
     num_draws: int = 16,
     seed: int = 0,
@@ -68,41 +70,62 @@ def adapt(
         ``net.factors[factor]``. It has no adversary, which would know the old clusters only.
 
     Raises:
-        ValueError: when the factor has no random effects, no samples, values that are not finite, labels without a loss
-            or of another number, or neither labels nor a Z-predictor of the factor.
+        ValueError: when the factor has no random effects, no samples, values that are not finite, labels of another
+            number or without a loss that is a mean, or neither labels nor a Z-predictor of the factor.
 
     Example:
         >>> adapted = adapt(net, images, labels, torch.nn.BCEWithLogitsLoss())
         >>> adapted(new_images, torch.full((len(new_images),), net.num_clusters))
     """
-    first = next(iter(net.factors))
-    factor = first if factor is None else factor
+    factor = next(iter(net.factors)) if factor is None else factor
+    _check_samples(net, x, label, factor)
+    slopes = net.factor_slopes[factor]
+    if label is None:
+        loc, tril = _mixture(slopes.effects, net.infer_cluster(x).mean(0))
+    else:
+        features = _features(net, x, factor, cluster)
+        error = _checked_error(loss, features.fixed, label)
+        loc, tril = _infer(slopes, features, label, error, steps, num_draws, seed)
+    return _with_one_more_cluster(net, factor, loc, tril)
+
+
+def _check_samples(net: ARMED, x: torch.Tensor, label: torch.Tensor | None, factor: str) -> None:
+    """Whether the network can be adapted with these samples."""
     if not net.factor_slopes:
         raise ValueError("the network has no random effects to adapt: build it with slopes or an intercept.")
     if factor not in net.factor_slopes:
         raise ValueError(f"the network has random effects of {list(net.factor_slopes)}, not of the factor {factor!r}.")
-    effects = net.factor_slopes[factor].effects
     if len(x) == 0:
         raise ValueError("adapt needs at least one sample of the new cluster, got none.")
     for name, values in (("x", x), ("label", label)):
         if isinstance(values, torch.Tensor) and not bool(values.isfinite().all()):
             raise ValueError(f"{name} has values that are not finite, such as NaN: leave these samples out.")
-    if label is None:
-        if net.z_predictor is None or factor != first:
-            raise ValueError(
-                f"without labels only a Z-predictor can tell what a new {factor} is like, and none is attached (it is "
-                f"for the factor {first!r}): pass `label`, call attach_z_predictor, or predict with "
-                "unknown='population'."
-            )
-        loc, tril = _mixture(effects, net.infer_cluster(x).mean(0))
-    elif loss is None:
-        raise ValueError("labels need a loss: pass the base loss of the training, such as BCEWithLogitsLoss().")
-    elif len(label) != len(x):
+    if label is not None and len(label) != len(x):
         raise ValueError(f"got {len(x)} samples and {len(label)} labels.")
-    else:
-        features = _features(net, x, factor, cluster)
-        loc, tril = _infer(net.factor_slopes[factor], features, label, loss, steps, num_draws, seed)
-    return _with_one_more_cluster(net, factor, loc, tril)
+    first = next(iter(net.factors))
+    if label is None and (net.z_predictor is None or factor != first):
+        raise ValueError(
+            f"without labels only a Z-predictor can tell what a new {factor} is like, and none is attached (it is for "
+            f"the factor {first!r}): pass `label`, call attach_z_predictor, or predict with unknown='population'."
+        )
+
+
+def _checked_error(loss: Loss | None, fixed: torch.Tensor, label: torch.Tensor) -> ARMEDLoss:
+    """The loss, with labels (n,) taken for those of one logit, if it is a mean over samples."""
+    if loss is None:
+        raise ValueError("labels need a loss: pass the base loss of the training, such as BCEWithLogitsLoss().")
+    if isinstance(loss, ARMEDLoss):
+        raise ValueError(
+            f"{type(loss).__name__} is for all outputs of training, adapt has logits alone: pass its base loss, "
+            "`loss.loss`."
+        )
+    error = ARMEDLoss(loss)
+    value = error.terms(fixed, {"label": label})["fixed"]
+    if value.ndim:
+        raise ValueError(
+            f"the loss must be the mean over the samples, one number, got {tuple(value.shape)}: use reduction='mean'."
+        )
+    return error
 
 
 def _mixture(effects: RandomEffects, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -135,20 +158,17 @@ def _features(net: ARMED, x: torch.Tensor, factor: str, cluster: Mapping[str, to
         raise ValueError(
             f"cluster is for the other factors of the samples, whose {factor} is the new one: leave it out."
         )
-    with torch.no_grad(), eval_mode(net), record_layers(net.network, inputs=(net.head,)) as record:
-        fixed = first_tensor(net.network(x))
-        offset = fixed
-        if known:
-            offset = net(x, known, unknown="population")
-    head = find_layer(net.network, net.head)
-    return _Features(record.inputs[net.head], x, fixed, offset, head)
+    with torch.no_grad(), eval_mode(net):
+        fixed, latent = net.fixed_and_latent(x)
+        offset = net(x, known, unknown="population") if known else fixed
+    return _Features(latent, x, fixed, offset, find_layer(net.network, net.head))
 
 
 def _infer(
     slopes: RandomSlopes,
     features: _Features,
     label: torch.Tensor,
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    error: ARMEDLoss,
     steps: int,
     num_draws: int,
     seed: int,
@@ -159,7 +179,6 @@ def _infer(
     full = effects.covariance == "full"
     unit = (prior.scale_tril if full else effects.prior_scale.diag()).detach()
     repeated = [t.repeat(num_draws, *(1,) * (t.ndim - 1)) for t in (*features[:4], label)]
-    error = ARMEDLoss(loss)
 
     size = effects.num_effects
     loc, log_scale = (torch.zeros(size, device=x.device, requires_grad=True) for _ in range(2))

@@ -78,7 +78,7 @@ def test_metrics_of_a_partition():
     table = pd.DataFrame({"label": [0, 0, 0, 0, 1, 1], "score": [0, 3, 1, 2, 4, 1.5]})
     table["manufacturer"] = ["Siemens", GE, "Siemens", GE, GE, GE]
     metrics = partition_metrics(table)
-    assert metrics["images"] == 6 and metrics["leak"] == 1.0
+    assert metrics["samples"] == 6 and metrics["leak"] == 1.0
     assert metrics["auroc"] == youden_metrics(table["label"], table["score"])["auroc"]
     assert "auroc" not in partition_metrics(table[table["label"] == 0])
     assert math.isnan(partition_metrics(table.drop(columns="manufacturer"))["leak"])

@@ -243,5 +243,5 @@ def test_shipped_weights_have_the_metrics_that_the_bundle_states(name, tmp_path)
     key = ["partition", "prediction"]
     wanted = pd.DataFrame(recorded["metrics"]).set_index(key)
     got = evaluate_weights(BUNDLE, recorded["dataset"], tmp_path).set_index(key)
-    assert list(got.index) == list(wanted.index) and (got["images"] == wanted["images"]).all()
+    assert list(got.index) == list(wanted.index) and (got["samples"] == wanted["samples"]).all()
     np.testing.assert_allclose(got["auroc"], wanted["auroc"], atol=0.005)

@@ -163,7 +163,7 @@ def test_new_subjects_of_known_and_unknown_sites(bundle, tmp_path):
     table.drop(columns=["VISCODE", "DX", "DX_bl"]).to_csv(tmp_path / "new.csv", index=False)
     prepare(tmp_path, "inference", dataset_dir=str(tmp_path / "new.csv")).run()
     rows = pd.read_csv(tmp_path / "predictions.csv", dtype={"like_1": str})
-    assert rows["file"].tolist() == table["PTID"].tolist() and rows["probability"].between(0, 1).all()
+    assert rows["subject"].tolist() == table["PTID"].tolist() and rows["probability"].between(0, 1).all()
     assert (rows["low"] < rows["high"]).all()
     assert rows["like_1_weight"].tolist()[:2] == [1, 1] and rows["like_1"].tolist()[:2] == sites[:2]
     assert rows["like_1"].isna().tolist()[2:] == [True, True]  # like none

@@ -41,6 +41,12 @@ def test_a_subject_is_read_as_it_stands_in_the_file(tmp_path):
     assert read["PTGENDER"] == row["PTGENDER"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_table_as_spreadsheets_save_it(encoding, tmp_path):
+    TABLE.to_csv(tmp_path / "table.csv", index=False, encoding=encoding)
+    pd.testing.assert_frame_equal(read_adnimerge(tmp_path / "table.csv"), parse_adnimerge(TABLE, "t"))
+
+
 def test_missing_values_unknown_categories_and_laboratory_bounds():
     table = parse_adnimerge(changed(0, "ABETA_bl", ">1700"), "t")
     assert table["ABETA_bl"][0] == 1700
@@ -93,6 +99,9 @@ def test_two_rids_with_one_ptid_are_refused():
 def test_a_file_that_is_no_table(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no table"):
         read_adnimerge(tmp_path / "none.csv")
+    (tmp_path / "latin.csv").write_bytes("RID,SITE\n1,Zürich\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="not in UTF-8 or UTF-16: save it"):
+        read_adnimerge(tmp_path / "latin.csv")
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(ValueError, match="no CSV table"):
         read_adnimerge(tmp_path / "empty.csv")

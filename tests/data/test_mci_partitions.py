@@ -71,6 +71,14 @@ def test_a_seen_site_with_one_subject_and_a_constant_feature_are_taken(tmp_path)
     assert np.isfinite(rows).all() and not rows[:, encode.names.index("PTEDUCAT")].any()
 
 
+def test_sites_that_differ_in_leading_zeros_only_are_no_two_sites(tmp_path):
+    table = simulate_conversion(2).table.astype(str)
+    table.loc[table["RID"] == table["RID"].iloc[0], "SITE"] = "0" + table["SITE"].iloc[0]
+    table.to_csv(tmp_path / "table.csv", index=False)
+    with pytest.raises(ValueError, match="which would count as two"):
+        mci_partitions(tmp_path / "table.csv")
+
+
 def test_the_ceiling_is_that_of_the_truth(partitions):
     ceiling = mci_ceiling(partitions)
     assert (
@@ -100,7 +108,7 @@ def test_new_subjects(partitions, tmp_path):
     chosen.iloc[1, chosen.columns.get_loc("SITE")] = partitions["sites"][3]
     chosen.assign(label=["1", "0", "0", "1", "0"]).to_csv(tmp_path / "new.csv", index=False)
     items = read_new_subjects(tmp_path / "new.csv", encode, partitions["sites"], labelled=True)
-    assert [d["file"] for d in items] == chosen["PTID"].tolist() and [d["label"] for d in items] == [1, 0, 0, 1, 0]
+    assert [d["subject"] for d in items] == chosen["PTID"].tolist() and [d["label"] for d in items] == [1, 0, 0, 1, 0]
     assert items[0]["cluster"] == -1 and items[1]["cluster"] == 3
     known = {d["subject"]: d for name in ("train", "val", "test", "unseen") for d in partitions[name]}
     for item in items:
@@ -117,6 +125,7 @@ def test_new_subjects(partitions, tmp_path):
         (pd.concat([chosen, chosen]), "twice"),
         (chosen.assign(label="yes"), "labels"),
         (chosen.assign(AGE="old"), "no number"),
+        (chosen.assign(SITE="0" + partitions["sites"][3]), "the sites .* and .*, which would count as two"),
     ):
         broken.to_csv(tmp_path / "broken.csv", index=False)
         with pytest.raises(ValueError, match=message):

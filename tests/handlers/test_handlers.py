@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from ignite.engine import Engine, Events
@@ -127,6 +129,15 @@ def test_load_weights(tmp_path):
     checkpoint.model_path.write_bytes(checkpoint.model_path.read_bytes()[:100])
     with pytest.raises(ValueError, match="it is damaged"):
         load_weights(other, checkpoint.model_path)
+
+
+def test_resume_without_a_checkpoint_says_that_it_starts_anew(tmp_path, caplog):
+    _training(tmp_path, epochs=1, resume=True)[0].run()
+    said = [r for r in caplog.records if "no checkpoint" in r.message and "starts anew" in r.message]
+    assert len(said) == 1 and said[0].levelno >= logging.WARNING  # the bundles show warnings of the trainers, no less
+    caplog.clear()
+    _training(tmp_path, epochs=2, resume=True)[0].run()
+    assert not [r for r in caplog.records if "starts anew" in r.message]
 
 
 def test_resume_with_another_network_says_so(tmp_path):

@@ -65,6 +65,14 @@ def test_p_values_are_uniform_where_there_is_nothing():
     assert 0.25 < np.mean(p) < 0.75
 
 
+def test_adjusted_p_values_are_those_of_benjamini_and_hochberg():
+    table = audit_features(features(0, 200, 0.4), features(1, 200, 0.4))
+    p = np.sort(table["p"])
+    expected = np.minimum.accumulate((p * len(p) / np.arange(1, len(p) + 1))[::-1])[::-1].clip(max=1)
+    np.testing.assert_allclose(np.sort(table["p_adjusted"]), expected)
+    assert (table["p_adjusted"] >= table["p"]).all() and len(np.unique(p)) > 2
+
+
 def test_balanced_accuracy_is_that_of_scikit_learn(monkeypatch):
     train, test = features(0, 200, 1.0), features(1, 200, 1.0)
     said = []

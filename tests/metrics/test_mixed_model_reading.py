@@ -191,6 +191,8 @@ def test_bad_input():
     net = ARMED(DFNN(2), 3, (2,), adversary=None, linear_slopes=True)
     with pytest.raises(ValueError, match="has 3 clusters, got 2 names"):
         ranef(net, ["a", "b"])
+    with pytest.raises(ValueError, match="the name 'b' is given to two clusters"):
+        ranef(net, ["a", "b", "b"])
     with pytest.raises(ValueError, match="linear slopes are of 2 units, got 3 names"):
         ranef(net, feature_names=["a", "b", "c"])
     with pytest.raises(ValueError, match="residual_scale must be positive"):

@@ -166,6 +166,12 @@ def test_bad_input():
         adapt(net, x)
     with pytest.raises(ValueError, match="labels need a loss"):
         adapt(net, x, torch.ones(4))
+    with pytest.raises(ValueError, match=r"the mean over the samples, one number.*reduction='mean'"):
+        adapt(net, x, torch.ones(4), torch.nn.BCEWithLogitsLoss(reduction="none"))
+    with pytest.raises(ValueError, match="the mean over the samples"):
+        adapt(net, x[:1], torch.ones(1), torch.nn.BCEWithLogitsLoss(reduction="none"))
+    with pytest.raises(ValueError, match=r"pass its base loss, `loss\.loss`"):
+        adapt(net, x, torch.ones(4), ARMEDLoss(bce))
     with pytest.raises(ValueError, match="got 4 samples and 3 labels"):
         adapt(net, x, torch.ones(3), bce)
     with pytest.raises(ValueError, match="at least one sample"):

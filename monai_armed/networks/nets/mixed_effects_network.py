@@ -49,6 +49,11 @@ class MixedEffectsNetwork(AdversarialNetwork):
         self.random_slopes: RandomSlopes | nn.ModuleDict | None = None
 
     @property
+    def has_named_factors(self) -> bool:
+        """Whether random effects belong to factors that the user has named, such as site and subject."""
+        return isinstance(self.random_slopes, nn.ModuleDict)
+
+    @property
     def factor_slopes(self) -> dict[str, RandomSlopes]:
         """Random slopes and intercept of each factor that has any, by its name."""
         if isinstance(self.random_slopes, nn.ModuleDict):
@@ -66,8 +71,8 @@ class MixedEffectsNetwork(AdversarialNetwork):
         terms = [slopes(effects[name], latent, x, fixed, last) for name, slopes in self.factor_slopes.items()]
         return sum(terms[1:], terms[0])
 
-    def _features(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Fixed logits and latent of the input."""
+    def fixed_and_latent(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Fixed logits (B, K, ...) and latent h (B, q, ...), the last layer's input, of the network's input."""
         with record_layers(self.network, inputs=(self.head,)) as record:
             fixed = first_tensor(self.network(x))
         return fixed, record.inputs[self.head]
@@ -113,7 +118,7 @@ class MixedEffectsNetwork(AdversarialNetwork):
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
         with eval_mode(self):  # no dropout, and the batch norm's statistics stay as they are
-            features = self._features(x)
+            features = self.fixed_and_latent(x)
             clusters = self.resolve_factors(x, cluster, unknown)
         posterior = {name: s.effects.posterior() for name, s in slopes.items()}
         prior = {name: s.effects.cluster_prior().expand([x.shape[0]]) for name, s in slopes.items()}
@@ -125,7 +130,7 @@ class MixedEffectsNetwork(AdversarialNetwork):
 
     def _site(self, factor: str, name: str = "u") -> str:
         """Name of the Pyro site of a factor's effects."""
-        return f"{name}_{factor}" if isinstance(self.random_slopes, nn.ModuleDict) else name
+        return f"{name}_{factor}" if self.has_named_factors else name
 
     def pyro_model(self, x: torch.Tensor, cluster: Clusters = None) -> torch.Tensor:
         """
@@ -141,7 +146,7 @@ class MixedEffectsNetwork(AdversarialNetwork):
             ValueError: when the network has no random effects.
         """
         slopes = self._slopes_to_draw()
-        features = self._features(x)
+        features = self.fixed_and_latent(x)
         clusters = self.resolve_factors(x, cluster)
         tables, new = {}, {}
         for name, s in slopes.items():
