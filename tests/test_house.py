@@ -33,7 +33,7 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-DOCUMENTS = sorted(ROOT.glob("*.md")) + sorted((ROOT / "bundles").glob("*/docs/*.md"))
+DOCUMENTS = [p for place in ("*.md", "bundles/*/docs/*.md", "docs/**/*.md") for p in sorted(ROOT.glob(place))]
 
 
 def direct_dependencies() -> dict[str, Requirement]:

@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from ..metrics.audit import LayerFeatures, audit_features
@@ -31,9 +30,10 @@ from ..metrics.comparison import delong_interval
 from ..networks.nets.armed_aec import ARMEDAEC
 from ..visualize.cells import plot_latents, plot_recon_scales, plot_reconstructions
 
-__all__ = ["evaluate_cells", "write_cells"]
+__all__ = ["evaluate_cells", "score_cells"]
 
 PREDICTIONS = ("mixed", "fixed", "randomized")
+PARTITIONS = {"test": "seen", "unseen": "unseen"}  # the batches that a partition's cells are from
 KEPT_IMAGES = 6  # rows of Fig. 6
 
 
@@ -284,58 +284,35 @@ def evaluate_cells(
     return figures
 
 
-@torch.no_grad()
-def write_cells(
-    network: ARMEDAEC,
-    loader: Iterable[Mapping],
-    batches: Sequence[str],
-    output_dir: str | Path,
-    as_batches: Sequence[str] | None = None,
-    device: str | torch.device = "cpu",
-) -> None:
+def score_cells(*args, **kwargs) -> list[dict[str, str | float]]:
     """
-    What inference leaves of a folder of images: ``latents.csv`` (the fixed latents), ``predictions.csv`` (probability
-    of the phenotype, mixed and fixed), and as PNG the reconstruction by fixed effects, ``fixed/``, and the images as
-    if from each of the batches asked for, ``as_<batch>/``.
+    :py:func:`evaluate_cells` for the comparison of models: each figure as a row with its partition, prediction and
+    metric. What is measured on the latents or against the truth goes with the model's own prediction on seen batches;
+    the excess of Calinski-Harabasz over its null, and the fresh classifiers' over their accuracy on batch-free
+    images, are rows of their own.
 
     Args:
-        network: the trained network.
-        loader: batches with ``image``, ``cluster`` and a list of ``file``.
-        batches: names of the seen batches in the order of their index.
-        output_dir: folder to write to.
-        as_batches: batches as which the images are shown; all of them by default.
-        device: where the network is.
+        args: arguments of :py:func:`evaluate_cells`.
+        kwargs: likewise.
 
-    Raises:
-        ValueError: when a batch asked for is none of the seen ones.
+    Returns:
+        dicts of ``partition`` (``"seen"`` or ``"unseen"``), ``prediction``, ``metric`` and ``value``.
     """
-    shown = [] if network.random is None else list(batches if as_batches is None else as_batches)
-    if unknown := [name for name in shown if name not in batches]:
-        raise ValueError(f"as_batches names {unknown}, but the model's batches are {list(batches)}.")
-    folder = Path(output_dir)
-    network.eval()
-    latents, rows = [], []
-    for batch in tqdm(loader, desc="cells"):
-        x, cluster = batch["image"].to(device), batch["cluster"].to(device)
-        latent = network.fixed.encode(x)
-        latents.append(latent.cpu().numpy())
-        mixed, fixed = network(x, cluster)[:, 0].sigmoid(), network.fixed.classify(latent)[:, 0].sigmoid()
-        rows += [
-            {"file": f, "probability": p, "fixed_probability": q}
-            for f, p, q in zip(batch["file"], mixed.tolist(), fixed.tolist())
-        ]
-        _write_images(network.fixed.decode(latent), batch["file"], folder / "fixed")
-        for name in shown:
-            as_cluster = torch.full_like(cluster, list(batches).index(name))
-            _write_images(network.reconstruct(x, cluster, as_cluster=as_cluster), batch["file"], folder / f"as_{name}")
-    frame = pd.DataFrame(np.concatenate(latents)).rename(columns=lambda i: f"h{i}")
-    frame.insert(0, "file", [row["file"] for row in rows])
-    frame.to_csv(folder / "latents.csv", index=False)
-    pd.DataFrame(rows).to_csv(folder / "predictions.csv", index=False)
-    print(f"{len(rows)} images: latents.csv, predictions.csv, fixed/ and {len(shown)} folders as_<batch>/ in {folder}")
-
-
-def _write_images(images: torch.Tensor, files: Sequence[str], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for image, file in zip((images[:, 0].clamp(0, 1) * 255).round().byte().cpu().numpy(), files):
-        Image.fromarray(image).save(folder / f"{Path(file).stem}.png")
+    figures = evaluate_cells(*args, **kwargs)
+    own = next(name for name in PREDICTIONS if f"test_{name}_mse" in figures)
+    for name in ("davies_bouldin", "calinski_harabasz"):
+        if name in figures:
+            figures[f"{name}_gap"] = figures[name] - figures[f"{name}_null"]
+    for name in ("logistic", "mlp"):
+        if f"batch_free_probe_{name}" in figures:
+            figures[f"probe_{name}_excess"] = figures[f"probe_{name}"] - figures[f"batch_free_probe_{name}"]
+    rows: list[dict[str, str | float]] = []
+    for name, value in figures.items():
+        start, _, rest = name.partition("_")
+        if start in ("test", "unseen"):
+            prediction, _, metric = rest.partition("_")
+            metric = {"low": "auroc_low", "high": "auroc_high"}.get(metric, metric)
+            rows.append({"partition": PARTITIONS[start], "prediction": prediction, "metric": metric, "value": value})
+        else:
+            rows.append({"partition": "seen", "prediction": own, "metric": name, "value": value})
+    return rows

@@ -302,6 +302,32 @@ def _job(trainer: Any, task: FoldTask, offset: int) -> Job:
 def _score(bundle: StudyBundle, task: FoldTask) -> None:
     """Score the saved weights on the test and the unseen samples, and save metrics and predictions."""
     parser = fold_config(bundle, "evaluate", task)
+    rows = _own_scores(parser, task) if "scores" in parser else _prediction_scores(bundle, parser, task)
+    (task.folder / "error.txt").unlink(missing_ok=True)
+    partial = task.folder / "result.json.part"
+    partial.write_text(json.dumps({"fingerprint": task.fingerprint(bundle), "rows": rows}), encoding="utf-8")
+    partial.replace(task.folder / "result.json")
+
+
+def _own_scores(parser: ConfigParser, task: FoldTask) -> list[dict[str, Any]]:
+    """The figures that the bundle's own ``scores`` gives."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        scores = parser.get_parsed_content("scores")
+    first = scores[0]["prediction"]
+    return [
+        {
+            **task.setting,
+            "partition": score["partition"],
+            "model": task.model if score["prediction"] == first else f"{task.model}, {score['prediction']}",
+            "metric": score["metric"],
+            "value": float(score["value"]),
+        }
+        for score in scores
+    ]
+
+
+def _prediction_scores(bundle: StudyBundle, parser: ConfigParser, task: FoldTask) -> list[dict[str, Any]]:
+    """Metrics of the logits, by :py:meth:`StudyBundle.measure`; the predictions are saved."""
     evaluators = {"seen": "evaluator", "unseen": "unseen#evaluator"}
     predictions = parser.get_parsed_content("predictions")
     tables, rows = [], []
@@ -316,10 +342,7 @@ def _score(bundle: StudyBundle, task: FoldTask) -> None:
             key = {**task.setting, "partition": partition, "model": row_name}
             rows += [{**key, "metric": m, "value": v} for m, v in _metrics(bundle, table).items()]
     pd.concat(tables, ignore_index=True).to_csv(task.folder / "predictions.csv", index=False)
-    (task.folder / "error.txt").unlink(missing_ok=True)
-    partial = task.folder / "result.json.part"
-    partial.write_text(json.dumps({"fingerprint": task.fingerprint(bundle), "rows": rows}), encoding="utf-8")
-    partial.replace(task.folder / "result.json")
+    return rows
 
 
 def _metrics(bundle: StudyBundle, table: pd.DataFrame) -> dict[str, float]:

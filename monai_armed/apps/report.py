@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,27 +155,27 @@ def _markdown(
         "those of this cross-validation, not of new data."
     ]
     for key, part in summary.groupby(settings, sort=False):
-        table = pd.DataFrame(
-            {"Model": part["model"], "Mean [95 % CI]": _intervals(part, "mean", "low", "high", percent)}
-        )
+        number = partial(_number, percent=percent, decimals=3 if part["mean"].abs().max() >= 0.1 else 5)
+        means = _intervals(part, "mean", "low", "high", number)
+        table = pd.DataFrame({"Model": part["model"], "Mean [95 % CI]": means})
         table["Folds"] = part["num_folds"].astype(str)
         if "paper" in part and part["paper"].notna().any():
-            table["Paper"] = _intervals(part, "paper", "paper_low", "paper_high", percent)
+            table["Paper"] = _intervals(part, "paper", "paper_low", "paper_high", number)
         if "ceiling" in part:
-            table["Ceiling"] = [_number(v, percent) for v in part["ceiling"]]
+            table["Ceiling"] = [number(v) for v in part["ceiling"]]
         lines += ["", f"## {_setting_name(settings, key)}{' (%)' * percent}", "", *_table(table)]
         chosen = tests.loc[(tests[settings] == pd.Series(dict(zip(settings, key)))).all(axis=1)]
         if len(chosen):
-            lines += ["", "Paired t-tests over folds:", "", *_table(_test_table(chosen, percent))]
+            lines += ["", "Paired t-tests over folds:", "", *_table(_test_table(chosen, number))]
     return "\n".join(lines) + "\n"
 
 
-def _test_table(tests: pd.DataFrame, percent: bool) -> pd.DataFrame:
+def _test_table(tests: pd.DataFrame, number: Callable[..., str]) -> pd.DataFrame:
     rows = []
     for test in tests.to_dict("records"):
         p = "n/a" if np.isnan(test["p"]) else "< 0.001" if test["p"] < 0.001 else f"{test['p']:.3f}"
         t = "n/a" if np.isnan(test["t"]) else f"{test['t']:.2f}"
-        difference = _number(test["difference"], percent, signed=True)
+        difference = number(test["difference"], signed=True)
         rows.append((f"{test['model_a']} - {test['model_b']}", difference, t, p, str(test["num_folds"])))
     return pd.DataFrame(rows, columns=["Pair", "Difference", "t", "p", "Folds"])
 
@@ -184,18 +186,18 @@ def _table(frame: pd.DataFrame) -> list[str]:
     return ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
 
 
-def _number(value: float, percent: bool, signed: bool = False) -> str:
+def _number(value: float, percent: bool, decimals: int, signed: bool = False) -> str:
     if np.isnan(value):
         return "n/a"
     sign = "+" if signed else ""
-    return f"{100 * value:{sign}.1f}" if percent else f"{value:{sign}.3f}"
+    return f"{100 * value:{sign}.1f}" if percent else f"{value:{sign}.{decimals}f}"
 
 
-def _intervals(part: pd.DataFrame, mean: str, low: str, high: str, percent: bool) -> list[str]:
+def _intervals(part: pd.DataFrame, mean: str, low: str, high: str, number: Callable[..., str]) -> list[str]:
     cells = []
     for value, lower, upper in part[[mean, low, high]].to_numpy(float):
-        interval = "" if np.isnan(lower) else f" [{_number(lower, percent)}, {_number(upper, percent)}]"
-        cells.append(_number(value, percent) + interval)
+        interval = "" if np.isnan(lower) else f" [{number(lower)}, {number(upper)}]"
+        cells.append(number(value) + interval)
     return cells
 
 

@@ -31,10 +31,8 @@ class AECLoss(ARMEDLoss):
         + lambda_class (L_BCE(y, fixed) + L_BCE(y, mixed)) + lambda_kl KL(q || p)
         + lambda_cluster (L_CCE(Z, Z_L) + L_CCE(Z, Z_I)) - lambda_adversary L_CCE(Z, Z_A)
 
-    with Z_L and Z_I the clusters that are read from the latent of the random effects and from its reconstruction. The
-    last is also asked of the reconstruction as if from another cluster, drawn at random, which the paper does not do:
-    without it nothing in training says what another cluster's effects do to an image (Fig. 6). As in
-    :py:class:`ARMEDLoss` the minus sign is in the network, and all weights are positive.
+    with Z_L and Z_I the clusters that are read from the latent of the random effects and from the reconstruction with
+    them. As in :py:class:`ARMEDLoss` the minus sign is in the network, and all weights are positive.
 
     Args:
         lambda_class: weight of the phenotype's binary cross-entropy; cells without a label (-1) do not count.
@@ -69,9 +67,9 @@ class AECLoss(ARMEDLoss):
         """
         The terms by name, each without its weight: those of :py:meth:`ARMEDLoss.terms`, the mean squared errors
         ``"fixed_reconstruction"`` and ``"mixed_reconstruction"``, and in nats the cross-entropies of the cluster that
-        is read from the latent, ``"latent_cluster"``, from the real image, ``"image_cluster"``, from the
-        reconstruction, ``"reconstruction_cluster"``, and from the reconstruction as if from another cluster,
-        ``"other_cluster"``; those that ``pred`` has. Samples of unknown cluster (-1) do not count in these.
+        is read from the latent, ``"latent_cluster"``, from the real image, ``"image_cluster"``, and from the
+        reconstruction, ``"reconstruction_cluster"``; those that ``pred`` has. Samples of unknown cluster (-1) do not
+        count in these.
 
         Args:
             pred: the network's training output.
@@ -85,8 +83,6 @@ class AECLoss(ARMEDLoss):
         for name in ("latent_cluster", "image_cluster", "reconstruction_cluster"):
             if name in pred:
                 terms[name] = self.cluster_loss(pred[name], target["cluster"])
-        if "other_cluster" in pred:
-            terms["other_cluster"] = self.cluster_loss(pred["other_cluster"], pred["other"])
         return terms
 
     def total(self, terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -100,7 +96,6 @@ class AECLoss(ARMEDLoss):
             "latent_cluster": self.lambda_cluster,
             "image_cluster": self.lambda_cluster,
             "reconstruction_cluster": self.lambda_cluster,
-            "other_cluster": self.lambda_cluster,
             "kl": self.weights["kl"] * self.kl_strength,
         }
         return torch.stack([weights[name] * term for name, term in terms.items()]).sum()

@@ -94,6 +94,25 @@ def test_report_and_resuming(bundle, tmp_path, monkeypatch):
     assert len(trained) == 4
 
 
+def test_figures_of_the_bundles_own(bundle, tmp_path):
+    """A bundle with ``scores`` is asked for these, and not for logits."""
+    rows = [
+        {"partition": "seen", "prediction": "mixed", "metric": "mse", "value": "$float(@seed)"},
+        {"partition": "seen", "prediction": "fixed", "metric": "mse", "value": 0.25},
+        {"partition": "unseen", "prediction": "mixed", "metric": "mse", "value": 0.5},
+    ]
+    change(bundle, "evaluate", scores=rows, predictions="$1 / 0")
+    change(bundle, "compare", metrics=["mse"])
+    files = compare(comparison_of(bundle, tmp_path / "out", seed=3))
+    results = pd.read_csv(files["results"]).set_index(["partition", "model", "fold"])["value"]
+    assert set(results.index.get_level_values("model")) == {
+        *("armed", "armed, fixed", "conventional", "conventional, fixed")
+    }
+    assert results["seen", "armed", 1] == 4  # what is evaluated is the fold's own config
+    assert results["seen", "armed, fixed", 0] == 0.25 and results["unseen", "conventional", 1] == 0.5
+    assert "armed, fixed" in files["report"].read_text()
+
+
 def test_folds_are_stratified_and_disjoint(bundle, tmp_path):
     comparison = comparison_of(bundle, tmp_path / "out", num_folds=4)
     tasks, samples = comparison.plan()

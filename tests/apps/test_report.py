@@ -57,6 +57,14 @@ def test_every_number_stands_in_the_table(tmp_path):
     assert "plain - armed\\|wide" in text and "< 0.001" in text
 
 
+def test_small_numbers_keep_their_digits(tmp_path):
+    """A reconstruction error of 0.0023 is not 0.002."""
+    frame = results()
+    frame["value"] /= 100
+    text = write_report(frame, tmp_path)["report"].read_text(encoding="utf-8")
+    assert f"{summarize_folds(frame).iloc[0]['mean']:.5f} [" in text
+
+
 def test_files_hold_what_they_are_named_for(tmp_path):
     frame = results()
     files = write_report(frame, tmp_path, ceiling=CEILING)

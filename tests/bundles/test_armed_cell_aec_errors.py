@@ -24,7 +24,8 @@ import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
-from monai_armed.apps.cells import evaluate_cells, write_cells
+from monai_armed.apps.cell_inference import write_cells
+from monai_armed.apps.cells import evaluate_cells, score_cells
 from monai_armed.apps.finished_model import load_part
 from monai_armed.data import cell_partitions, read_cells
 from monai_armed.data.cell_simulator import simulate_cells
@@ -148,6 +149,24 @@ def test_too_few_cells_for_a_measure_leave_it_out_and_the_rest_is_written(tmp_pa
     assert (table["mse"] > 0).all() and table["auroc"].isna().all() and len(table) == 6
     assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 7
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()).keys() == figures.keys()
+
+
+def test_figures_for_the_comparison_of_models(tmp_path):
+    loaders = {
+        "train": samples(tmp_path, [0, 0, 1, 1], [0, 1, 0, 1]),
+        "test": samples(tmp_path, [0, 0, 0, 1, 1, 1], [0, 1, 0, 1, 0, 1]),
+        "unseen": samples(tmp_path, [-1, -1, -1, -1], [1, 0, 1, 0]),
+    }
+    rows = score_cells(network(), loaders, BATCHES, tmp_path / "out")
+    values = {(row["partition"], row["prediction"], row["metric"]): row["value"] for row in rows}
+    assert len(values) == len(rows) and rows[0]["prediction"] == "mixed"
+    for partition in ("seen", "unseen"):
+        for prediction in ("mixed", "fixed", "randomized"):
+            assert values[partition, prediction, "mse"] > 0
+            low, auroc, high = (values[partition, prediction, name] for name in ("auroc_low", "auroc", "auroc_high"))
+            assert low <= auroc <= high
+    index, null, gap = (values["seen", "mixed", f"calinski_harabasz{end}"] for end in ("", "_null", "_gap"))
+    assert gap == index - null
 
 
 def test_a_batch_to_show_images_as_that_is_not_known(tmp_path):

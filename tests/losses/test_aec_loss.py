@@ -14,7 +14,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from monai_armed.losses import AECLoss
 
@@ -30,8 +29,8 @@ def output(count: int = 5, clusters: int = 3) -> dict[str, torch.Tensor]:
 
     pred = {name: draw(count, 1) for name in ("mixed", "fixed")}
     pred |= {name: draw(count, 1, 4, 4) for name in ("fixed_reconstruction", "mixed_reconstruction")}
-    pred |= {name: draw(count, clusters) for name in (*OF_CLUSTER, "other_cluster")}
-    return pred | {"other": torch.tensor([2, 0, 1, 1, 2]), "kl": torch.tensor(7.0)}
+    pred |= {name: draw(count, clusters) for name in OF_CLUSTER}
+    return pred | {"kl": torch.tensor(7.0)}
 
 
 def target() -> dict[str, torch.Tensor]:
@@ -42,7 +41,7 @@ def target() -> dict[str, torch.Tensor]:
 def test_terms_by_hand():
     pred, wanted = output(), target()
     terms = AECLoss(**WEIGHTS).terms(pred, wanted)
-    assert set(terms) == set(pred) - {"other"}
+    assert set(terms) == set(pred)
     labelled, known = [0, 1, 3, 4], [0, 1, 2, 4]
     for name in ("mixed", "fixed"):
         p = pred[name][labelled, 0].sigmoid()
@@ -54,7 +53,6 @@ def test_terms_by_hand():
     for name in OF_CLUSTER:
         chosen = pred[name].log_softmax(1)[known, wanted["cluster"][known]]
         torch.testing.assert_close(terms[name], -chosen.mean())
-    torch.testing.assert_close(terms["other_cluster"], F.cross_entropy(pred["other_cluster"], pred["other"]))
     assert terms["kl"] == 7
 
 
@@ -63,7 +61,7 @@ def test_total_is_equation_s5():
     t = loss.terms(pred, wanted)
     reconstruction = t["fixed_reconstruction"] + t["mixed_reconstruction"]
     phenotype = 0.2 * (t["fixed"] + t["mixed"])
-    cluster = t["latent_cluster"] + t["image_cluster"] + t["reconstruction_cluster"] + t["other_cluster"]
+    cluster = t["latent_cluster"] + t["image_cluster"] + t["reconstruction_cluster"]
     by_hand = reconstruction + phenotype + 0.3 * cluster + 0.5 * t["adversary"]
     torch.testing.assert_close(loss(pred, wanted), by_hand + 0.1 * 7)
     loss.set_kl_strength(0.5)

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from monai_armed.networks import CNN, DFNN, ClusterInput, ZPredictor
-from monai_armed.networks.nets import ConvAdversary, DenseAdversary, PooledAdversary
+from monai_armed.networks.nets import ConvAdversary, DenseAdversary, PooledAdversary, WhitenedAdversary
 
 
 def test_cnn_is_the_papers():
@@ -106,10 +107,10 @@ def test_attach_refuses_other_clusters():
 SHAPES = [(8, 16, 16), (4, 32, 32), (16, 8, 8), (5,)]
 
 
-@pytest.mark.parametrize(
-    "adversary", [PooledAdversary(SHAPES, 6), DenseAdversary(SHAPES, 6), ConvAdversary(SHAPES, 6, dense_channels=16)]
-)
-def test_adversary_uses_every_tap(adversary):
+@pytest.mark.parametrize("kind", [PooledAdversary, WhitenedAdversary, DenseAdversary, ConvAdversary])
+def test_adversary_uses_every_tap(kind):
+    torch.manual_seed(0)
+    adversary = kind(SHAPES, 6)
     taps = [torch.randn(3, *s, requires_grad=True) for s in SHAPES]
     out = adversary(taps)
     assert out.shape == (3, 6)
@@ -132,6 +133,50 @@ def test_pooled_adversary_takes_a_batch_of_one():
     adversary([torch.randn(8, *s) for s in SHAPES])
     one = [torch.randn(1, *s) for s in SHAPES]
     torch.testing.assert_close(adversary(one), adversary.eval()(one))
+
+
+def correlated(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of one large common direction, and clusters that shift a small one."""
+    cluster = torch.arange(count) % 2
+    common = 10 * torch.randn(count, 1)
+    small = 0.1 * torch.randn(count, 1) + 0.3 * cluster[:, None]
+    return torch.cat([common + small, common - small], dim=1), cluster
+
+
+def test_whitened_adversary_decorrelates_its_input():
+    torch.manual_seed(0)
+    adversary = WhitenedAdversary([(2,)], 2, shrinkage=1e-6)
+    for _ in range(50):
+        adversary([correlated(64)[0]])
+    x, _ = correlated(4096)
+    before = {name: value.clone() for name, value in adversary.state_dict().items()}
+    white = adversary.eval()._whitened(x)
+    torch.testing.assert_close(torch.cov(white.T), torch.eye(2), atol=0.15, rtol=0)
+    for name, value in adversary.state_dict().items():  # evaluation leaves the statistics as they are
+        torch.testing.assert_close(value, before[name])
+    torch.testing.assert_close(adversary([x[:1]]), adversary([x])[:1], atol=1e-5, rtol=1e-4)
+
+
+def test_whitened_adversary_finds_a_cluster_in_a_direction_that_hardly_varies():
+    accuracy = {}
+    for kind in (PooledAdversary, WhitenedAdversary):
+        torch.manual_seed(0)
+        adversary = kind([(2,)], 2, (16,), **({"shrinkage": 1e-6} if kind is WhitenedAdversary else {}))
+        optimizer = torch.optim.Adam(adversary.parameters(), 1e-2)
+        for _ in range(100):
+            x, cluster = correlated(64)
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(adversary([x]), cluster).backward()
+            optimizer.step()
+        x, cluster = correlated(2000)
+        accuracy[kind] = (adversary.eval()([x]).argmax(1) == cluster).float().mean().item()
+    assert accuracy[WhitenedAdversary] > 0.88  # Bayes: .93
+    assert accuracy[PooledAdversary] < accuracy[WhitenedAdversary] - 0.1
+
+
+def test_whitened_adversary_says_what_it_cannot_do():
+    with pytest.raises(ValueError, match=r"momentum and shrinkage must be above 0, got 0\.1 and 0"):
+        WhitenedAdversary([(2,)], 2, momentum=0.1, shrinkage=0)
 
 
 def test_conv_adversary_needs_images():

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from .adversaries import Adversary, ConvAdversary, DenseAdversary, PooledAdversary
+from .adversaries import Adversary, ConvAdversary, DenseAdversary, PooledAdversary, WhitenedAdversary
 from .aec import AEC
 from .armed import ARMED
 from .armed_aec import ARMEDAEC
@@ -33,5 +33,6 @@ __all__ = [
     "DFNN",
     "DenseAdversary",
     "PooledAdversary",
+    "WhitenedAdversary",
     "ZPredictor",
 ]

@@ -17,12 +17,17 @@ import torch
 import torch.nn as nn
 from torch.func import functional_call
 
-from .adversaries import Adversary, ConvAdversary, DenseAdversary, PooledAdversary
+from .adversaries import Adversary, ConvAdversary, DenseAdversary, PooledAdversary, WhitenedAdversary
 from .cluster_network import ClusterNetwork
 
 __all__ = ["AdversarialNetwork"]
 
-ADVERSARIES = {"pooled": PooledAdversary, "conv": ConvAdversary, "dense": DenseAdversary}
+ADVERSARIES = {
+    "pooled": PooledAdversary,
+    "whitened": WhitenedAdversary,
+    "conv": ConvAdversary,
+    "dense": DenseAdversary,
+}
 
 
 class AdversarialNetwork(ClusterNetwork):
@@ -52,7 +57,7 @@ class AdversarialNetwork(ClusterNetwork):
         if adversary is None or isinstance(adversary, nn.Module):
             return adversary
         if adversary not in ADVERSARIES:
-            raise ValueError(f"adversary must be 'pooled', 'conv', 'dense', a module or None, got {adversary!r}.")
+            raise ValueError(f"adversary must be one of {list(ADVERSARIES)}, a module or None, got {adversary!r}.")
         options = {} if adversary == "dense" else {"spatial_dims": spatial_dims}
         return ADVERSARIES[adversary](tap_shapes, self.num_clusters * max(1, self.num_classes), **options)
 

@@ -21,7 +21,7 @@ from monai.networks.layers.factories import Conv, Pool
 
 from ..layers.spatial_statistics import spatial_statistics
 
-__all__ = ["Adversary", "ConvAdversary", "DenseAdversary", "PooledAdversary"]
+__all__ = ["Adversary", "ConvAdversary", "DenseAdversary", "PooledAdversary", "WhitenedAdversary"]
 
 Shapes = Sequence[Sequence[int]]
 
@@ -99,12 +99,76 @@ class PooledAdversary(Adversary):
         return [self._pool(t.float()) for t in taps]
 
     def forward(self, taps: Sequence[torch.Tensor]) -> torch.Tensor:
-        pooled = torch.cat(self.pool(taps), dim=1)
+        return self.layers(self._normalized(torch.cat(self.pool(taps), dim=1)))
+
+    def _normalized(self, pooled: torch.Tensor) -> torch.Tensor:
         if len(pooled) > 1:
-            pooled = self.norm(pooled)
-        else:  # the last batch of an epoch may hold one sample, which has no statistics of its own
-            pooled = F.batch_norm(pooled, self.norm.running_mean, self.norm.running_var, eps=self.norm.eps)
-        return self.layers(pooled)
+            return self.norm(pooled)
+        # the last batch of an epoch may hold one sample, which has no statistics of its own
+        return F.batch_norm(pooled, self.norm.running_mean, self.norm.running_var, eps=self.norm.eps)
+
+
+class WhitenedAdversary(PooledAdversary):
+    """
+    :py:class:`PooledAdversary` that sees what it sees twice: as it is, and decorrelated by its running covariance, so
+    that all directions have the same variance. Gradient descent is slow along directions in which the features hardly
+    vary; there a network can hide the cluster from a pooled adversary while a fresh linear classifier, trained to the
+    end, still finds it.
+
+    Args:
+        tap_shapes: see :py:class:`PooledAdversary`.
+        num_clusters: number of cluster logits.
+        hidden_channels: units of the hidden layers.
+        spatial_dims: number of spatial dimensions of the network's input.
+        momentum: share of a batch in the running mean and covariance, of each call in training mode.
+        shrinkage: added to the covariance's diagonal, relative to its mean: directions with less variance than that
+            are not blown up.
+
+    Raises:
+        ValueError: when ``momentum`` or ``shrinkage`` is not above 0.
+    """
+
+    mean: torch.Tensor
+    covariance: torch.Tensor
+    calls: torch.Tensor
+
+    def __init__(
+        self,
+        tap_shapes: Shapes,
+        num_clusters: int,
+        hidden_channels: Sequence[int] = (128, 128),
+        spatial_dims: int = 2,
+        momentum: float = 0.002,
+        shrinkage: float = 0.02,
+    ) -> None:
+        super().__init__(tap_shapes, num_clusters, hidden_channels, spatial_dims)
+        if momentum <= 0 or shrinkage <= 0:
+            raise ValueError(f"momentum and shrinkage must be above 0, got {momentum} and {shrinkage}.")
+        width = self.norm.num_features
+        self.layers = _dense_layers(2 * width, hidden_channels, num_clusters)
+        self.momentum, self.shrinkage = momentum, shrinkage
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("covariance", torch.eye(width))
+        self.register_buffer("calls", torch.tensor(0))
+
+    @torch.no_grad()
+    def _update(self, pooled: torch.Tensor) -> None:
+        self.calls += 1
+        share = torch.clamp(1 / self.calls, min=self.momentum)  # at first the mean of all batches
+        self.mean += share * (pooled - self.mean).mean(dim=0)
+        off = pooled - self.mean
+        self.covariance.lerp_(off.T @ off / len(off), share)
+
+    def _whitened(self, pooled: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self._update(pooled)
+        with torch.autocast(pooled.device.type, enabled=False):
+            ridge = self.shrinkage * self.covariance.diagonal().mean().clamp(min=1e-12)
+            factor = torch.linalg.cholesky(self.covariance + ridge * torch.eye(len(self.mean)).to(self.mean))
+            return torch.linalg.solve_triangular(factor, (pooled.float() - self.mean).T, upper=False).T
+
+    def _normalized(self, pooled: torch.Tensor) -> torch.Tensor:
+        return torch.cat([super()._normalized(pooled), self._whitened(pooled)], dim=1)
 
 
 class ConvAdversary(Adversary):

@@ -58,8 +58,8 @@ class ARMED(MixedEffectsNetwork):
         head: name of the last layer, whose output is the network's; found by itself in MONAI's networks.
         taps: names of the layers whose outputs the adversary sees; by default the last layer at each spatial size and
             all hidden layers of dense parts.
-        adversary: ``"pooled"`` (cheap), ``"conv"`` or ``"dense"`` (as in the paper), None, or a module that maps a
-            list of tapped outputs to cluster logits.
+        adversary: ``"pooled"`` (cheap), ``"whitened"`` (decorrelated besides), ``"conv"`` or ``"dense"`` (as in the
+            paper), None, or a module that maps a list of tapped outputs to cluster logits.
         nonlinear_slopes: whether the latent gets random slopes (Eq. 9).
         linear_slopes: whether the input gets random slopes (Eq. 11); for tables.
         intercept: whether the logits get a random intercept (Eq. 10).

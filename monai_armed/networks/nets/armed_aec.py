@@ -36,18 +36,25 @@ class ARMEDAEC(AdversarialNetwork):
 
         x --> fixed AEC --> latent e_F --> phenotype, reconstruction without cluster effects
           |        |  taps, gradient reversed --> adversary --> cluster logits
-          |        +------------ e_F --+
-          |                            +--> mixed classifier --> phenotype
-          |        +------------ e_R --+
-          +-> random AEC, RECON blocks --> latent e_R --> latent-cluster classifier
-                                           reconstruction with cluster effects --> image-cluster classifier
+          |        +--- e_F --+--> random AEC's decoder --> reconstruction with cluster effects
+          |                   |                             --> image-cluster classifier
+          |                   +--> mixed classifier --> phenotype
+          |                   |
+          +-> random AEC ----e_R--> latent-cluster classifier
+              (RECON blocks)
 
     In training mode ``net(x, cluster)`` returns a dict for :py:class:`monai_armed.losses.AECLoss`: logits ``"mixed"``
     and ``"fixed"`` (B, K), ``"fixed_reconstruction"`` and ``"mixed_reconstruction"`` (B, *in_shape), cluster logits
     (B, C) of the ``"adversary"``, the ``"latent_cluster"``, the ``"image_cluster"`` (of the real image; trains that
-    classifier alone), the ``"reconstruction_cluster"`` and the ``"other_cluster"`` (of reconstructions of the batch's
-    first quarter as if from clusters drawn at random, which are ``"other"``), and the scalar ``"kl"``. In evaluation
-    mode it returns the phenotype's logits.
+    classifier alone) and the ``"reconstruction_cluster"``, and the scalar ``"kl"``. In evaluation mode it returns the
+    phenotype's logits.
+
+    The paper reconstructs with cluster effects from e_R, which is to tell the cluster. Then the decoder has nothing to
+    learn from the cluster that it is given, and decoding as if from another one changes little. Here it decodes e_F,
+    from which the adversary removes the cluster, so that its random effects are the only source for it: what they add
+    for another cluster is what that cluster does to an image (Fig. 6). And e_F need not hold the cluster for the sake
+    of the error: the reconstruction without cluster effects is learned from e_F, but does not shape it.
+    ``mixed_latent="random"`` does as the paper.
 
     Without ``random`` it is the domain adversarial AEC; without adversary besides, the conventional one; with
     ``random`` and no adversary, the mixed effects AEC.
@@ -59,16 +66,19 @@ class ARMEDAEC(AdversarialNetwork):
         random: the autoencoder of the random effects, an AEC with ``norm=("recon", {"num_clusters": C})`` and, since it
             needs no classifier, ``out_channels=0``; or None.
         taps: layers of ``fixed`` that the adversary sees; by default every encoder block and the latent.
-        adversary: ``"pooled"``, ``"conv"``, ``"dense"``, a module that maps a list of tapped outputs to cluster logits,
-            or None.
+        adversary: ``"pooled"``, ``"whitened"``, ``"conv"``, ``"dense"``, a module that maps a list of tapped outputs to
+            cluster logits, or None.
         num_classes: if above 0 the adversary is conditional on the class, see :py:class:`ARMED`.
         classifier_channels: units of the hidden layer of the mixed and of the latent-cluster classifier.
         image_classifier: maps images (B, *in_shape) to cluster logits (B, C); needed with ``random``.
+        mixed_latent: which latent the reconstruction with cluster effects is decoded from, ``"fixed"`` or, as in the
+            paper, ``"random"``.
         freeze_fixed: whether the fixed part stays as it is, as in the paper, which trained it before.
         unknown: what happens where the cluster is not given or -1, see :py:class:`ClusterNetwork`.
 
     Raises:
-        ValueError: when ``random`` comes without an image classifier or has no RECON blocks.
+        ValueError: when ``random`` comes without an image classifier or has no RECON blocks, ``mixed_latent`` is
+            neither, or the two autoencoders' latents differ in size and one decodes the other's.
 
     Example:
         >>> recon = AEC((1, 64, 64), out_channels=0, norm=("recon", {"num_clusters": 13}))
@@ -90,13 +100,17 @@ class ARMEDAEC(AdversarialNetwork):
         num_classes: int = 0,
         classifier_channels: int = 32,
         image_classifier: nn.Module | None = None,
+        mixed_latent: str = "fixed",
         freeze_fixed: bool = False,
         unknown: str = "population",
     ) -> None:
         super().__init__(num_clusters, unknown, num_classes)
         if fixed.classifier is None:
             raise ValueError("the autoencoder of the fixed effects needs a classifier: build it with out_channels=1.")
+        if mixed_latent not in ("fixed", "random"):
+            raise ValueError(f"mixed_latent must be 'fixed' or 'random', got {mixed_latent!r}.")
         self.fixed, self.random, self.freeze_fixed = fixed, random, freeze_fixed
+        self.mixed_latent = mixed_latent
         if adversary is not None:
             blocks = [f"encoder.{i}" for i in range(len(fixed.encoder))]
             self.taps = (*blocks, "to_latent") if taps is None else tuple(taps)
@@ -106,6 +120,11 @@ class ARMEDAEC(AdversarialNetwork):
                 raise ValueError(
                     "the autoencoder of the random effects needs norm=('recon', {'num_clusters': ...}) and an "
                     "image_classifier, which tells the cluster of an image."
+                )
+            if mixed_latent == "fixed" and fixed.latent_channels != random.latent_channels:
+                raise ValueError(
+                    f"the fixed latent has {fixed.latent_channels} units and the random one {random.latent_channels}: "
+                    "give both the same latent_channels, or mixed_latent='random'."
                 )
             units = fixed.latent_channels + random.latent_channels
             self.mixed_classifier = _classifier(units, classifier_channels, fixed.out_channels)
@@ -168,7 +187,7 @@ class ARMEDAEC(AdversarialNetwork):
             with torch.no_grad() if self.freeze_fixed else nullcontext():
                 latent = self.fixed.encode(x)
                 fixed = self.fixed.classify(latent)
-                reconstruction = self.fixed.decode(latent) if self.training and not self.freeze_fixed else None
+                reconstruction = self._fixed_reconstruction(latent) if self.training else None
         if not self.training and (self.random is None or effects == "fixed"):
             return fixed
         outputs = {"fixed": fixed}
@@ -183,6 +202,15 @@ class ARMEDAEC(AdversarialNetwork):
             outputs["adversary"] = self._cluster_logits([reverse_gradient(t, self.reversal_strength) for t in tapped])
         return outputs
 
+    def _fixed_reconstruction(self, latent: torch.Tensor) -> torch.Tensor | None:
+        if self.freeze_fixed:
+            return None
+        return self.fixed.decode(latent.detach() if self._decodes_fixed else latent)
+
+    @property
+    def _decodes_fixed(self) -> bool:
+        return self.random is not None and self.mixed_latent == "fixed"
+
     def _random_outputs(self, x: torch.Tensor, cluster: torch.Tensor, latent: torch.Tensor) -> dict:
         assert self.random is not None
         with given_cluster(self.random, cluster):
@@ -190,16 +218,14 @@ class ARMEDAEC(AdversarialNetwork):
             outputs = {"mixed": self.mixed_classifier(torch.cat([latent, random_latent], dim=1))}
             if not self.training:
                 return outputs
-            outputs["mixed_reconstruction"] = self.random.decode(random_latent)
-        outputs["other"] = torch.randint(self.num_clusters, (-(-len(x) // 4),), device=x.device)
-        with given_cluster(self.random, outputs["other"]):
-            as_other = self.random.decode(random_latent[: len(outputs["other"])])
+            source = latent if self._decodes_fixed else random_latent
+            outputs["mixed_reconstruction"] = self.random.decode(source)
         outputs["latent_cluster"] = self.latent_classifier(random_latent)
         outputs["image_cluster"] = self.image_classifier(x)
         weights = {name: p.detach() for name, p in self.image_classifier.named_parameters()}
-        made = torch.cat([outputs["mixed_reconstruction"], as_other])
-        judged = functional_call(self.image_classifier, weights, (made,))
-        outputs["reconstruction_cluster"], outputs["other_cluster"] = judged.split([len(x), len(as_other)])
+        outputs["reconstruction_cluster"] = functional_call(
+            self.image_classifier, weights, (outputs["mixed_reconstruction"],)
+        )
         outputs["kl"] = torch.stack([layer.kl() for layer in self.effects_by_layer.values()]).sum()
         return outputs
 
@@ -236,7 +262,7 @@ class ARMEDAEC(AdversarialNetwork):
         if self.random is None or effects == "fixed":
             return self.fixed(x)[0]
         with given_cluster(self.random, self.resolve_cluster(x, cluster, unknown)):
-            latent = self.random.encode(x)
+            latent = self.fixed.encode(x) if self._decodes_fixed else self.random.encode(x)
             as_own = self.random.decode(latent)
         if as_cluster is None:
             return as_own

@@ -1,0 +1,82 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from ..networks.nets.armed_aec import ARMEDAEC
+
+__all__ = ["write_cells"]
+
+
+@torch.no_grad()
+def write_cells(
+    network: ARMEDAEC,
+    loader: Iterable[Mapping],
+    batches: Sequence[str],
+    output_dir: str | Path,
+    as_batches: Sequence[str] | None = None,
+    device: str | torch.device = "cpu",
+) -> None:
+    """
+    What inference leaves of a folder of images: ``latents.csv`` (the fixed latents), ``predictions.csv`` (probability
+    of the phenotype, mixed and fixed), and as PNG the reconstruction by fixed effects, ``fixed/``, and the images as
+    if from each of the batches asked for, ``as_<batch>/``.
+
+    Args:
+        network: the trained network.
+        loader: batches with ``image``, ``cluster`` and a list of ``file``.
+        batches: names of the seen batches in the order of their index.
+        output_dir: folder to write to.
+        as_batches: batches as which the images are shown; all of them by default.
+        device: where the network is.
+
+    Raises:
+        ValueError: when a batch asked for is none of the seen ones.
+    """
+    shown = [] if network.random is None else list(batches if as_batches is None else as_batches)
+    if unknown := [name for name in shown if name not in batches]:
+        raise ValueError(f"as_batches names {unknown}, but the model's batches are {list(batches)}.")
+    folder = Path(output_dir)
+    network.eval()
+    latents, rows = [], []
+    for batch in tqdm(loader, desc="cells"):
+        x, cluster = batch["image"].to(device), batch["cluster"].to(device)
+        latent = network.fixed.encode(x)
+        latents.append(latent.cpu().numpy())
+        mixed, fixed = network(x, cluster)[:, 0].sigmoid(), network.fixed.classify(latent)[:, 0].sigmoid()
+        rows += [
+            {"file": f, "probability": p, "fixed_probability": q}
+            for f, p, q in zip(batch["file"], mixed.tolist(), fixed.tolist())
+        ]
+        _write_images(network.fixed.decode(latent), batch["file"], folder / "fixed")
+        for name in shown:
+            as_cluster = torch.full_like(cluster, list(batches).index(name))
+            _write_images(network.reconstruct(x, cluster, as_cluster=as_cluster), batch["file"], folder / f"as_{name}")
+    frame = pd.DataFrame(np.concatenate(latents)).rename(columns=lambda i: f"h{i}")
+    frame.insert(0, "file", [row["file"] for row in rows])
+    frame.to_csv(folder / "latents.csv", index=False)
+    pd.DataFrame(rows).to_csv(folder / "predictions.csv", index=False)
+    print(f"{len(rows)} images: latents.csv, predictions.csv, fixed/ and {len(shown)} folders as_<batch>/ in {folder}")
+
+
+def _write_images(images: torch.Tensor, files: Sequence[str], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for image, file in zip((images[:, 0].clamp(0, 1) * 255).round().byte().cpu().numpy(), files):
+        Image.fromarray(image).save(folder / f"{Path(file).stem}.png")
