@@ -246,7 +246,8 @@ def test_the_shipped_weights_of_the_cells_give_the_recorded_figures(tmp_path):
     recorded = json.loads((BUNDLE / "docs" / "metrics.json").read_text())
     parser = ConfigParser()
     parser.read_config(configs("evaluate"))
-    parser.update({"simulated_dir": str(tmp_path / "cells"), "output_dir": str(tmp_path / "out")})
+    folders = {"bundle_root": BUNDLE, "simulated_dir": tmp_path / "cells", "output_dir": tmp_path / "out"}
+    parser.update({name: str(folder) for name, folder in folders.items()})
     figures = evaluate_cells(*parser.get_parsed_content("evaluation"))
     assert figures.keys() == recorded.keys()
     for name, value in figures.items():
