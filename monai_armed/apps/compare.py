@@ -30,7 +30,8 @@ import torch
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
-from monai_armed.apps.fold_training import FoldTask, train_and_score
+from monai_armed.apps.fold_task import FoldTask
+from monai_armed.apps.fold_training import train_and_score
 from monai_armed.apps.report import write_report
 from monai_armed.apps.study_bundle import BASE_MODEL, Samples, StudyBundle
 from monai_armed.data.folds import grouped_folds, monte_carlo_folds, stratified_folds
@@ -194,7 +195,10 @@ class Comparison:
             result = task.result(self.bundle)
             if result is not None:
                 frames.append(result.assign(fold=int(task.folder.name.removeprefix("fold_"))))
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+        if not frames:
+            return pd.DataFrame()
+        table = pd.concat(frames, ignore_index=True)
+        return table.drop_duplicates([c for c in table.columns if c != "value"], ignore_index=True)
 
 
 def _write_samples(folder: Path, name: str, samples: Samples) -> Path:

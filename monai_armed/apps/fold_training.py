@@ -9,116 +9,31 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Training and scoring of folds from a bundle's configs: as one stack, or one by one through the bundle's trainer."""
+"""Training of folds from a bundle's configs: as one stack, or one by one through the bundle's trainer."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
 import io
 import json
-import pickle
 import re
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset
 
-from monai_armed.apps.evaluate import collect_predictions
+from monai_armed.apps.fold_scoring import score_fold
+from monai_armed.apps.fold_task import FoldTask, fold_config, load_samples
 from monai_armed.apps.stacked import Job, Recipe, Trained, train_stacked
 from monai_armed.apps.study_bundle import StudyBundle
 from monai_armed.engines.mldg_trainer import MLDGTrainer
-from monai_armed.metrics.comparison import delong_interval
 
-__all__ = ["FoldTask", "fold_config", "fold_partitions", "train_and_score"]
-
-
-@dataclass(frozen=True)
-class FoldTask:
-    """One fold of one model in one setting.
-
-    Args:
-        folder: where its weights and results lie.
-        model: name of the model.
-        setting: overrides of the setting.
-        samples: file of the setting's samples, see :py:func:`fold_partitions`.
-        parts: indices of its ``"train"``, ``"val"`` and ``"test"`` samples.
-        seed: seed of its start, batches and random draws.
-        overrides: further config values of this fold, its hyperparameters.
-    """
-
-    folder: Path
-    model: str
-    setting: Mapping[str, Any]
-    samples: Path
-    parts: Mapping[str, np.ndarray]
-    seed: int
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-
-    def fingerprint(self, bundle: StudyBundle) -> str:
-        """Hash of all that the result depends on: configs, samples and parts."""
-        digest = hashlib.sha256(self.samples.read_bytes())
-        for kind in ("train", "evaluate"):
-            config = bundle.config(kind, self.model, self.setting, self.overrides, {"seed": self.seed}).config
-            digest.update(json.dumps(config, sort_keys=True, default=str).encode())
-        for name in sorted(self.parts):
-            digest.update(np.asarray(self.parts[name], np.int64).tobytes())
-        return digest.hexdigest()
-
-    def result(self, bundle: StudyBundle) -> pd.DataFrame | None:
-        """Its saved metrics; None if there are none, or they come from another config or other samples."""
-        path = self.folder / "result.json"
-        if not path.is_file():
-            return None
-        try:
-            saved = json.loads(path.read_text(encoding="utf-8"))
-            return pd.DataFrame(saved["rows"]) if saved["fingerprint"] == self.fingerprint(bundle) else None
-        except (ValueError, KeyError, TypeError):  # cut off while it was written
-            return None
-
-
-@functools.lru_cache(maxsize=4)
-def _load(path: str) -> dict[str, Any]:
-    with open(path, "rb") as file:  # written by this run, see compare.py
-        return pickle.load(file)
-
-
-def fold_partitions(samples: str, parts: str) -> dict[str, Any]:
-    """
-    A bundle's ``partitions`` divided anew: what the runner puts in the place of the config's own expression.
-
-    Args:
-        samples: file with the pickled partitions.
-        parts: JSON file with the indices of the fold's ``"train"``, ``"val"`` and ``"test"`` samples.
-    """
-    partitions = _load(samples)
-    seen = [item for name in ("train", "val", "test") for item in partitions[name]]
-    index = json.loads(Path(parts).read_text(encoding="utf-8"))
-    return {**partitions, **{name: [seen[i] for i in chosen] for name, chosen in index.items()}}
-
-
-def fold_config(bundle: StudyBundle, kind: str, task: FoldTask) -> ConfigParser:
-    """The config of a fold, with its partitions, seed and folders; not yet evaluated."""
-    task.folder.mkdir(parents=True, exist_ok=True)
-    parts = task.folder / "parts.json"
-    parts.write_text(json.dumps({k: np.asarray(v).tolist() for k, v in task.parts.items()}), encoding="utf-8")
-    parser = bundle.config(kind, task.model, task.setting, task.overrides, {"seed": task.seed})
-    parser["imports"] = [*parser.get("imports", []), "$from monai_armed.apps.fold_training import fold_partitions"]
-    parser["partitions"] = f"$fold_partitions({str(task.samples)!r}, {str(parts)!r})"
-    folders = {"output_dir": task.folder, "ckpt_dir": task.folder, "ckpt_path": task.folder / "model.pt"}
-    folders["cache_dir"] = task.samples.parent / "cache"
-    for name, folder in folders.items():
-        if name in parser:
-            parser[name] = str(folder)
-    return parser
+__all__ = ["train_and_score"]
 
 
 def train_and_score(
@@ -129,7 +44,7 @@ def train_and_score(
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """
-    Train folds, and save the metrics of each as soon as it is scored.
+    Train folds, and save the metrics of each as soon as it is scored. Weights that are there are not trained again.
 
     Args:
         bundle: the bundle.
@@ -138,15 +53,22 @@ def train_and_score(
         done: called for each fold with an error message, empty if all went well.
         progress: called with the number of epochs done and to do, while a stack is trained.
     """
-    if stacked:
+    untrained = [task for task in tasks if not task.is_trained(bundle)]
+    errors: dict[Path, str] = {task.folder: "" for task in untrained}
+    if stacked and untrained:
         try:
-            errors = _train_stack(bundle, tasks, progress)
+            stack_errors = _train_stack(bundle, untrained, progress)
         except Exception:  # whatever it is, the folds that it does not concern are to be trained
-            errors = [_message(_train_stack_of_one, bundle, task) for task in tasks]
-    for k, task in enumerate(tasks):
-        error = errors[k] or _message(_finish, bundle, task) if stacked else _message(_train_alone, bundle, task)
+            stack_errors = [_message(_train_stack_of_one, bundle, task) for task in untrained]
+        errors.update(zip(errors, stack_errors))
+    for task in tasks:
+        error = errors.get(task.folder, "")
+        if task.folder in errors and not error:
+            error = _message(_finish if stacked else _train_alone, bundle, task)
+            if not error:
+                task.mark_trained(bundle)
         if not error:
-            error = _message(_score, bundle, task)
+            error = _message(score_fold, bundle, task)
         if error:
             task.folder.mkdir(parents=True, exist_ok=True)
             (task.folder / "error.txt").write_text(error, encoding="utf-8")
@@ -240,7 +162,7 @@ class _Pool:
         fitted = _refers(parser, "validate#preprocessing", "partitions")
         key = (task.samples, task.folder if fitted else None)
         if key not in self.offsets:
-            partitions = _load(str(task.samples))
+            partitions = load_samples(str(task.samples))
             seen = [item for name in ("train", "val", "test") for item in partitions[name]]
             dataset = Dataset(seen, parser.get_parsed_content("validate#preprocessing"))
             batch = next(iter(DataLoader(dataset, batch_size=len(seen))))
@@ -297,63 +219,3 @@ def _job(trainer: Any, task: FoldTask, offset: int) -> Job:
     weights = getattr(trainer.loss_function, "weights", {})
     train, val = (np.asarray(task.parts[name]) + offset for name in ("train", "val"))
     return Job(trainer.network, train, val, task.seed, named, weights)
-
-
-def _score(bundle: StudyBundle, task: FoldTask) -> None:
-    """Score the saved weights on the test and the unseen samples, and save metrics and predictions."""
-    parser = fold_config(bundle, "evaluate", task)
-    rows = _own_scores(parser, task) if "scores" in parser else _prediction_scores(bundle, parser, task)
-    (task.folder / "error.txt").unlink(missing_ok=True)
-    partial = task.folder / "result.json.part"
-    partial.write_text(json.dumps({"fingerprint": task.fingerprint(bundle), "rows": rows}), encoding="utf-8")
-    partial.replace(task.folder / "result.json")
-
-
-def _own_scores(parser: ConfigParser, task: FoldTask) -> list[dict[str, Any]]:
-    """The figures that the bundle's own ``scores`` gives."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        scores = parser.get_parsed_content("scores")
-    first = scores[0]["prediction"]
-    return [
-        {
-            **task.setting,
-            "partition": score["partition"],
-            "model": task.model if score["prediction"] == first else f"{task.model}, {score['prediction']}",
-            "metric": score["metric"],
-            "value": float(score["value"]),
-        }
-        for score in scores
-    ]
-
-
-def _prediction_scores(bundle: StudyBundle, parser: ConfigParser, task: FoldTask) -> list[dict[str, Any]]:
-    """Metrics of the logits, by :py:meth:`StudyBundle.measure`; the predictions are saved."""
-    evaluators = {"seen": "evaluator", "unseen": "unseen#evaluator"}
-    predictions = parser.get_parsed_content("predictions")
-    tables, rows = [], []
-    for partition, name in evaluators.items():
-        if name not in parser:
-            continue
-        evaluator = parser.get_parsed_content(name)
-        for k, (kind, prepare_batch) in enumerate(predictions.items()):
-            table = collect_predictions(evaluator, prepare_batch)
-            row_name = task.model if k == 0 else f"{task.model}, {kind}"
-            tables.append(table.assign(model=row_name, partition=partition))
-            key = {**task.setting, "partition": partition, "model": row_name}
-            rows += [{**key, "metric": m, "value": v} for m, v in _metrics(bundle, table).items()]
-    pd.concat(tables, ignore_index=True).to_csv(task.folder / "predictions.csv", index=False)
-    return rows
-
-
-def _metrics(bundle: StudyBundle, table: pd.DataFrame) -> dict[str, float]:
-    """Metrics over all samples, DeLong's interval, and the worst cluster's metrics."""
-    label, score = table["label"].to_numpy(), table["score"].to_numpy()
-    metrics = bundle.measure(label, score)
-    if min(label.sum(), (1 - label).sum()) > 1:
-        _, metrics["auroc_low"], metrics["auroc_high"] = delong_interval(label, score)
-    cluster = bundle.options["cluster_key"]
-    if cluster in table:
-        groups = [group for _, group in table.groupby(cluster)]
-        each = pd.DataFrame([bundle.measure(g["label"].to_numpy(), g["score"].to_numpy()) for g in groups])
-        metrics.update({f"worst_cluster_{name}": float(v) for name, v in each.min(skipna=True).items()})
-    return metrics

@@ -28,7 +28,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from monai_armed.apps.compare import Comparison, compare
-from monai_armed.apps.fold_training import FoldTask, fold_config
+from monai_armed.apps.fold_task import FoldTask, fold_config
 from monai_armed.data.mci import PROBES
 from monai_armed.metrics.feature_importance import gradient_at_mean, mean_absolute_gradient, probe_sign_tests
 from monai_armed.metrics.mixed_model import ranef

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 
 from monai_armed.apps.compare import Comparison, compare
-from monai_armed.apps.fold_training import FoldTask, fold_config
+from monai_armed.apps.fold_task import FoldTask, fold_config
 from monai_armed.data.spirals import SpiralData
 from monai_armed.metrics.feature_importance import gradient_at_mean, mean_absolute_gradient, probe_t_tests
 from monai_armed.networks.nets import ARMED

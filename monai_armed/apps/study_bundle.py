@@ -18,9 +18,11 @@ What a bundle must offer (ids in its configs; the bundles of this repository all
   cluster. ``seed``; ``ckpt_dir``, in which running the config leaves the weights ``model.pt``; ``output_dir``.
 - ``configs/evaluate.json``: ``partitions``; ``ckpt_path``, the weights; ``evaluator``, which runs on
   ``partitions['test']`` without decollating; ``unseen#evaluator``, if there is unseen data; ``predictions``, the ways
-  to prepare a batch by name, the first of which is the model's own prediction. Or, in place of these three, ``scores``:
-  a list of figures, each a dict of ``partition``, ``prediction`` (the first one's is the model's own), ``metric`` and
-  ``value``, for what is not measured by logits alone.
+  to prepare a batch by name, the first of which is the model's own prediction. In place of these three or beside them,
+  for what is not measured by logits alone, ``scores``: a list of figures, each a dict of ``partition``, ``metric``,
+  ``value`` and ``prediction`` (the first one's is the model's own) or, for what every model's fold gives alike, such as
+  a ceiling, ``model``, the name of a row of its own. They are asked for after the predictions have been written to
+  ``predictions.csv`` in ``output_dir``.
 - for every other model an override file ``configs/<model>.json`` and, where evaluation differs, also
   ``configs/evaluate_<model>.json``.
 - ``configs/compare.json``, optional, overrides ``DEFAULTS`` below, each of which has its meaning beside it.

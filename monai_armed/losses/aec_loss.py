@@ -40,7 +40,7 @@ class AECLoss(ARMEDLoss):
         lambda_cluster: weight of each cross-entropy of the latent-cluster and of the image-cluster classifier (lambda_L
             and lambda_I).
         lambda_kl: weight of the KL term (lambda_K), which is a sum over all layers, clusters and effects.
-        kwargs: ``adversary_loss`` of :py:class:`ARMEDLoss`.
+        kwargs: ``adversary_loss`` and ``confusion_loss`` of :py:class:`ARMEDLoss`.
 
     Raises:
         ValueError: when a weight is negative.
@@ -93,6 +93,7 @@ class AECLoss(ARMEDLoss):
             "mixed": self.lambda_class,
             "fixed": self.lambda_class,
             "adversary": self.weights["adversary"],
+            "confusion": self.weights["adversary"],
             "latent_cluster": self.lambda_cluster,
             "image_cluster": self.lambda_cluster,
             "reconstruction_cluster": self.lambda_cluster,

@@ -72,7 +72,7 @@ def test_report_and_resuming(bundle, tmp_path, monkeypatch):
     delong = pd.read_csv(files["delong"])
     assert (delong["auroc_low"] <= delong["auroc"]).all() and (delong["auroc"] <= delong["auroc_high"]).all()
 
-    # an interrupted run: one fold is missing, and another was cut off while it was written
+    # an interrupted run: one fold is missing, and another, whose weights are there, was cut off while it was scored
     shutil.rmtree(out / "simulation=1" / "armed" / "fold_01")
     (out / "simulation=1" / "conventional" / "fold_00" / "result.json").write_text('{"finger')
     trained = []
@@ -84,8 +84,17 @@ def test_report_and_resuming(bundle, tmp_path, monkeypatch):
 
     monkeypatch.setattr(fold_training, "_train_stack", spy)
     again = pd.read_csv(compare(comparison_of(bundle, out))["results"])
-    assert {f"{p.parent.name}/{p.name}" for p in trained} == {"armed/fold_01", "conventional/fold_00"}
+    assert {f"{p.parent.name}/{p.name}" for p in trained} == {"armed/fold_01"}
     pd.testing.assert_frame_equal(results, again)
+
+    # another evaluation scores the weights that are there
+    trained.clear()
+    figure = {"partition": "seen", "prediction": "mixed", "metric": "accuracy_2", "value": 1}
+    change(bundle, "evaluate", scores=[figure])
+    change(bundle, "compare", metrics=["accuracy", "accuracy_2"])
+    more = pd.read_csv(compare(comparison_of(bundle, out))["results"])
+    assert not trained and set(more["metric"]) == {"accuracy", "accuracy_2", "worst_cluster_accuracy"}
+    pd.testing.assert_frame_equal(more[more["metric"] == "accuracy"], results[results["metric"] == "accuracy"])
 
     # nothing of another config is taken for this one's
     trained.clear()
@@ -95,19 +104,22 @@ def test_report_and_resuming(bundle, tmp_path, monkeypatch):
 
 
 def test_figures_of_the_bundles_own(bundle, tmp_path):
-    """A bundle with ``scores`` is asked for these, and not for logits."""
+    """A bundle with ``scores`` and no ``predictions`` is asked for these, and not for logits."""
     rows = [
         {"partition": "seen", "prediction": "mixed", "metric": "mse", "value": "$float(@seed)"},
         {"partition": "seen", "prediction": "fixed", "metric": "mse", "value": 0.25},
         {"partition": "unseen", "prediction": "mixed", "metric": "mse", "value": 0.5},
+        {"partition": "seen", "model": "ceiling", "metric": "mse", "value": 0.125},
     ]
-    change(bundle, "evaluate", scores=rows, predictions="$1 / 0")
+    for name in ("evaluate", "evaluate_conventional"):
+        change(bundle, name, scores=rows, predictions=None)
     change(bundle, "compare", metrics=["mse"])
     files = compare(comparison_of(bundle, tmp_path / "out", seed=3))
     results = pd.read_csv(files["results"]).set_index(["partition", "model", "fold"])["value"]
     assert set(results.index.get_level_values("model")) == {
-        *("armed", "armed, fixed", "conventional", "conventional, fixed")
+        *("armed", "armed, fixed", "conventional", "conventional, fixed", "ceiling")
     }
+    assert (results.loc["seen", "ceiling"] == 0.125).all() and len(results.loc["seen", "ceiling"]) == 2  # kept once
     assert results["seen", "armed", 1] == 4  # what is evaluated is the fold's own config
     assert results["seen", "armed, fixed", 0] == 0.25 and results["unseen", "conventional", 1] == 0.5
     assert "armed, fixed" in files["report"].read_text()

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from monai_armed.apps.compare import Comparison
-from monai_armed.apps.fold_training import fold_config
+from monai_armed.apps.fold_task import fold_config
 from monai_armed.apps.mci import conversion_study
 from monai_armed.apps.study_bundle import StudyBundle
 from monai_armed.data.mci import PROBES

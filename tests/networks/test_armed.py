@@ -176,13 +176,15 @@ def test_single_pass_reversal_equals_two_explicit_losses():
         torch.testing.assert_close(single["adversary." + n], g, msg=n)
 
 
-def test_reversal_strength_scales_only_the_features():
-    net, x, cluster = _wrapped("DFNN")
+@pytest.mark.parametrize("confusion", [False, True])
+def test_reversal_strength_scales_only_the_features(confusion):
+    net, x, cluster = _wrapped("DFNN", confusion=confusion)
     grads = []
     for strength in (1.0, 0.25):
         net.zero_grad()
         net.set_reversal_strength(strength)
-        net(x, cluster)["adversary"].pow(2).sum().backward()
+        outputs = net(x, cluster)
+        sum(outputs[name].pow(2).sum() for name in ("adversary", "confusion") if name in outputs).backward()
         grads.append([net.network.hidden[0][0].weight.grad.clone(), net.adversary.layers[0].weight.grad.clone()])
     torch.testing.assert_close(grads[1][0], 0.25 * grads[0][0])
     torch.testing.assert_close(grads[1][1], grads[0][1])

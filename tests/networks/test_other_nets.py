@@ -161,7 +161,8 @@ def test_whitened_adversary_finds_a_cluster_in_a_direction_that_hardly_varies():
     accuracy = {}
     for kind in (PooledAdversary, WhitenedAdversary):
         torch.manual_seed(0)
-        adversary = kind([(2,)], 2, (16,), **({"shrinkage": 1e-6} if kind is WhitenedAdversary else {}))
+        options = {"shrinkage": 1e-6} if kind is WhitenedAdversary else {}
+        adversary = kind([(2,)], 2, hidden_channels=(16,), **options)
         optimizer = torch.optim.Adam(adversary.parameters(), 1e-2)
         for _ in range(100):
             x, cluster = correlated(64)

@@ -17,6 +17,7 @@ import torch
 import torch.nn as nn
 from torch.func import functional_call
 
+from ..layers.gradient_reversal import reverse_gradient
 from .adversaries import Adversary, ConvAdversary, DenseAdversary, PooledAdversary, WhitenedAdversary
 from .cluster_network import ClusterNetwork
 
@@ -39,13 +40,16 @@ class AdversarialNetwork(ClusterNetwork):
         num_clusters: number of clusters, or that of each factor.
         unknown: see :py:class:`ClusterNetwork`.
         num_classes: if above 0 the adversary has one set of cluster logits for each class.
+        confusion: whether the features are to leave the adversary without an opinion, rather than to raise its error.
     """
 
     reversal_strength: torch.Tensor
 
-    def __init__(self, num_clusters: int | Mapping[str, int], unknown: str, num_classes: int = 0) -> None:
+    def __init__(
+        self, num_clusters: int | Mapping[str, int], unknown: str, num_classes: int = 0, confusion: bool = False
+    ) -> None:
         super().__init__(num_clusters, unknown)
-        self.num_classes = num_classes
+        self.num_classes, self.confusion = num_classes, confusion
         self.taps: tuple[str, ...] = ()
         self.adversary: nn.Module | None = None
         # not part of the state dict: a training schedule sets it anew in each run
@@ -62,7 +66,7 @@ class AdversarialNetwork(ClusterNetwork):
         return ADVERSARIES[adversary](tap_shapes, self.num_clusters * max(1, self.num_classes), **options)
 
     def set_reversal_strength(self, strength: float) -> None:
-        """Factor of the reversed gradient, at least 0, usually up to 1; for the warm-up of the adversary's pressure."""
+        """Factor of the gradient from the adversary to the features, at least 0, usually up to 1; for its warm-up."""
         if strength < 0:
             raise ValueError(f"strength must not be negative, got {strength}: the sign is taken care of.")
         self.reversal_strength.fill_(strength)
@@ -70,6 +74,20 @@ class AdversarialNetwork(ClusterNetwork):
     def _pooled(self, tapped: list[torch.Tensor]) -> list[torch.Tensor]:
         """What the adversary sees of the tapped outputs: the gradient is reversed there, where that costs least."""
         return self.adversary.pool(tapped) if isinstance(self.adversary, Adversary) else tapped
+
+    def _adversary_outputs(self, tapped: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """
+        In training the cluster logits of the ``"adversary"``, with the gradient to the features reversed; or, with
+        ``confusion``, without a gradient to them, and ``"confusion"``, the same logits for the features' own objective,
+        with the adversary's weights frozen.
+        """
+        if not self.confusion:
+            return {"adversary": self._cluster_logits([reverse_gradient(t, self.reversal_strength) for t in tapped])}
+        scaled = [reverse_gradient(t, -self.reversal_strength) for t in tapped]
+        return {
+            "adversary": self._cluster_logits([t.detach() for t in tapped]),
+            "confusion": self._cluster_logits(scaled, frozen=True),
+        }
 
     def _cluster_logits(self, tapped: list[torch.Tensor], frozen: bool = False) -> torch.Tensor:
         assert self.adversary is not None

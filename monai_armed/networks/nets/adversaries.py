@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -70,6 +71,8 @@ class PooledAdversary(Adversary):
         spatial_dims: number of spatial dimensions of the network's input.
     """
 
+    views = 1  # how many times the dense layers see the statistics
+
     def __init__(
         self,
         tap_shapes: Shapes,
@@ -82,7 +85,7 @@ class PooledAdversary(Adversary):
         widths = [s[-1] if self._is_tokens(len(s) + 1) else s[0] for s in tap_shapes]
         pooled = sum(w * (2 if len(s) > 1 else 1) for w, s in zip(widths, tap_shapes))
         self.norm = nn.BatchNorm1d(pooled, affine=False)
-        self.layers = _dense_layers(pooled, hidden_channels, num_clusters)
+        self.layers = _dense_layers(self.views * pooled, hidden_channels, num_clusters)
 
     def _is_tokens(self, ndim: int) -> bool:
         return ndim == 3 and self.spatial_dims > 1
@@ -116,18 +119,17 @@ class WhitenedAdversary(PooledAdversary):
     end, still finds it.
 
     Args:
-        tap_shapes: see :py:class:`PooledAdversary`.
-        num_clusters: number of cluster logits.
-        hidden_channels: units of the hidden layers.
-        spatial_dims: number of spatial dimensions of the network's input.
+        tap_shapes, num_clusters: see :py:class:`PooledAdversary`.
         momentum: share of a batch in the running mean and covariance, of each call in training mode.
         shrinkage: added to the covariance's diagonal, relative to its mean: directions with less variance than that
             are not blown up.
+        pooled_options: further arguments of :py:class:`PooledAdversary`.
 
     Raises:
         ValueError: when ``momentum`` or ``shrinkage`` is not above 0.
     """
 
+    views = 2
     mean: torch.Tensor
     covariance: torch.Tensor
     calls: torch.Tensor
@@ -136,16 +138,14 @@ class WhitenedAdversary(PooledAdversary):
         self,
         tap_shapes: Shapes,
         num_clusters: int,
-        hidden_channels: Sequence[int] = (128, 128),
-        spatial_dims: int = 2,
         momentum: float = 0.002,
         shrinkage: float = 0.02,
+        **pooled_options: Any,
     ) -> None:
-        super().__init__(tap_shapes, num_clusters, hidden_channels, spatial_dims)
+        super().__init__(tap_shapes, num_clusters, **pooled_options)
         if momentum <= 0 or shrinkage <= 0:
             raise ValueError(f"momentum and shrinkage must be above 0, got {momentum} and {shrinkage}.")
         width = self.norm.num_features
-        self.layers = _dense_layers(2 * width, hidden_channels, num_clusters)
         self.momentum, self.shrinkage = momentum, shrinkage
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("covariance", torch.eye(width))

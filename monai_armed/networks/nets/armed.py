@@ -17,7 +17,6 @@ import torch
 import torch.nn as nn
 
 from ..blocks.random_slopes import RandomSlopes
-from ..layers.gradient_reversal import reverse_gradient
 from ..layers.random_effects import RandomEffects
 from ..layers.taps import default_taps, dry_run, find_head, find_layer, first_tensor, record_layers
 from .mixed_effects_network import Clusters, MixedEffectsNetwork
@@ -115,8 +114,7 @@ class ARMED(MixedEffectsNetwork):
         unknown: str = "population",
         random_effects: Mapping | None = None,
     ) -> None:
-        super().__init__(network, num_clusters, unknown, num_classes)
-        self.confusion = confusion
+        super().__init__(network, num_clusters, unknown, num_classes=num_classes, confusion=confusion)
         record, logits = dry_run(network, input_shape)
         self.head = find_head(network, record, logits) if head is None else head
         latent = self._checked_latent(record, logits)
@@ -201,13 +199,7 @@ class ARMED(MixedEffectsNetwork):
             outputs["mixed"] = fixed + self._random(x, self.resolve_factors(x, cluster), latent, fixed)
         outputs["fixed"] = fixed
         if self.adversary is not None:
-            if self.confusion:
-                outputs["adversary"] = self._cluster_logits([t.detach() for t in tapped])
-                outputs["confusion"] = self._cluster_logits(tapped, frozen=True)
-            else:
-                outputs["adversary"] = self._cluster_logits(
-                    [reverse_gradient(t, self.reversal_strength) for t in tapped]
-                )
+            outputs.update(self._adversary_outputs(tapped))
         if self.random_slopes is not None:
             kl = [slopes.effects.kl(estimate=True) for slopes in self.factor_slopes.values()]
             outputs["kl"] = sum(kl[1:], kl[0])

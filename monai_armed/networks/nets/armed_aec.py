@@ -19,7 +19,6 @@ import torch.nn as nn
 from torch.func import functional_call
 
 from ..layers.given_cluster import given_cluster
-from ..layers.gradient_reversal import reverse_gradient
 from ..layers.random_effects import RandomEffects
 from ..layers.taps import record_layers
 from .adversarial_network import AdversarialNetwork
@@ -68,7 +67,8 @@ class ARMEDAEC(AdversarialNetwork):
         taps: layers of ``fixed`` that the adversary sees; by default every encoder block and the latent.
         adversary: ``"pooled"``, ``"whitened"``, ``"conv"``, ``"dense"``, a module that maps a list of tapped outputs to
             cluster logits, or None.
-        num_classes: if above 0 the adversary is conditional on the class, see :py:class:`ARMED`.
+        num_classes, confusion: a class-conditional adversary, and a bounded objective of the features, see
+            :py:class:`ARMED`.
         classifier_channels: units of the hidden layer of the mixed and of the latent-cluster classifier.
         image_classifier: maps images (B, *in_shape) to cluster logits (B, C); needed with ``random``.
         mixed_latent: which latent the reconstruction with cluster effects is decoded from, ``"fixed"`` or, as in the
@@ -98,13 +98,14 @@ class ARMEDAEC(AdversarialNetwork):
         taps: Sequence[str] | None = None,
         adversary: str | nn.Module | None = "pooled",
         num_classes: int = 0,
+        confusion: bool = False,
         classifier_channels: int = 32,
         image_classifier: nn.Module | None = None,
         mixed_latent: str = "fixed",
         freeze_fixed: bool = False,
         unknown: str = "population",
     ) -> None:
-        super().__init__(num_clusters, unknown, num_classes)
+        super().__init__(num_clusters, unknown, num_classes, confusion)
         if fixed.classifier is None:
             raise ValueError("the autoencoder of the fixed effects needs a classifier: build it with out_channels=1.")
         if mixed_latent not in ("fixed", "random"):
@@ -199,7 +200,7 @@ class ARMEDAEC(AdversarialNetwork):
             return outputs["mixed"]
         if self.adversary is not None:
             tapped = self._pooled([record.outputs[name] for name in self.taps])
-            outputs["adversary"] = self._cluster_logits([reverse_gradient(t, self.reversal_strength) for t in tapped])
+            outputs.update(self._adversary_outputs(tapped))
         return outputs
 
     def _fixed_reconstruction(self, latent: torch.Tensor) -> torch.Tensor | None:

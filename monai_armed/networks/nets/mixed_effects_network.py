@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pyro
 import torch
@@ -37,13 +38,13 @@ class MixedEffectsNetwork(AdversarialNetwork):
         network: the network of the fixed effects.
         num_clusters: number of clusters, or that of each factor.
         unknown: see :py:class:`monai_armed.networks.nets.ClusterNetwork`.
-        num_classes: see :py:class:`AdversarialNetwork`.
+        adversary_options: further arguments of :py:class:`AdversarialNetwork`.
     """
 
     def __init__(
-        self, network: nn.Module, num_clusters: int | Mapping[str, int], unknown: str, num_classes: int = 0
+        self, network: nn.Module, num_clusters: int | Mapping[str, int], unknown: str, **adversary_options: Any
     ) -> None:
-        super().__init__(num_clusters, unknown, num_classes)
+        super().__init__(num_clusters, unknown, **adversary_options)
         self.network = network
         self.head = ""
         self.random_slopes: RandomSlopes | nn.ModuleDict | None = None
