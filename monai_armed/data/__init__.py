@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from .ad_mri import ad_mri_partitions
 from .ad_mri_ceilings import ad_mri_ceilings
+from .ad_mri_truth import with_true_regions
 from .bids import load_bids_datalist, load_csv_datalist
 from .cell_images import METASTATIC_EFFICIENCY, cell_partitions, read_cells
 from .images import list_images
@@ -38,4 +39,5 @@ __all__ = [
     "read_new_subjects",
     "split_by_subject",
     "split_seen_unseen",
+    "with_true_regions",
 ]

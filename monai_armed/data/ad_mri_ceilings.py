@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,12 +25,18 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from monai_armed.data.ad_mri_truth import read_truth
 from monai_armed.data.splits import split_by_subject
 
-__all__ = ["ad_mri_ceilings"]
+__all__ = ["AREAS", "ad_mri_ceilings", "ceiling_scores"]
 
-_VOLUMES = ["hippocampus_amygdala_volume", "lateral_ventricle_volume"]
-_AREAS = ["hippocampus_amygdala_area", "lateral_ventricle_area"]
+AREAS = ["hippocampus_amygdala_area", "log_ventricle_area"]
+"""Columns of the truth with the regions' areas in the slice: what a network can see of the disease."""
+_QUANTITIES = {
+    "h_v": ["h", "log_v"],
+    "roi_volumes": ["hippocampus_amygdala_volume", "log_ventricle_volume"],
+    "roi_areas": AREAS,
+}
 
 
 def ad_mri_ceilings(root: str | os.PathLike[str], num_splits: int = 40) -> dict[str, float | None]:
@@ -55,26 +60,14 @@ def ad_mri_ceilings(root: str | os.PathLike[str], num_splits: int = 40) -> dict[
     Raises:
         FileNotFoundError: when the folder holds no truth.
     """
-    file = Path(root) / "derivatives" / "truth" / "truth.tsv"
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist; ceilings need a folder that simulate_ad_mri has completed.")
-    table = pd.read_csv(file, sep="\t", dtype={"site": str})
-    table["label"] = (table["diagnosis"] == "AD").astype(int)
-    features = table[["h"]].assign(log_v=np.log(table["v"]))
-    for name, columns in (("roi_volumes", _VOLUMES), ("roi_areas", _AREAS)):
-        features[f"{name}_h"] = table[columns[0]]
-        features[f"{name}_v"] = np.log(table[columns[1]] + 1.0)
-    sets = {"h_v": ["h", "log_v"]}
-    sets |= {name: [f"{name}_h", f"{name}_v"] for name in ("roi_volumes", "roi_areas")}
-    table = pd.concat([table.drop(columns=["h"]), features], axis=1)
-
+    table = read_truth(root)
     seen, unseen = table[table["site_role"] == "seen"], table[table["site_role"] == "unseen"]
     splits = _splits(seen, num_splits)
-    result = {f"seen/{name}": _mean_auroc(splits, columns) for name, columns in sets.items()}
+    result = {f"seen/{name}": _mean_auroc(splits, columns) for name, columns in _QUANTITIES.items()}
     result["seen/site_all_images"] = _auroc(seen, seen, ["site"])
     result["seen/site"] = _mean_auroc(splits, ["site"])
-    result["seen/roi_areas_site"] = _mean_auroc(splits, [*sets["roi_areas"], "site"])
-    result |= {f"unseen/{name}": _auroc(seen, unseen, columns) for name, columns in sets.items()}
+    result["seen/roi_areas_site"] = _mean_auroc(splits, [*AREAS, "site"])
+    result |= {f"unseen/{name}": _auroc(seen, unseen, columns) for name, columns in _QUANTITIES.items()}
     return {name: None if auroc is None else round(auroc, 4) for name, auroc in result.items()}
 
 
@@ -99,8 +92,23 @@ def _mean_auroc(splits: Sequence[tuple[pd.DataFrame, pd.DataFrame]], columns: Se
 def _auroc(train: pd.DataFrame, test: pd.DataFrame, columns: Sequence[str]) -> float | None:
     if train["label"].nunique() < 2 or test["label"].nunique() < 2:
         return None
-    scores = _site_share(train, test) if list(columns) == ["site"] else _logistic(train, test, columns)
-    return float(roc_auc_score(test["label"], scores))
+    return float(roc_auc_score(test["label"], ceiling_scores(train, test, columns)))
+
+
+def ceiling_scores(train: pd.DataFrame, test: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float64]:
+    """
+    Scores of the best model that knows some columns and nothing else: a logistic regression on them, the site one-hot;
+    on the site alone its share of AD images in training.
+
+    Args:
+        train: what it is fitted to: the columns and ``label``.
+        test: what it is to score: the columns.
+        columns: such as :py:data:`AREAS`, or ``["site"]``; quantities are of :py:func:`.ad_mri_truth.read_truth`.
+
+    Returns:
+        a score for each row of ``test``.
+    """
+    return _site_share(train, test) if list(columns) == ["site"] else _logistic(train, test, columns)
 
 
 def _site_share(train: pd.DataFrame, test: pd.DataFrame) -> NDArray[np.float64]:
