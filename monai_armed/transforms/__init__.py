@@ -26,6 +26,7 @@ from .register_to_template import (
 )
 from .skull_strip import SkullStrip, SkullStripD, SkullStripd, SkullStripDict
 from .table import EncodeRow, EncodeRowD, EncodeRowd, EncodeRowDict
+from .world_box import WorldBox, WorldBoxD, WorldBoxd, WorldBoxDict
 
 __all__ = [
     "ClusterToIndexD",
@@ -54,4 +55,8 @@ __all__ = [
     "SkullStripD",
     "SkullStripDict",
     "SkullStripd",
+    "WorldBox",
+    "WorldBoxD",
+    "WorldBoxDict",
+    "WorldBoxd",
 ]

@@ -18,16 +18,17 @@ from typing import Any
 
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
-from monai.transforms import MapTransform, SpatialResample, Transform
+from monai.transforms import MapTransform
+
+from .world_box import WorldBox
 
 __all__ = ["CoronalSlice", "CoronalSliceD", "CoronalSliceDict", "CoronalSliced"]
 
 
-class CoronalSlice(Transform):
+class CoronalSlice(WorldBox):
     """Cut the coronal plane at a world y coordinate out of a volume, with a square field of view.
 
-    The plane is resampled by the volume's affine, so a volume of any orientation, voxel size or obliqueness gives the
+    It is a :class:`WorldBox` of one voxel's thickness: a volume of any orientation, voxel size or obliqueness gives the
     same slice. World coordinates are MNI's where the volume is aligned with MNI, as in the paper's section 3.3.2.
 
     Args:
@@ -54,22 +55,9 @@ class CoronalSlice(Transform):
         centre: Sequence[float] = (0.0, 14.0),
         mode: str = "bilinear",
     ) -> None:
-        if size <= 0 or pixel_size <= 0:
-            raise ValueError(f"size and pixel_size must be positive, got {size} and {pixel_size}.")
-        self.y, self.size, self.pixel_size, self.mode = y, size, pixel_size, mode
-        half = (size - 1) / 2 * pixel_size
         x, z = centre
         # rows run from superior to inferior, columns from left to right, the third axis forwards
-        self.affine = torch.tensor(
-            [
-                [0.0, pixel_size, 0.0, x - half],
-                [0.0, 0.0, pixel_size, y],
-                [-pixel_size, 0.0, 0.0, z + half],
-                [0.0, 0.0, 0.0, 1.0],
-            ],
-            dtype=torch.float64,
-        )
-        self.resample = SpatialResample(mode=mode, padding_mode="zeros")
+        super().__init__((x, y, z), (size, size, 1), pixel_size, "IRA", mode)
 
     def __call__(self, img: torch.Tensor) -> torch.Tensor:
         """Cut the slice.
@@ -78,18 +66,13 @@ class CoronalSlice(Transform):
             img: volume (C, X, Y, Z) with its affine.
 
         Returns:
-            slice (C, size, size), superior at the top and the left of the body at the left.
+            slice (C, size, size), superior at the top and the left of the body at the left; zeros where the volume
+            does not reach.
 
         Raises:
-            ValueError: when the input is no volume with an affine, or does not reach the plane.
+            ValueError: when the input is no volume with an affine, or does not reach the middle of the slice.
         """
-        if not isinstance(img, MetaTensor) or img.ndim != 4:
-            raise ValueError(
-                f"CoronalSlice needs a MetaTensor (C, X, Y, Z), got {type(img).__name__} {tuple(img.shape)}."
-            )
-        self._check_reach(img)
-        plane = self.resample(img, dst_affine=self.affine, spatial_size=(self.size, self.size, 1))
-        return plane[..., 0]
+        return super().__call__(img)[..., 0]
 
     def pixel(self, point: Sequence[float]) -> tuple[float, float]:
         """Row and column at which the slice shows a point (3,) of its plane, in mm of the world."""
@@ -97,17 +80,6 @@ class CoronalSlice(Transform):
             self.affine[:3, :3], torch.tensor(point, dtype=torch.float64) - self.affine[:3, 3]
         )
         return float(row), float(column)
-
-    def _check_reach(self, img: MetaTensor) -> None:
-        corners = torch.cartesian_prod(*(torch.tensor([-0.5, n - 0.5], dtype=torch.float64) for n in img.shape[1:]))
-        affine = torch.as_tensor(img.affine, dtype=torch.float64)
-        reach = corners @ affine[1, :3] + affine[1, 3]
-        if not reach.min() <= self.y <= reach.max():
-            name = img.meta.get("filename_or_obj", "the volume")
-            raise ValueError(
-                f"{name} covers y = {float(reach.min()):.1f} to {float(reach.max()):.1f} mm and so has no coronal "
-                f"slice at y = {self.y:g} mm; is it aligned with MNI space?"
-            )
 
 
 class CoronalSliced(MapTransform):

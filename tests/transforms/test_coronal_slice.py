@@ -103,7 +103,7 @@ def test_volume_that_does_not_reach_the_plane_is_named():
 
 
 def test_bad_arguments_and_inputs():
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="positive sizes"):
         CoronalSlice(size=0)
     with pytest.raises(ValueError, match="MetaTensor"):
         CoronalSlice()(torch.zeros(1, 4, 4, 4))

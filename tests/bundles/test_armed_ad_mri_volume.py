@@ -1,0 +1,104 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The AD study on the volume around the hippocampi, by one override file."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from ad_mri_runs import BUNDLE, configs, run
+from monai.bundle import ConfigParser
+from monai.networks.nets import DenseNet
+
+from monai_armed.transforms import LoadVolumed, WorldBox
+
+pytestmark = pytest.mark.usefixtures("untouched_interpreter")
+
+SHAPE = (1, 49, 13, 41)
+
+
+def parsed(step: str) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config(configs(step, "volume"))
+    parser["sites"] = ["002", "005", "016"]
+    return parser
+
+
+@pytest.mark.parametrize("step, network", [("train", "network_def"), ("evaluate", "armed"), ("inference", "armed")])
+def test_the_network_is_monais_densenet_in_three_dimensions(step, network):
+    parser = parsed(step)
+    net = parser.get_parsed_content(network)
+    assert isinstance(net.network, DenseNet)
+    out = net(torch.rand(2, *SHAPE), torch.tensor([0, 2]))
+    assert out["mixed"].shape == (2, 1) and out["adversary"].shape == (2, 3)
+    assert parser.get_parsed_content("z_predictor#network_def")(torch.rand(2, *SHAPE)).shape == (2, 3)
+
+
+def test_training_and_evaluation_have_the_same_volume_and_networks():
+    train, evaluate = (
+        json.loads((BUNDLE / "configs" / f"{k}.json").read_text()) for k in ("volume", "evaluate_volume")
+    )
+    train["armed#taps"] = train.pop("network_def#taps")
+    assert "saliency" not in evaluate.pop("scores")  # its regions and pictures are those of the slice
+    assert evaluate == {key: value for key, value in train.items() if not key.startswith("train#")}
+
+
+def test_the_box_holds_the_hippocampi_whole(study):
+    truths = sorted(study.glob("derivatives/truth/sub-*/**/*_dseg.nii.gz"))
+    config = parsed("train")["image_transforms#1"]
+    box = WorldBox(config["centre"], SHAPE[1:], mode="nearest")
+    for truth in truths[::5]:
+        drawn = np.asarray(nib.load(truth).dataobj) == 1
+        cut = box(LoadVolumed("mask", ensure_channel_first=True)({"mask": str(truth)})["mask"]) == 1
+        assert int(cut.sum()) == drawn.sum() > 0
+
+
+def test_cached_volumes_are_turned_and_scaled_as_the_slices(study):
+    """Left and right are swapped by the flip, and the scale is that of the slices, by percentiles."""
+    parser = parsed("train")
+    volume = parser.get_parsed_content("image_transforms")
+    sample = {"image": str(sorted(study.glob("sub-*/**/*_T1w.nii.gz"))[0])}
+    for transform in volume:
+        sample = transform(sample)
+    image = sample["image"]
+    assert image.shape == SHAPE and image.dtype == torch.float32
+    assert float(image.quantile(0.02)) == pytest.approx(0, abs=0.01)
+    assert float(image.quantile(0.98)) == pytest.approx(1, abs=0.01)
+    flip, affine, _ = parser.get_parsed_content("train#random_transforms")
+    flip.set_random_state(0).prob = 1.0
+    torch.testing.assert_close(torch.as_tensor(flip({"image": image})["image"]), image.flip(1))
+    moved = affine.set_random_state(0)({"image": image})["image"]
+    assert moved.shape == SHAPE and not torch.equal(torch.as_tensor(moved), image)
+
+
+def test_it_trains_is_evaluated_and_predicts_one_file(trained, options, image, tmp_path):
+    weights = str(trained("volume") / "model.pt")
+    assert any(name.startswith("z_predictor.") for name in torch.load(weights, weights_only=True))
+    run("evaluate", "volume", ckpt_path=weights, output_dir=str(tmp_path), **options)
+    metrics = pd.read_csv(tmp_path / "metrics.csv")
+    kinds = {(partition, k) for partition in ("seen", "unseen") for k in ("mixed", "fixed", "randomized")}
+    assert set(zip(metrics["partition"], metrics["prediction"])) == kinds
+    assert metrics["auroc"].between(0, 1).all()
+
+    run("inference", "volume", ckpt_path=weights, dataset_dir=str(image), output_dir=str(tmp_path / "new"))
+    (row,) = json.loads((tmp_path / "new" / "predictions.json").read_text())
+    assert row["file"] == str(image) and 0 <= row["low"] <= row["probability"] <= row["high"] <= 1
+    table = pd.read_csv(tmp_path / "predictions.csv")
+    subject, session = image.name.split("_")[:2]
+    same = table["subject"].eq(subject) & table["session"].eq(session) & table["prediction"].eq("fixed")
+    (logit,) = table.loc[same, "score"]
+    assert row["population_probability"] == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-4)
