@@ -24,6 +24,8 @@ from ..networks.nets.armed_aec import ARMEDAEC
 
 __all__ = ["write_cells"]
 
+POPULATION = "population"
+
 
 @torch.no_grad()
 def write_cells(
@@ -37,22 +39,25 @@ def write_cells(
     """
     What inference leaves of a folder of images: ``latents.csv`` (the fixed latents), ``predictions.csv`` (probability
     of the phenotype, mixed and fixed), and as PNG the reconstruction by fixed effects, ``fixed/``, and the images as
-    if from each of the batches asked for, ``as_<batch>/``.
+    if from each of the batches asked for, ``as_<batch>/``: among them ``"population"``, an image without its batch.
 
     Args:
         network: the trained network.
         loader: batches with ``image``, ``cluster`` and a list of ``file``.
         batches: names of the seen batches in the order of their index.
         output_dir: folder to write to.
-        as_batches: batches as which the images are shown; all of them by default.
+        as_batches: batches as which the images are shown; the population and all of them by default.
         device: where the network is.
 
     Raises:
         ValueError: when a batch asked for is none of the seen ones.
     """
-    shown = [] if network.random is None else list(batches if as_batches is None else as_batches)
-    if unknown := [name for name in shown if name not in batches]:
-        raise ValueError(f"as_batches names {unknown}, but the model's batches are {list(batches)}.")
+    index = {POPULATION: -1, **{name: j for j, name in enumerate(batches)}}
+    shown = [] if network.random is None else list(index if as_batches is None else as_batches)
+    if unknown := [name for name in shown if name not in index]:
+        raise ValueError(
+            f"as_batches names {unknown}, but the model's batches are {list(batches)} ('{POPULATION}': none)."
+        )
     folder = Path(output_dir)
     network.eval()
     latents, rows = [], []
@@ -67,7 +72,7 @@ def write_cells(
         ]
         _write_images(network.fixed.decode(latent), batch["file"], folder / "fixed")
         for name in shown:
-            as_cluster = torch.full_like(cluster, list(batches).index(name))
+            as_cluster = torch.full_like(cluster, index[name])
             _write_images(network.reconstruct(x, cluster, as_cluster=as_cluster), batch["file"], folder / f"as_{name}")
     frame = pd.DataFrame(np.concatenate(latents)).rename(columns=lambda i: f"h{i}")
     frame.insert(0, "file", [row["file"] for row in rows])

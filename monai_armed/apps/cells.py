@@ -134,8 +134,10 @@ def _against_truth(
     network: ARMEDAEC, train: _Outputs, test: _Outputs, folder: Path, batches: Sequence[str], device: torch.device
 ) -> dict[str, float]:
     """
-    Errors against what the simulator knows: of the fixed reconstruction against the batch-free cell, of the cell shown
-    as if from another batch against that batch's image of it, and how well the batch-free images tell the batch.
+    Errors against what the simulator knows: against the batch-free cell those of the fixed reconstruction, of the image
+    as if from the population, of the image less its batch's mean image plus that of all, and of the image as it is;
+    of the cell shown as if from another batch against that batch's image of it; and how well the batch-free images
+    tell the batch.
     """
     from ..data.cell_simulator import SimulatedCells
 
@@ -143,19 +145,34 @@ def _against_truth(
     clean = []
     for part in (train, test):
         free = np.stack([study.render_as(Path(f).name, None) for f in part.rows["file"]]).astype(np.float32)[:, None]
-        encoded = [network.fixed.encode(torch.from_numpy(x).to(device)).cpu() for x in np.array_split(free, 16)]
+        encoded = [network.fixed.encode(x.to(device)).cpu() for x in _split(free)]
         clean.append(_Outputs(part.rows, torch.cat(encoded).numpy(), free))
     clean_train, clean_test = clean
     found = _probes(clean_train, clean_test, "batch_free_probe")
     free = clean_test.images
-    fixed = torch.cat(
-        [network.fixed.decode(torch.from_numpy(z).to(device)).cpu() for z in np.array_split(test.latent, 8)]
-    )
+    fixed = torch.cat([network.fixed.decode(z.to(device)).cpu() for z in _split(test.latent)])
     found["fixed_truth_error"] = float(((fixed.numpy() - free) ** 2).mean())
     found["real_truth_error"] = float(((test.images - free) ** 2).mean())
+    shifted = test.images - _batch_means(train, len(batches))[test.rows["cluster"]] + train.images.mean(0)
+    found["shift_truth_error"] = float(((shifted - free) ** 2).mean())
     if network.random is not None:
+        shown = [
+            network.reconstruct(x.to(device), z.to(device), as_cluster=torch.full_like(z, -1).to(device)).cpu()
+            for x, z in zip(_split(test.images), _split(test.rows["cluster"].to_numpy()))
+        ]
+        found["population_truth_error"] = float(((torch.cat(shown).numpy() - free) ** 2).mean())
         found |= _as_if_errors(network, train, test, study, batches, device)
     return found
+
+
+def _split(values: np.ndarray) -> list[torch.Tensor]:
+    """Pieces of an array, (64 or fewer, ...)."""
+    return list(torch.from_numpy(values).split(64))
+
+
+def _batch_means(train: _Outputs, num_clusters: int) -> np.ndarray:
+    """Mean training image of each batch."""
+    return np.stack([train.images[train.rows["cluster"] == j].mean(0) for j in range(num_clusters)])
 
 
 def _as_if_errors(network, train, test, study, batches, device) -> dict[str, float]:
@@ -166,7 +183,7 @@ def _as_if_errors(network, train, test, study, batches, device) -> dict[str, flo
     """
     rows = test.rows.drop_duplicates("cell").iloc[::3]
     x, own = torch.from_numpy(test.images[rows.index]).to(device), rows["cluster"].to_numpy()
-    means = np.stack([train.images[train.rows["cluster"] == j].mean(0) for j in range(len(batches))])
+    means = _batch_means(train, len(batches))
     errors: dict[str, list[float]] = defaultdict(list)
     for j, batch in enumerate(batches):
         other = own != j
@@ -217,6 +234,7 @@ def _pictures(network: ARMEDAEC, test: _Outputs, batches: Sequence[str], folder:
     if network.random is not None:
         cluster = torch.tensor(chosen["cluster"].to_numpy()).to(device)
         images["mixed effects"] = network.reconstruct(x, cluster)
+        images["as population"] = network.reconstruct(x, cluster, as_cluster=torch.full_like(cluster, -1))
         for j, batch in enumerate(batches[:8]):
             images[f"as {batch}"] = network.reconstruct(x, cluster, as_cluster=torch.full_like(cluster, j))
         plot_recon_scales(effect_scales(network), folder / "recon_scales.png")

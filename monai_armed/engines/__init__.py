@@ -11,8 +11,16 @@
 
 from __future__ import annotations
 
+from .feature_memory import FeatureMemory
 from .mldg_trainer import MLDGObjective, MLDGTrainer
 from .prepare_batch import PrepareBatchCluster, PrepareBatchRandomCluster
 from .trainer import ARMEDTrainer
 
-__all__ = ["ARMEDTrainer", "MLDGObjective", "MLDGTrainer", "PrepareBatchCluster", "PrepareBatchRandomCluster"]
+__all__ = [
+    "ARMEDTrainer",
+    "FeatureMemory",
+    "MLDGObjective",
+    "MLDGTrainer",
+    "PrepareBatchCluster",
+    "PrepareBatchRandomCluster",
+]

@@ -22,6 +22,7 @@ from monai.utils.enums import CommonKeys as Keys
 from torch.optim import Optimizer
 
 from ..losses.armed_loss import ARMEDLoss
+from .feature_memory import FeatureMemory
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -43,6 +44,8 @@ class ARMEDTrainer(SupervisedTrainer):
     Args:
         adversary_optimizer: optimizer of ``network.adversary.parameters()``, or None if there is no adversary.
         adversary_steps: steps of the adversary before each step of the network.
+        adversary_memory: features of earlier samples, from which the adversary then learns, in place of those of the
+            batch that the network is about to take its step on; the first batch is learned from itself.
         kwargs: arguments of ``SupervisedTrainer``; its ``optimizer`` holds all parameters but the adversary's, and its
             ``loss_function`` is an :py:class:`monai_armed.losses.ARMEDLoss`.
 
@@ -55,7 +58,14 @@ class ARMEDTrainer(SupervisedTrainer):
     network: torch.nn.Module
     loss_function: ARMEDLoss
 
-    def __init__(self, *args, adversary_optimizer: Optimizer | None = None, adversary_steps: int = 1, **kwargs) -> None:
+    def __init__(
+        self,
+        *args,
+        adversary_optimizer: Optimizer | None = None,
+        adversary_steps: int = 1,
+        adversary_memory: FeatureMemory | None = None,
+        **kwargs,
+    ) -> None:
         super().__init__(*args, **kwargs)
         if not isinstance(self.loss_function, ARMEDLoss):
             raise ValueError(f"loss_function must be an ARMEDLoss, got {type(self.loss_function).__name__}.")
@@ -75,6 +85,7 @@ class ARMEDTrainer(SupervisedTrainer):
                 raise ValueError("the adversary's parameters are in no optimizer: pass adversary_optimizer.")
         self.adversary_optimizer = adversary_optimizer
         self.adversary_steps = adversary_steps
+        self.adversary_memory = adversary_memory
 
     def _backward(self, loss: torch.Tensor) -> None:
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
@@ -87,16 +98,33 @@ class ARMEDTrainer(SupervisedTrainer):
             self.scaler.update()
 
     def _train_adversary(self, inputs: torch.Tensor, targets: Mapping[str, torch.Tensor]) -> None:
-        assert self.adversary_optimizer is not None
-        features: torch.Tensor | list[torch.Tensor] = inputs
+        """All steps of one iteration: the network runs once for them."""
+        memory, wanted = self.adversary_memory, {name: targets[name] for name in ("cluster", "label")}
+        if memory is None:
+            features: torch.Tensor | list[torch.Tensor] = inputs
+            for _ in range(self.adversary_steps):
+                features = self._adversary_step(features, wanted)
+            return
+        with torch.no_grad(), torch.autocast("cuda", enabled=self.scaler is not None, **self.amp_kwargs):
+            taps = self.network(inputs, adversary_only=True)["taps"]
+        if not len(memory):
+            memory.add(taps, wanted)
         for _ in range(self.adversary_steps):
-            self.adversary_optimizer.zero_grad(set_to_none=self.optim_set_to_none)
-            with torch.autocast("cuda", enabled=self.scaler is not None, **self.amp_kwargs):
-                output = self.network(features, adversary_only=True)
-                loss = self.loss_function.adversary_loss(output["adversary"], targets["cluster"], targets["label"])
-            features = output["taps"]  # further steps are on the same features: the network runs once for all of them
-            self._backward(loss)
-            self._step(self.adversary_optimizer)
+            self._adversary_step(*memory.draw())
+        memory.add(taps, wanted)
+
+    def _adversary_step(
+        self, features: torch.Tensor | list[torch.Tensor], targets: Mapping[str, torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """One step; returns the features, without gradient, for further ones."""
+        assert self.adversary_optimizer is not None
+        self.adversary_optimizer.zero_grad(set_to_none=self.optim_set_to_none)
+        with torch.autocast("cuda", enabled=self.scaler is not None, **self.amp_kwargs):
+            output = self.network(features, adversary_only=True)
+            loss = self.loss_function.adversary_loss(output["adversary"], targets["cluster"], targets["label"])
+        self._backward(loss)
+        self._step(self.adversary_optimizer)
+        return output["taps"]
 
     @contextmanager
     def _frozen_adversary(self) -> Iterator[None]:

@@ -147,7 +147,8 @@ def test_every_model_of_the_cells_trains_and_is_evaluated(model, trained_cells, 
     assert set(zip(metrics["partition"], metrics["prediction"])) == wanted
     assert metrics["auroc"].between(0, 1).all() and (metrics["mse"] > 0).all()
     figures = json.loads((tmp_path / "metrics.json").read_text())
-    assert {"fixed_truth_error", "real_truth_error"} <= set(figures)
+    assert {"fixed_truth_error", "real_truth_error", "shift_truth_error"} <= set(figures)
+    assert ("population_truth_error" in figures) == ("mixed" in predictions)
     assert ({"as_if_error", "as_if_shift_error", "as_if_input_error"} <= set(figures)) == ("mixed" in predictions)
     table = pd.read_csv(tmp_path / "predictions.csv", dtype={"batch": str})
     assert set(table["partition"]) == {"train", "test", "unseen"}
@@ -169,7 +170,7 @@ def test_inference_on_cells(model, trained_cells, image, tmp_path):
     (tmp_path / "new").mkdir()
     shutil.copy(image, tmp_path / "new")
     date = json.loads((trained_cells().parent / "sites.json").read_text())[4]
-    options = {"dataset_dir": str(tmp_path / "new"), "output_dir": str(tmp_path), "as_batches": [date]}
+    options = {"dataset_dir": str(tmp_path / "new"), "output_dir": str(tmp_path), "as_batches": ["population", date]}
     run("inference", model, ckpt_path=str(trained_cells(model)), **options)
     table = pd.read_csv(tmp_path / "predictions.csv")
     assert [Path(file).name for file in table["file"]] == [image.name]
@@ -177,7 +178,8 @@ def test_inference_on_cells(model, trained_cells, image, tmp_path):
     assert pd.read_csv(tmp_path / "latents.csv").shape == (1, 1 + 56)
     with Image.open(tmp_path / "fixed" / image.name) as written:
         assert written.size == (64, 64) and written.mode == "L"
-    assert (tmp_path / f"as_{date}" / image.name).is_file() == (model == "armed")
+    for name in ("population", date):
+        assert (tmp_path / f"as_{name}" / image.name).is_file() == (model == "armed")
 
 
 @pytest.mark.parametrize("step, network", [("train", "network_def"), ("evaluate", "armed")])

@@ -102,6 +102,20 @@ def test_the_adversarys_gradient_is_reversed_in_the_fixed_encoder_alone():
         torch.testing.assert_close(found[0.5][name], scaled, rtol=1e-3, atol=1e-6)
 
 
+def test_with_confusion_features_and_adversary_have_objectives_of_their_own():
+    net, (x, cluster, label) = network(taps=["to_latent"], confusion=True), batch()
+    out = net(x, cluster)
+    out["adversary"].square().sum().backward(retain_graph=True)
+    assert {name.split(".")[0] for name in gradients(net)} == {"adversary"}
+    net.zero_grad()
+    terms = AECLoss().terms(out, {"image": x, "label": label, "cluster": cluster})
+    terms["confusion"].backward()
+    assert {name.split(".")[0] for name in gradients(net)} == {"fixed"}
+    without = {name: term for name, term in terms.items() if name != "confusion"}
+    total, less = (AECLoss(lambda_adversary=0.25).total(t) for t in (terms, without))
+    torch.testing.assert_close(total - less, 0.25 * terms["confusion"])
+
+
 def test_the_image_classifier_learns_from_real_images_alone():
     net, (x, cluster, _) = network(), batch()
     net(x, cluster)["reconstruction_cluster"].square().sum().backward()

@@ -80,7 +80,9 @@ class AEC(nn.Module):
         self.classifier = None
         if out_channels:
             self.classifier = nn.Sequential(
-                nn.Linear(latent_channels, classifier_channels), nn.ReLU(), nn.Linear(classifier_channels, out_channels)
+                nn.Linear(latent_channels, classifier_channels),
+                nn.PReLU(),
+                nn.Linear(classifier_channels, out_channels),
             )
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:

@@ -273,4 +273,4 @@ class ARMEDAEC(AdversarialNetwork):
 
 
 def _classifier(in_channels: int, hidden_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(in_channels, hidden_channels), nn.ReLU(), nn.Linear(hidden_channels, out_channels))
+    return nn.Sequential(nn.Linear(in_channels, hidden_channels), nn.PReLU(), nn.Linear(hidden_channels, out_channels))
