@@ -24,6 +24,7 @@ from ad_mri_runs import BUNDLE, configs, run
 from monai.bundle import ConfigParser
 from monai.networks.nets import DenseNet
 
+from monai_armed.networks.nets import CNN
 from monai_armed.transforms import LoadVolumed, WorldBox
 
 pytestmark = pytest.mark.usefixtures("untouched_interpreter")
@@ -38,11 +39,21 @@ def parsed(step: str) -> ConfigParser:
     return parser
 
 
+DENSENET = {
+    "_target_": "monai.networks.nets.DenseNet",
+    **{"spatial_dims": 3, "in_channels": 1, "out_channels": 1},
+    **{"init_features": 16, "growth_rate": 8, "block_config": [2, 2, 2]},
+}
+
+
 @pytest.mark.parametrize("step, network", [("train", "network_def"), ("evaluate", "armed"), ("inference", "armed")])
-def test_the_network_is_monais_densenet_in_three_dimensions(step, network):
+@pytest.mark.parametrize("base", [None, DENSENET])
+def test_the_network_is_of_three_dimensions_and_may_be_one_of_monais(step, network, base):
     parser = parsed(step)
+    if base is not None:
+        parser.update({"base_network": base, f"{network}#taps": ["class_layers.flatten"]})
     net = parser.get_parsed_content(network)
-    assert isinstance(net.network, DenseNet)
+    assert isinstance(net.network, CNN if base is None else DenseNet)
     out = net(torch.rand(2, *SHAPE), torch.tensor([0, 2]))
     assert out["mixed"].shape == (2, 1) and out["adversary"].shape == (2, 3)
     assert parser.get_parsed_content("z_predictor#network_def")(torch.rand(2, *SHAPE)).shape == (2, 3)
@@ -52,7 +63,6 @@ def test_training_and_evaluation_have_the_same_volume_and_networks():
     train, evaluate = (
         json.loads((BUNDLE / "configs" / f"{k}.json").read_text()) for k in ("volume", "evaluate_volume")
     )
-    train["armed#taps"] = train.pop("network_def#taps")
     assert "saliency" not in evaluate.pop("scores")  # its regions and pictures are those of the slice
     assert evaluate == {key: value for key, value in train.items() if not key.startswith("train#")}
 
