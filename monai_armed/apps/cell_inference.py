@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -61,19 +63,22 @@ def write_cells(
     folder = Path(output_dir)
     network.eval()
     latents, rows = [], []
+    taken: set[str] = set()
     for batch in tqdm(loader, desc="cells"):
         x, cluster = batch["image"].to(device), batch["cluster"].to(device)
         latent = network.fixed.encode(x)
         latents.append(latent.cpu().numpy())
         mixed, fixed = network(x, cluster)[:, 0].sigmoid(), network.fixed.classify(latent)[:, 0].sigmoid()
+        names = [_new_name(file, taken) for file in batch["file"]]
         rows += [
-            {"file": f, "probability": p, "fixed_probability": q}
-            for f, p, q in zip(batch["file"], mixed.tolist(), fixed.tolist())
+            {"file": f, "image": n, "probability": p, "fixed_probability": q}
+            for f, n, p, q in zip(batch["file"], names, mixed.tolist(), fixed.tolist())
         ]
-        _write_images(network.fixed.decode(latent), batch["file"], folder / "fixed")
+        _write_images(network.fixed.decode(latent), names, folder / "fixed")
         for name in shown:
             as_cluster = torch.full_like(cluster, index[name])
-            _write_images(network.reconstruct(x, cluster, as_cluster=as_cluster), batch["file"], folder / f"as_{name}")
+            shown_as = network.reconstruct(x, cluster, as_cluster=as_cluster)
+            _write_images(shown_as, names, folder / ("as_" + re.sub(r"[^\w.-]", "_", name)))
     frame = pd.DataFrame(np.concatenate(latents)).rename(columns=lambda i: f"h{i}")
     frame.insert(0, "file", [row["file"] for row in rows])
     frame.to_csv(folder / "latents.csv", index=False)
@@ -81,7 +86,18 @@ def write_cells(
     print(f"{len(rows)} images: latents.csv, predictions.csv, fixed/ and {len(shown)} folders as_<batch>/ in {folder}")
 
 
-def _write_images(images: torch.Tensor, files: Sequence[str], folder: Path) -> None:
+def _new_name(file: str, taken: set[str]) -> str:
+    """Name of an image's PNG: that of its file, with a number where another folder has a file of that name."""
+    stem = Path(file).stem
+    numbered = (f"{stem}_{k}" for k in itertools.count(2))
+    name = stem
+    while name in taken:
+        name = next(numbered)
+    taken.add(name)
+    return f"{name}.png"
+
+
+def _write_images(images: torch.Tensor, names: Sequence[str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for image, file in zip((images[:, 0].clamp(0, 1) * 255).round().byte().cpu().numpy(), files):
-        Image.fromarray(image).save(folder / f"{Path(file).stem}.png")
+    for image, name in zip((images[:, 0].clamp(0, 1) * 255).round().byte().cpu().numpy(), names):
+        Image.fromarray(image).save(folder / name)

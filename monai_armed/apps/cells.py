@@ -25,7 +25,13 @@ import torch
 from tqdm import tqdm
 
 from ..metrics.audit import LayerFeatures, audit_features
-from ..metrics.cluster_separation import centre_by_cluster, cluster_separation, mean_by_group, within_class_accuracy
+from ..metrics.cluster_separation import (
+    centre_by_cluster,
+    cluster_separation,
+    effective_dimension,
+    mean_by_group,
+    within_class_accuracy,
+)
 from ..metrics.comparison import delong_interval
 from ..networks.nets.armed_aec import ARMEDAEC
 from ..visualize.cells import plot_latents, plot_recon_scales, plot_reconstructions
@@ -103,24 +109,36 @@ def _phenotype(outputs: _Outputs, prediction: str) -> dict[str, float]:
 
 
 def _separation(train: _Outputs, test: _Outputs) -> dict[str, float]:
-    """How far the latents of held-out cells separate by batch, and how well fresh classifiers name it, within class."""
+    """
+    How far the latents of held-out cells separate by batch, and how well fresh classifiers name it, within class; and
+    what says whether they tell anything at all: their dimensions, and the error of one mean image for all cells.
+    """
     z, cluster = test.latents(), test.clusters()
+    mean_image = train.images.mean(axis=0)
+    found = {
+        "effective_dimension": effective_dimension(z),
+        "mean_image_error": float(np.square(test.images - mean_image).mean()),
+    }
     try:
-        measured = cluster_separation(z, cluster)
+        measured = found | cluster_separation(z, cluster)
     except ValueError as error:
         print(f"the separation of the latents by batch is not measured: {error}")
-        return _probes(train, test)
+        return found | _probes(train, test)
     centred = cluster_separation(centre_by_cluster(train.latents(), train.clusters(), z, cluster), cluster)
     measured["davies_bouldin_centred"] = centred["davies_bouldin"]
     measured["calinski_harabasz_centred"] = centred["calinski_harabasz"]
     return measured | _probes(train, test)
 
 
+def _labelled(part: _Outputs) -> LayerFeatures:
+    """Latents of the cells with a label."""
+    label = part.cells["label"].to_numpy()
+    known = label >= 0
+    return LayerFeatures({"latent": part.latents()[known]}, part.clusters()[known], label[known])
+
+
 def _probes(train: _Outputs, test: _Outputs, kind: str = "probe") -> dict[str, float]:
-    learn, held_out = (
-        LayerFeatures({"latent": part.latents()}, part.clusters(), part.cells["label"].to_numpy())
-        for part in (train, test)
-    )
+    learn, held_out = (_labelled(part) for part in (train, test))
     try:
         table = within_class_accuracy(audit_features(learn, held_out))
     except ValueError:  # too few labelled cells

@@ -29,10 +29,12 @@ class AECLoss(ARMEDLoss):
 
         L_MSE(x, fixed reconstruction) + L_MSE(x, mixed reconstruction)
         + lambda_class (L_BCE(y, fixed) + L_BCE(y, mixed)) + lambda_kl KL(q || p)
-        + lambda_cluster (L_CCE(Z, Z_L) + L_CCE(Z, Z_I)) - lambda_adversary L_CCE(Z, Z_A)
+        + lambda_cluster (L_CCE(Z, Z_L) + L_CCE(Z, Z_I) + L_CCE(Z, Z_X)) - lambda_adversary L_CCE(Z, Z_A)
 
     with Z_L and Z_I the clusters that are read from the latent of the random effects and from the reconstruction with
-    them. As in :py:class:`ARMEDLoss` the minus sign is in the network, and all weights are positive.
+    them, and Z_X that read from the real image, which alone trains the image classifier. Eq. S5 has weights of their
+    own for the fixed and the mixed terms and for Z_L and Z_I, which are one here. As in :py:class:`ARMEDLoss` the minus
+    sign is in the network, and all weights are positive.
 
     Args:
         lambda_class: weight of the phenotype's binary cross-entropy; cells without a label (-1) do not count.

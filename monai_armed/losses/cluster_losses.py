@@ -20,14 +20,18 @@ from torch.nn.modules.loss import _Loss
 __all__ = ["ClusterConfusionLoss", "ClusterCrossEntropyLoss"]
 
 
-def _for_class(logits: torch.Tensor, label: torch.Tensor | None) -> torch.Tensor:
-    """Cluster logits (B, C) of a class-conditional adversary's (B, C, classes), for the class of each sample."""
+def _for_class(logits: torch.Tensor, label: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Cluster logits (B, C) of a class-conditional adversary's (B, C, classes), for the class of each sample; and which
+    samples count (B,): of such an adversary those whose class is known, which is not -1.
+    """
     if logits.ndim == 2:
-        return logits
+        return logits, torch.ones(len(logits), dtype=torch.bool, device=logits.device)
     if label is None or label.numel() != logits.shape[0]:
         raise ValueError("a class-conditional adversary needs one class label for each sample.")
-    index = label.reshape(-1, 1, 1).long().expand(-1, logits.shape[1], 1)
-    return torch.take_along_dim(logits, index, dim=2).squeeze(2)
+    known = label.reshape(-1) >= 0
+    index = label.reshape(-1, 1, 1).long().clamp(min=0).expand(-1, logits.shape[1], 1)
+    return torch.take_along_dim(logits, index, dim=2).squeeze(2), known
 
 
 class ClusterCrossEntropyLoss(_Loss):
@@ -54,10 +58,11 @@ class ClusterCrossEntropyLoss(_Loss):
         Args:
             logits: (B, C), or (B, C, classes) of a class-conditional adversary.
             cluster: index (B,), -1 where not known.
-            label: class index (B,) or (B, 1); for a class-conditional adversary.
+            label: class index (B,) or (B, 1), -1 where not known; for a class-conditional adversary, with which
+                samples of unknown class do not count.
         """
-        logits = _for_class(logits, label)
-        known = cluster >= 0
+        logits, counted = _for_class(logits, label)
+        known = counted & (cluster >= 0)
         if self.kind == "categorical":
             loss = F.cross_entropy(logits, cluster.clamp(min=0), reduction="none")
         else:
@@ -89,10 +94,14 @@ class ClusterConfusionLoss(_Loss):
         """
         Args:
             logits: (B, C), or (B, C, classes) of a class-conditional adversary.
-            label: class index (B,) or (B, 1); for a class-conditional adversary.
+            label: class index (B,) or (B, 1), -1 where not known; for a class-conditional adversary, with which
+                samples of unknown class do not count.
         """
-        log_p = F.log_softmax(_for_class(logits, label), dim=1)
+        logits, counted = _for_class(logits, label)
+        log_p = F.log_softmax(logits, dim=1)
         chance = math.log(log_p.shape[1])
         if self.kind == "uniform":
-            return (-log_p.mean(dim=1) - chance).mean()
-        return (chance + (log_p.exp() * log_p).sum(dim=1)).mean()
+            loss = -log_p.mean(dim=1) - chance
+        else:
+            loss = chance + (log_p.exp() * log_p).sum(dim=1)
+        return (loss * counted).sum() / counted.sum().clamp(min=1)

@@ -22,7 +22,14 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score
 from sklearn.preprocessing import StandardScaler
 
-__all__ = ["centre_by_cluster", "cluster_separation", "mean_by_group", "separation_gap", "within_class_accuracy"]
+__all__ = [
+    "centre_by_cluster",
+    "cluster_separation",
+    "effective_dimension",
+    "mean_by_group",
+    "separation_gap",
+    "within_class_accuracy",
+]
 
 
 def cluster_separation(
@@ -70,6 +77,26 @@ def cluster_separation(
     if result["davies_bouldin"] == 0 and result["calinski_harabasz"] < 1:  # scikit-learn's for equal means
         result["davies_bouldin"] = float("inf")
     return result
+
+
+def effective_dimension(features: ArrayLike) -> float:
+    """
+    Effective number of dimensions of features: the participation ratio (sum of l)^2 / sum of l^2 of the eigenvalues l
+    of their correlation matrix. Read it beside any measure of invariance: features that have collapsed to few
+    dimensions tell neither the cluster nor much else.
+
+    Args:
+        features: (N, D).
+
+    Returns:
+        between 1, all features are one, and D, they are uncorrelated; NaN if none varies.
+    """
+    x = np.asarray(features, dtype=float)
+    x = x[:, x.std(axis=0) > 0]
+    if not x.shape[1]:
+        return float("nan")
+    eigenvalues = np.linalg.svd(StandardScaler().fit_transform(x), compute_uv=False) ** 2
+    return float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum())
 
 
 def separation_gap(model: Mapping[str, float], conventional: Mapping[str, float]) -> dict[str, float]:

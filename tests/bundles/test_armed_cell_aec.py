@@ -182,6 +182,19 @@ def test_inference_on_cells(model, trained_cells, image, tmp_path):
         assert (tmp_path / f"as_{name}" / image.name).is_file() == (model == "armed")
 
 
+def test_images_of_one_name_in_several_folders_are_all_written(trained_cells, image, tmp_path):
+    files = [f"{folder}/cell.png" for folder in "ab"]
+    for file in files:
+        (tmp_path / file).parent.mkdir()
+        shutil.copy(image, tmp_path / file)
+    pd.DataFrame({"file": files, "batch": "new", "label": 0}).to_csv(tmp_path / "cells.csv", index=False)
+    options = {"dataset_dir": str(tmp_path / "cells.csv"), "output_dir": str(tmp_path), "as_batches": []}
+    run("inference", ckpt_path=str(trained_cells()), **options)
+    names = pd.read_csv(tmp_path / "predictions.csv")["image"].tolist()
+    assert names == ["cell.png", "cell_2.png"]
+    assert sorted(file.name for file in (tmp_path / "fixed").iterdir()) == names
+
+
 @pytest.mark.parametrize("step, network", [("train", "network_def"), ("evaluate", "armed")])
 def test_the_papers_network_for_cells_is_built(step, network):
     parser = ConfigParser()

@@ -138,3 +138,13 @@ def test_gaussian_likelihood():
 def test_negative_weights_are_refused():
     with pytest.raises(ValueError, match=r"lambda_adversary must not be negative, got -0\.1"):
         ARMEDLoss(torch.nn.BCEWithLogitsLoss(), lambda_adversary=-0.1)
+
+
+@pytest.mark.parametrize("loss", [ClusterCrossEntropyLoss(), ClusterConfusionLoss()])
+def test_samples_of_unknown_class_do_not_count_for_a_class_conditional_adversary(loss):
+    logits = torch.randn(6, 4, 2, generator=torch.Generator().manual_seed(0))
+    label, cluster = torch.tensor([0, 1, -1, 1, -1, 0]), torch.arange(6) % 4
+    known = label >= 0
+    given = (cluster,) if isinstance(loss, ClusterCrossEntropyLoss) else ()
+    fewer = (cluster[known],) if given else ()
+    torch.testing.assert_close(loss(logits, *given, label), loss(logits[known], *fewer, label[known]))

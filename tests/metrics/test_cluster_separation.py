@@ -20,6 +20,7 @@ import pytest
 from monai_armed.metrics.cluster_separation import (
     centre_by_cluster,
     cluster_separation,
+    effective_dimension,
     mean_by_group,
     separation_gap,
     within_class_accuracy,
@@ -69,6 +70,14 @@ def test_gap_from_the_conventional_network_to_the_null():
     assert 0 < half["davies_bouldin_closed"] < 0.8 and 0.01 < half["calinski_harabasz_ratio"] < 0.5
     nothing = dict(zip(keys, (12.0, 10.0, 0.5, 1.0)))
     assert all(math.isnan(v) for v in separation_gap(nothing, nothing).values())
+
+
+def test_effective_dimension_counts_directions():
+    x = np.random.default_rng(0).normal(size=(5000, 4))
+    assert effective_dimension(x * [1, 10, 0.1, 3]) == pytest.approx(4, rel=0.01)
+    assert effective_dimension(np.repeat(x[:, :2], 3, axis=1)) == pytest.approx(2, rel=0.01)
+    assert effective_dimension(np.column_stack([x[:, 0], -2 * x[:, 0], np.ones(5000)])) == pytest.approx(1)
+    assert math.isnan(effective_dimension(np.ones((5, 2))))
 
 
 def test_frames_of_a_cell_are_averaged():

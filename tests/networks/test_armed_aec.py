@@ -226,6 +226,14 @@ def test_reconstructions_as_if_from_another_cluster():
         fixed.reconstruct(x, own, as_cluster=other)
 
 
+def test_reconstructing_says_what_it_cannot_do():
+    net, (x, cluster, _) = network(), batch()
+    with pytest.raises(ValueError, match=r"call network\.eval\(\) first"):
+        net.train().reconstruct(x, cluster)
+    with pytest.raises(ValueError, match="got 'fixd'"):
+        net.eval().reconstruct(x, cluster, effects="fixd")
+
+
 def test_what_the_random_effects_need_is_asked_for():
     for options in ({"image_classifier": None}, {"random": AEC(SHAPE, **SMALL)}):
         with pytest.raises(ValueError, match=r"needs norm=.* and an image_classifier"):

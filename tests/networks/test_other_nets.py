@@ -175,6 +175,14 @@ def test_whitened_adversary_finds_a_cluster_in_a_direction_that_hardly_varies():
     assert accuracy[PooledAdversary] < accuracy[WhitenedAdversary] - 0.1
 
 
+def test_whitened_adversary_trains_under_autocast():
+    adversary = WhitenedAdversary([(4,)], 3).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = nn.functional.cross_entropy(adversary([torch.randn(8, 4)]).float(), torch.arange(8) % 3)
+    loss.backward()
+    assert torch.isfinite(loss) and adversary.covariance.dtype == torch.float32
+
+
 def test_whitened_adversary_says_what_it_cannot_do():
     with pytest.raises(ValueError, match=r"momentum and shrinkage must be above 0, got 0\.1 and 0"):
         WhitenedAdversary([(2,)], 2, momentum=0.1, shrinkage=0)

@@ -160,9 +160,9 @@ class WhitenedAdversary(PooledAdversary):
         self.covariance.lerp_(off.T @ off / len(off), share)
 
     def _whitened(self, pooled: torch.Tensor) -> torch.Tensor:
-        if self.training:
-            self._update(pooled)
         with torch.autocast(pooled.device.type, enabled=False):
+            if self.training:
+                self._update(pooled.float())
             ridge = self.shrinkage * self.covariance.diagonal().mean().clamp(min=1e-12)
             factor = torch.linalg.cholesky(self.covariance + ridge * torch.eye(len(self.mean)).to(self.mean))
             return torch.linalg.solve_triangular(factor, (pooled.float() - self.mean).T, upper=False).T

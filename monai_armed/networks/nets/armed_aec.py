@@ -256,10 +256,15 @@ class ARMEDAEC(AdversarialNetwork):
             images (B, *in_shape).
 
         Raises:
-            ValueError: when there are no random effects and ``as_cluster`` is given.
+            ValueError: when there are no random effects and ``as_cluster`` is given, ``effects`` is neither, or the
+                network is in training mode, where reconstructing would move its running statistics.
         """
+        if effects not in EFFECTS:
+            raise ValueError(f"effects must be one of {EFFECTS}, got {effects!r}.")
         if self.random is None and as_cluster is not None:
             raise ValueError("the network has no random effects: it cannot show an image as if from another cluster.")
+        if self.training:
+            raise ValueError("images are reconstructed in evaluation mode: call network.eval() first.")
         if self.random is None or effects == "fixed":
             return self.fixed(x)[0]
         with given_cluster(self.random, self.resolve_cluster(x, cluster, unknown)):
