@@ -226,6 +226,11 @@ def test_reconstructions_as_if_from_another_cluster():
         fixed.reconstruct(x, own, as_cluster=other)
 
 
+def test_recon_blocks_of_another_number_of_clusters_are_refused():
+    with pytest.raises(ValueError, match=r"the network has 3 clusters, its RECON blocks \[5\]"):
+        network(random=AEC(SHAPE, norm=("recon", {"num_clusters": 5}), **SMALL))
+
+
 def test_reconstructing_says_what_it_cannot_do():
     net, (x, cluster, _) = network(), batch()
     with pytest.raises(ValueError, match=r"call network\.eval\(\) first"):

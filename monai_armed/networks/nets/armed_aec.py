@@ -77,8 +77,9 @@ class ARMEDAEC(AdversarialNetwork):
         unknown: what happens where the cluster is not given or -1, see :py:class:`ClusterNetwork`.
 
     Raises:
-        ValueError: when ``random`` comes without an image classifier or has no RECON blocks, ``mixed_latent`` is
-            neither, or the two autoencoders' latents differ in size and one decodes the other's.
+        ValueError: when ``random`` comes without an image classifier, has no RECON blocks or those of another number of
+            clusters, ``mixed_latent`` is neither, or the two autoencoders' latents differ in size and one decodes the
+            other's.
 
     Example:
         >>> recon = AEC((1, 64, 64), out_channels=0, norm=("recon", {"num_clusters": 13}))
@@ -122,6 +123,9 @@ class ARMEDAEC(AdversarialNetwork):
                     "the autoencoder of the random effects needs norm=('recon', {'num_clusters': ...}) and an "
                     "image_classifier, which tells the cluster of an image."
                 )
+            counts = {m.num_clusters for m in random.modules() if isinstance(m, RandomEffects)}
+            if counts != {num_clusters}:
+                raise ValueError(f"the network has {num_clusters} clusters, its RECON blocks {sorted(counts)}.")
             if mixed_latent == "fixed" and fixed.latent_channels != random.latent_channels:
                 raise ValueError(
                     f"the fixed latent has {fixed.latent_channels} units and the random one {random.latent_channels}: "
