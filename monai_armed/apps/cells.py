@@ -36,10 +36,9 @@ from ..metrics.comparison import delong_interval
 from ..networks.nets.armed_aec import ARMEDAEC
 from ..visualize.cells import plot_latents, plot_recon_scales, plot_reconstructions
 
-__all__ = ["evaluate_cells", "score_cells"]
+__all__ = ["PREDICTIONS", "evaluate_cells"]
 
 PREDICTIONS = ("mixed", "fixed", "randomized")
-PARTITIONS = {"test": "seen", "unseen": "unseen"}  # the batches that a partition's cells are from
 KEPT_IMAGES = 6  # rows of Fig. 6
 
 
@@ -320,37 +319,3 @@ def evaluate_cells(
     )
     print(f"written to {folder}")
     return figures
-
-
-def score_cells(*args, **kwargs) -> list[dict[str, str | float]]:
-    """
-    :py:func:`evaluate_cells` for the comparison of models: each figure as a row with its partition, prediction and
-    metric. What is measured on the latents or against the truth goes with the model's own prediction on seen batches;
-    the excess of Calinski-Harabasz over its null, and the fresh classifiers' over their accuracy on batch-free
-    images, are rows of their own.
-
-    Args:
-        args: arguments of :py:func:`evaluate_cells`.
-        kwargs: likewise.
-
-    Returns:
-        dicts of ``partition`` (``"seen"`` or ``"unseen"``), ``prediction``, ``metric`` and ``value``.
-    """
-    figures = evaluate_cells(*args, **kwargs)
-    own = next(name for name in PREDICTIONS if f"test_{name}_mse" in figures)
-    for name in ("davies_bouldin", "calinski_harabasz"):
-        if name in figures:
-            figures[f"{name}_gap"] = figures[name] - figures[f"{name}_null"]
-    for name in ("logistic", "mlp"):
-        if f"batch_free_probe_{name}" in figures:
-            figures[f"probe_{name}_excess"] = figures[f"probe_{name}"] - figures[f"batch_free_probe_{name}"]
-    rows: list[dict[str, str | float]] = []
-    for name, value in figures.items():
-        start, _, rest = name.partition("_")
-        if start in ("test", "unseen"):
-            prediction, _, metric = rest.partition("_")
-            metric = {"low": "auroc_low", "high": "auroc_high"}.get(metric, metric)
-            rows.append({"partition": PARTITIONS[start], "prediction": prediction, "metric": metric, "value": value})
-        else:
-            rows.append({"partition": "seen", "prediction": own, "metric": name, "value": value})
-    return rows

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from monai.bundle import ConfigParser
 
-from monai_armed.apps.study_bundle import StudyBundle
+from monai_armed.apps.study_bundle import StudyBundle, seen_samples
 
 __all__ = ["FoldTask", "fold_config", "fold_partitions", "load_samples"]
 
@@ -108,7 +108,7 @@ def fold_partitions(samples: str, parts: str) -> dict[str, Any]:
         parts: JSON file with the indices of the fold's ``"train"``, ``"val"`` and ``"test"`` samples.
     """
     partitions = load_samples(samples)
-    seen = [item for name in ("train", "val", "test") for item in partitions[name]]
+    seen = seen_samples(partitions)
     index = json.loads(Path(parts).read_text(encoding="utf-8"))
     return {**partitions, **{name: [seen[i] for i in chosen] for name, chosen in index.items()}}
 

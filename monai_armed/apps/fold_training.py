@@ -30,7 +30,7 @@ from monai.data import DataLoader, Dataset
 from monai_armed.apps.fold_scoring import score_fold
 from monai_armed.apps.fold_task import FoldTask, fold_config, load_samples
 from monai_armed.apps.stacked import Job, Recipe, Trained, train_stacked
-from monai_armed.apps.study_bundle import StudyBundle
+from monai_armed.apps.study_bundle import StudyBundle, seen_samples
 from monai_armed.engines.mldg_trainer import MLDGTrainer
 
 __all__ = ["train_and_score"]
@@ -162,8 +162,7 @@ class _Pool:
         fitted = _refers(parser, "validate#preprocessing", "partitions")
         key = (task.samples, task.folder if fitted else None)
         if key not in self.offsets:
-            partitions = load_samples(str(task.samples))
-            seen = [item for name in ("train", "val", "test") for item in partitions[name]]
+            seen = seen_samples(load_samples(str(task.samples)))
             dataset = Dataset(seen, parser.get_parsed_content("validate#preprocessing"))
             batch = next(iter(DataLoader(dataset, batch_size=len(seen))))
             image, target, _, kwargs = trainer.prepare_batch(batch, "cpu", False)

@@ -46,7 +46,7 @@ from monai.bundle import ConfigParser
 
 from monai_armed.metrics.youden import youden_metrics
 
-__all__ = ["BASE_MODEL", "Samples", "StudyBundle"]
+__all__ = ["BASE_MODEL", "Samples", "StudyBundle", "seen_samples"]
 
 BASE_MODEL = "armed"  # the model that train.json trains without any override
 DEFAULTS: dict[str, Any] = {
@@ -66,6 +66,11 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+def seen_samples(partitions: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All samples of seen clusters, in the order that fold indices refer to."""
+    return [item for name in ("train", "val", "test") for item in partitions[name]]
+
+
 @dataclass
 class Samples:
     """The pooled samples of one setting; groups are those that a split keeps together, if the data have any."""
@@ -78,7 +83,7 @@ class Samples:
     @property
     def seen(self) -> list[dict[str, Any]]:
         """All samples of seen clusters, in the order that fold indices refer to."""
-        return [item for name in ("train", "val", "test") for item in self.partitions[name]]
+        return seen_samples(self.partitions)
 
 
 @dataclass(frozen=True)
