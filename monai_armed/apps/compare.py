@@ -101,6 +101,11 @@ class Comparison:
                 parts.append({"train": rest[train], "val": rest[val], "test": test})
         return [{name: pool[index] for name, index in part.items()} for part in parts]
 
+    @property
+    def test_ratio(self) -> float:
+        """Size of a test part, as a share of all that is not in it."""
+        return 0.25 if self.split == "monte_carlo" else 1 / max(1, self.num_folds - 1)
+
     def plan(self) -> tuple[list[FoldTask], dict[Path, Samples]]:
         """All folds of all models in all settings, and the samples of each, written to their files."""
         tasks, known = [], {}
@@ -285,7 +290,8 @@ def _report(comparison: Comparison, results: pd.DataFrame) -> dict[str, Path]:
     if comparison.failures:
         notes.append(f"{len(comparison.failures)} folds failed and are left out; each folder's error.txt says why.")
     text = " ".join(note for note in notes if note)
-    files = write_report(shown, comparison.out, options["title"], paper, ceiling, options["percent"], text)
+    ratio = None if comparison.repeat else comparison.test_ratio
+    files = write_report(shown, comparison.out, options["title"], paper, ceiling, options["percent"], text, ratio)
     files["delong"] = comparison.out / "delong.csv"
     delong.to_csv(files["delong"], index=False)
     return files

@@ -42,6 +42,7 @@ def write_report(
     ceiling: pd.DataFrame | None = None,
     percent: bool = False,
     notes: str = "",
+    test_ratio: float | None = None,
 ) -> dict[str, Path]:
     """Write ``report.md``, ``results.csv``, ``summary.csv``, ``tests.csv`` and ``comparison.png``.
 
@@ -55,6 +56,8 @@ def write_report(
         ceiling: best attainable values: the setting columns of ``results`` and ``value``.
         percent: write values as percentages with one decimal, not as fractions with three.
         notes: a paragraph under the title, such as what data it is.
+        test_ratio: where folds are of the same samples, for the p-values, see
+            :py:func:`~monai_armed.metrics.comparison.paired_t_tests`.
 
     Returns:
         The path of each file by its name without extension.
@@ -67,7 +70,7 @@ def write_report(
     settings = setting_columns(results)
     _check_columns("paper", paper, [*settings, "model", "value"])
     _check_columns("ceiling", ceiling, [*settings, "value"])
-    summary, tests = summarize_folds(results), paired_t_tests(results)
+    summary, tests = summarize_folds(results), paired_t_tests(results, test_ratio)
     summary = _side_by_side(summary, settings, paper, ceiling)
 
     folder = Path(folder)
@@ -150,10 +153,12 @@ def _markdown(
     lines = [f"# {title}", ""]
     if notes:
         lines += [notes, ""]
-    lines += [
-        "Means are over folds, with their 95 % t intervals. Folds share training samples: intervals and p-values are "
-        "those of this cross-validation, not of new data."
-    ]
+    lines.append("Means are over folds, with their 95 % t intervals.")
+    if "p_corrected" in tests:
+        lines[-1] += (
+            " Folds share training samples: intervals and p are those of this cross-validation, not of new data; "
+            "the corrected p takes account of it (Nadeau and Bengio 2003)."
+        )
     for key, part in summary.groupby(settings, sort=False):
         number = partial(_number, percent=percent, decimals=3 if part["mean"].abs().max() >= 0.1 else 5)
         means = _intervals(part, "mean", "low", "high", number)
@@ -173,11 +178,16 @@ def _markdown(
 def _test_table(tests: pd.DataFrame, number: Callable[..., str]) -> pd.DataFrame:
     rows = []
     for test in tests.to_dict("records"):
-        p = "n/a" if np.isnan(test["p"]) else "< 0.001" if test["p"] < 0.001 else f"{test['p']:.3f}"
+        ps = [_probability(test[name]) for name in ("p", "p_corrected") if name in test]
         t = "n/a" if np.isnan(test["t"]) else f"{test['t']:.2f}"
         difference = number(test["difference"], signed=True)
-        rows.append((f"{test['model_a']} - {test['model_b']}", difference, t, p, str(test["num_folds"])))
-    return pd.DataFrame(rows, columns=["Pair", "Difference", "t", "p", "Folds"])
+        rows.append((f"{test['model_a']} - {test['model_b']}", difference, t, *ps, str(test["num_folds"])))
+    names = ["p", "p corrected"] if "p_corrected" in tests else ["p"]
+    return pd.DataFrame(rows, columns=["Pair", "Difference", "t", *names, "Folds"])
+
+
+def _probability(p: float) -> str:
+    return "n/a" if np.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _table(frame: pd.DataFrame) -> list[str]:

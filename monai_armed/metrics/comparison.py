@@ -168,17 +168,22 @@ def summarize_folds(results: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     return summary.assign(low=summary["mean"] - half, high=summary["mean"] + half)
 
 
-def paired_t_tests(results: pd.DataFrame) -> pd.DataFrame:
+def paired_t_tests(results: pd.DataFrame, test_ratio: float | None = None) -> pd.DataFrame:
     """Paired t-test over folds of each pair of models in each setting, on the folds that both have.
 
     Args:
         results: tidy frame.
+        test_ratio: size of a test part, as a share of that of its training part, where folds are of the same samples.
+            Their training parts overlap, so that the differences vary less over folds than over new data; the variance
+            is then corrected (Nadeau and Bengio 2003, Inference for the generalization error, Machine Learning 52).
 
     Returns:
         One row a setting and pair: ``model_a``, ``model_b``, ``num_folds``, ``difference`` (mean of a - b), ``t``,
-        ``p`` (two-sided). t and p are NaN for fewer than two shared folds; t = 0, p = 1 where all folds are equal.
+        ``p`` (two-sided), and with ``test_ratio`` also ``p_corrected``. t and p are NaN for fewer than two shared
+        folds; t = 0, p = 1 where all folds are equal.
     """
     settings = setting_columns(results)
+    columns = [*settings, "model_a", "model_b", "num_folds", "difference", "t", "p"]
     rows = []
     for key, part in results.groupby(settings, sort=False):
         wide = part.pivot(index="fold", columns="model", values="value")
@@ -189,7 +194,12 @@ def paired_t_tests(results: pd.DataFrame) -> pd.DataFrame:
             setting = dict(zip(settings, key))
             rows.append({**setting, "model_a": a, "model_b": b, "num_folds": len(pair), "difference": difference})
             rows[-1].update(t=t, p=p)
-    return pd.DataFrame(rows, columns=[*settings, "model_a", "model_b", "num_folds", "difference", "t", "p"])
+    tests = pd.DataFrame(rows, columns=columns)
+    if test_ratio is None:
+        return tests
+    n = tests["num_folds"].where(tests["num_folds"] > 1).astype(float)
+    corrected = tests["t"].astype(float).abs() / np.sqrt(1 + n * test_ratio)
+    return tests.assign(p_corrected=2 * stats.t.sf(corrected, n - 1))
 
 
 def _paired_t(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:

@@ -159,6 +159,15 @@ def test_paired_t_test_without_variation_or_folds():
     assert tests.loc[("a", "c"), ["t", "p"]].isna().all()
 
 
+def test_the_correction_for_overlapping_training_parts():
+    a, b = [0.7, 0.8, 0.75, 0.9, 0.8], [0.6, 0.75, 0.7, 0.8, 0.79]
+    row = paired_t_tests(tidy(armed=a, plain=b), test_ratio=0.25).iloc[0]
+    difference = np.subtract(a, b)
+    t = difference.mean() / np.sqrt((1 / 5 + 0.25) * difference.var(ddof=1))
+    assert row["p_corrected"] == pytest.approx(2 * stats.t.sf(t, 4)) and row["p_corrected"] > row["p"]
+    assert paired_t_tests(tidy(a=[0.5], b=[0.6]), test_ratio=0.25)["p_corrected"].isna().all()
+
+
 def test_frames_that_are_not_tidy():
     with pytest.raises(ValueError, match=r"lack the columns \['fold', 'metric'\]"):
         summarize_folds(pd.DataFrame({"model": ["a"], "value": [1.0]}))
