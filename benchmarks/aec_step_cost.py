@@ -33,8 +33,11 @@ CONFIGS = Path(__file__).resolve().parents[1] / "bundles" / "armed_cell_aec" / "
 NUM_CLUSTERS = 13
 
 
-def training_step(override: str | None, batch: dict[str, torch.Tensor]) -> Step:
-    """One training step as the bundle takes it, by the engine of ``train.json`` with an override file or none."""
+def training_step(override: str | None, batch: dict[str, torch.Tensor], erased: bool = False) -> Step:
+    """
+    One training step as the bundle takes it, by the engine of ``train.json`` with an override file or none, before or
+    after what tells the clusters is erased and the encoder frozen.
+    """
     parser = ConfigParser()
     parser.read_config([str(CONFIGS / f"{name}.json") for name in ("train", override) if name is not None])
     parser["batches"] = [str(j) for j in range(NUM_CLUSTERS)]
@@ -42,6 +45,8 @@ def training_step(override: str | None, batch: dict[str, torch.Tensor]) -> Step:
     parser["train#dataloader"] = DataLoader(Dataset([0]), batch_size=1)
     parser["train#trainer#train_handlers"] = []
     trainer = parser.get_parsed_content("train#trainer")
+    if erased:
+        parser.get_parsed_content("network_def").freeze_encoder()
     return lambda: trainer._iteration(trainer, batch)
 
 
@@ -74,12 +79,14 @@ def main() -> None:
         "conventional": "conventional",
         "domain adversarial": "domain_adversarial",
         "ARMED, joint": None,
-        "ARMED, without adversary": "without_adversary",
+        "ARMED, joint, adversary by gradient reversal": "gradient_adversary",
         "ARMED, fixed part frozen": "frozen",
     }
     setting = f"batch {count}, {arguments.rounds} rounds, {arguments.threads} thread(s)"
     print(f"networks of the bundle, 64 x 64, {setting}")
-    report(measure({name: training_step(file, batch) for name, file in models.items()}, arguments.rounds), digits=1)
+    steps = {name: training_step(file, batch) for name, file in models.items()}
+    steps["ARMED, after the erasure"] = training_step(None, batch, erased=True)
+    report(measure(steps, arguments.rounds), digits=1)
     for channels, size in ((16, 32), (64, 8)):
         norms = {
             "convolution, batch normalisation": "batch",

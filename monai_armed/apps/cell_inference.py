@@ -39,9 +39,10 @@ def write_cells(
     device: str | torch.device = "cpu",
 ) -> None:
     """
-    What inference leaves of a folder of images: ``latents.csv`` (the fixed latents), ``predictions.csv`` (probability
-    of the phenotype, mixed and fixed), and as PNG the reconstruction by fixed effects, ``fixed/``, and the images as
-    if from each of the batches asked for, ``as_<batch>/``: among them ``"population"``, an image without its batch.
+    What inference leaves of a folder of images: ``latents.csv`` (the fixed latents), ``predictions.csv``
+    (``probability`` and ``fixed_probability``: that of label 1, high metastatic efficiency in the melanoma set, by the
+    mixed and by the fixed effects), and as PNG the reconstruction by fixed effects, ``fixed/``, and the images as if
+    from each of the batches asked for, ``as_<batch>/``: among them ``"population"``, an image without its batch.
 
     Args:
         network: the trained network.
@@ -83,7 +84,10 @@ def write_cells(
     frame.insert(0, "file", [row["file"] for row in rows])
     frame.to_csv(folder / "latents.csv", index=False)
     pd.DataFrame(rows).to_csv(folder / "predictions.csv", index=False)
-    print(f"{len(rows)} images: latents.csv, predictions.csv, fixed/ and {len(shown)} folders as_<batch>/ in {folder}")
+    print(
+        f"{len(rows)} images: latents.csv, predictions.csv (probability of label 1), fixed/ and {len(shown)} folders "
+        f"as_<batch>/ in {folder}"
+    )
 
 
 def _new_name(file: str, taken: set[str]) -> str:

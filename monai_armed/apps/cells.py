@@ -302,6 +302,8 @@ def evaluate_cells(
             row |= _phenotype(outputs[partition], prediction)
             table.append({"partition": partition, "prediction": prediction, **row})
             figures |= {f"{partition}_{prediction}_{name}": value for name, value in row.items()}
+        if np.isnan(row["auroc"]):
+            print(f"the AUROC of {partition} cells is not measured: it needs two labelled cells of each class or more.")
     figures |= _separation(outputs["train"], outputs["test"])
     if simulated_dir is not None:
         figures |= _against_truth(network, outputs["train"], outputs["test"], Path(simulated_dir), batches, device)

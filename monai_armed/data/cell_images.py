@@ -53,10 +53,10 @@ def read_cells(path: str | os.PathLike[str], labels: Mapping[str, int] | None = 
     clone has the label of its PDX (``m405c2`` that of ``m405``). Cell lines and other PDXs are kept with label -1, for
     they train the reconstruction, and a warning names them.
 
-    A CSV has one row an image with the columns ``file`` (relative to the CSV's folder), ``batch`` and ``label`` (0 or
-    ``low``, 1 or ``high``, -1 or empty for none), and may have ``pdx``, ``cell``, ``frame`` and ``seen`` (whether the
-    batch is seen). Without ``cell`` or ``frame`` they are taken from a file name like the melanoma set's, and where
-    the name is another each image counts as frame 0 of a cell of its own.
+    A CSV, separated by commas or semicolons, has one row an image with the columns ``file`` (relative to the CSV's
+    folder), ``batch`` and ``label`` (0 or ``low``, 1 or ``high``, -1 or empty for none), and may have ``pdx``,
+    ``cell``, ``frame`` and ``seen`` (whether the batch is seen). Without ``cell`` or ``frame`` they are taken from a
+    file name like the melanoma set's, and where the name is another each image counts as frame 0 of a cell of its own.
 
     Args:
         path: folder of images, folder with ``cells.csv``, or CSV file.
@@ -116,8 +116,8 @@ def cell_partitions(
         the seen batches in the order of their cluster index.
 
     Raises:
-        ValueError: when no batch is seen, a seen batch has a single cell or no image, or both ``seen_batches`` and
-            ``min_cells`` are given.
+        ValueError: when fewer than two batches are seen, a seen batch has a single cell or no image, or both
+            ``seen_batches`` and ``min_cells`` are given.
     """
     if seen_batches is not None and min_cells is not None:
         raise ValueError("give seen_batches or min_cells, not both.")
@@ -132,9 +132,15 @@ def cell_partitions(
     single = sorted(batch for batch, count in _count_cells(seen).items() if count < 2)
     if single:
         raise ValueError(f"the seen batches {single} have a single cell; make them unseen, for two are needed.")
+    batches = sorted({item["batch"] for item in seen})
+    if len(batches) < 2:
+        raise ValueError(
+            f"{batches[0]!r} is the only seen batch of {dataset_dir}; effects of the batch need at least two, with two "
+            "cells each: give images of more batches, or call more of them seen."
+        )
     partitions = _deal_cells(seen, seed)
     _warn_of_missing_labels(partitions)
-    return {**partitions, "unseen": unseen, "batches": sorted({item["batch"] for item in seen})}
+    return {**partitions, "unseen": unseen, "batches": batches}
 
 
 def _read_names(folder: Path, own: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -175,7 +181,11 @@ def _warn_of_unlabelled(datalist: Sequence[Mapping[str, Any]]) -> None:
 
 def _read_table(file: Path, own: Mapping[str, int]) -> list[dict[str, Any]]:
     try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+        with open(file, encoding="utf-8") as text:
+            header = text.readline()
+        # spreadsheets separate by semicolons where the comma is the decimal sign
+        separator = ";" if header.count(";") > header.count(",") else ","
+        table = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} cannot be read as a table: {error}") from error
     for column in ("file", "batch", "label"):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from .adversary_monitor import AdversaryMonitor
 from .cluster_audit import ClusterAudit
+from .cluster_erasure import ClusterErasure
 from .early_stop import ResumableEarlyStop
 from .epoch_seed import EpochSeed
 from .loss_terms import loss_terms
@@ -24,6 +25,7 @@ from .training_checkpoint import TrainingCheckpoint, load_weights
 __all__ = [
     "AdversaryMonitor",
     "ClusterAudit",
+    "ClusterErasure",
     "EpochSeed",
     "PredictionWriter",
     "RandomEffectsWriter",

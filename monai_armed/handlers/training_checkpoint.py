@@ -105,7 +105,8 @@ class TrainingCheckpoint:
     ) -> None:
         if "network" not in objects:
             raise ValueError(f"objects must hold the 'network', got {list(objects)}.")
-        self.folder, self.objects, self.validator, self.resume = Path(folder), dict(objects), validator, resume
+        self.folder, self.validator, self.resume = Path(folder), validator, resume
+        self.objects = {name: obj for name, obj in objects.items() if obj is not None}
 
     @property
     def path(self) -> Path:

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,18 @@ from PIL import Image, UnidentifiedImageError
 
 __all__ = ["LoadCellD", "LoadCellDict", "LoadCelld"]
 
+TOP_12_BITS, TOP_16_BITS = 4095, 65535
+
 
 class LoadCelld(MapTransform):
     """Load grey PNG or TIFF files as float32 (1, size, size) in [0, 1], rows downwards.
 
-    Integers are divided by the largest value that their type holds (255 for 8 bits, 65535 for 16, also where a camera
-    fills but 12 of them); floating-point images must be in [0, 1] already. Grey stored as RGB is accepted and an alpha
-    channel is left out. A non-square image is cut to the square in its centre, where the cell is. Another size is
-    reached by bilinear interpolation, antialiased where it shrinks.
+    Integers are divided by the largest value that their type holds: 255 for 8 bits, 65535 for 16. A 12-bit camera fills
+    but the lowest sixteenth of these 16 bits, and its images would come out nearly black: multiply them by 16 first.
+    (They cannot be told from dark ones of 16 bits, which must keep their scale; a warning says where an image of 16
+    bits has no value above 4095.) Floating-point images must be in [0, 1] already. Grey stored as RGB is accepted and
+    an alpha channel is left out. A non-square image is cut to the square in its centre, where the cell is. Another size
+    is reached by bilinear interpolation, antialiased where it shrinks.
 
     Args:
         keys: keys of the paths.
@@ -42,7 +47,7 @@ class LoadCelld(MapTransform):
     Raises:
         FileNotFoundError: when a file does not exist.
         ValueError: when ``size`` is not positive, or a file cannot be read, holds several pages, is coloured, or has
-            values outside its range.
+            pixels that are NaN, infinite or outside its range.
     """
 
     def __init__(self, keys: KeysCollection, size: int, allow_missing_keys: bool = False) -> None:
@@ -98,9 +103,21 @@ def _grey(pixels: np.ndarray, file: Any) -> np.ndarray:
         if (colours != colours[..., :1]).any():
             raise ValueError(f"cell image {file} is a colour image; convert it to grey first.")
         pixels = colours[..., 0]
-    top = {"uint8": 255.0, "bool": 1.0}.get(pixels.dtype.name, 1.0 if pixels.dtype.kind == "f" else 65535.0)
+    top = {"uint8": 255.0, "bool": 1.0}.get(pixels.dtype.name, 1.0 if pixels.dtype.kind == "f" else TOP_16_BITS)
+    if missing := int((~np.isfinite(pixels)).sum()):
+        raise ValueError(
+            f"cell image {file} has {missing} pixels that are NaN or infinite; give them a value, such as the "
+            "background's, or leave the image out."
+        )
+    if top == TOP_16_BITS and 0 < pixels.max() <= TOP_12_BITS:
+        # a text without the file's name, which Python shows once, not for each image
+        warnings.warn(
+            "there are cell images of 16 bits without a value above 4095, as 12-bit cameras save them: divided by "
+            "65535 they are nearly black; multiply the pixels of all images of that camera by 16.",
+            stacklevel=3,
+        )
     grey = pixels.astype(np.float32) / np.float32(top)
-    if not (np.isfinite(grey).all() and grey.min() >= 0 and grey.max() <= 1):
+    if grey.min() < 0 or grey.max() > 1:
         raise ValueError(
             f"cell image {file} has values outside 0 to {top:g} ({pixels.min():g} to {pixels.max():g}); save it as "
             "8 or 16 bits."

@@ -49,6 +49,7 @@ SHORT = {"max_epochs": 1, "batch_size": 16, "adversary_steps": 2, "z_predictor#m
 BATCHES = 13
 MODELS = {
     "armed": ({"mixed", "fixed", "randomized"}, True),
+    "gradient_adversary": ({"mixed", "fixed", "randomized"}, True),
     "without_adversary": ({"mixed", "fixed", "randomized"}, True),
     "frozen": ({"mixed", "fixed", "randomized"}, True),
     "domain_adversarial": ({"fixed"}, False),
@@ -57,8 +58,8 @@ MODELS = {
 
 
 def configs(step: str, model: str = "armed") -> list[str]:
-    names = [step] if model == "armed" else [step, model if step == "train" else f"evaluate_{model}"]
-    return [str(BUNDLE / "configs" / f"{name}.json") for name in names]
+    override = BUNDLE / "configs" / (f"{model}.json" if step == "train" else f"evaluate_{model}.json")
+    return [str(BUNDLE / "configs" / f"{step}.json"), *([str(override)] if override.is_file() else [])]
 
 
 def workflow(step: str, model: str = "armed", **options):

@@ -25,7 +25,8 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 from monai_armed.apps.cell_inference import write_cells
-from monai_armed.apps.cells import evaluate_cells, score_cells
+from monai_armed.apps.cell_scores import score_cells
+from monai_armed.apps.cells import evaluate_cells
 from monai_armed.apps.finished_model import load_part
 from monai_armed.data import cell_partitions, read_cells
 from monai_armed.data.cell_simulator import simulate_cells
@@ -143,7 +144,10 @@ def test_too_few_cells_for_a_measure_leave_it_out_and_the_rest_is_written(tmp_pa
         "unseen": samples(tmp_path, [-1], [1]),
     }
     figures = evaluate_cells(network(), loaders, BATCHES, tmp_path / "out")
-    assert "the separation of the latents by batch is not measured: 2 samples" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "the separation of the latents by batch is not measured: 2 samples" in printed
+    for partition in ("test", "unseen"):
+        assert printed.count(f"the AUROC of {partition} cells is not measured: it needs two labelled cells") == 1
     assert not [name for name in figures if name.startswith(("davies", "calinski"))]
     table = pd.read_csv(tmp_path / "out" / "metrics.csv")
     assert (table["mse"] > 0).all() and table["auroc"].isna().all() and len(table) == 6
@@ -167,6 +171,27 @@ def test_figures_for_the_comparison_of_models(tmp_path):
             assert low <= auroc <= high
     index, null, gap = (values["seen", "mixed", f"calinski_harabasz{end}"] for end in ("", "_null", "_gap"))
     assert gap == index - null
+
+
+@pytest.mark.parametrize("labels, measured", [([1] * 6, False), ([1, 1, 0], False), ([1, 1, 0, 0], True), ([1], False)])
+def test_cells_of_one_class_or_a_handful_have_no_auroc_and_a_sentence_says_it(tmp_path, capsys, labels, measured):
+    loaders = {
+        "train": samples(tmp_path, [0, 0, 1, 1], [0, 1, 0, 1]),
+        "test": samples(tmp_path, [i % 2 for i in range(len(labels))], labels),
+    }
+    figures = evaluate_cells(network(), loaders, BATCHES, tmp_path / "out")
+    assert np.isfinite([figures[f"test_fixed_{name}"] for name in ("auroc", "low", "high")]).all() == measured
+    assert figures["test_fixed_mse"] > 0
+    assert ("the AUROC of test cells is not measured" in capsys.readouterr().out) != measured
+
+
+def test_the_label_that_a_probability_is_of_is_told(tmp_path, capsys):
+    net = network()
+    write_cells(net, samples(tmp_path, [0, 1], [0, 1]), BATCHES, tmp_path / "out", ["150312"])
+    assert "predictions.csv (probability of label 1)" in capsys.readouterr().out
+    torch.nn.init.constant_(net.mixed_classifier[-1].bias, 99.0)  # logits of label 1, as in training
+    write_cells(net, samples(tmp_path, [0, 1], [0, 1]), BATCHES, tmp_path / "out", ["150312"])
+    assert (pd.read_csv(tmp_path / "out" / "predictions.csv")["probability"] > 0.99).all()
 
 
 def test_a_batch_to_show_images_as_that_is_not_known(tmp_path):

@@ -113,6 +113,15 @@ def test_a_csv_takes_its_columns_or_the_file_names_or_their_defaults(tmp_path):
     assert items[-1]["seen"] is True
 
 
+@pytest.mark.parametrize("bytes_order_mark", [False, True])
+def test_a_csv_separated_by_semicolons_as_spreadsheets_save_it(tmp_path, bytes_order_mark):
+    folder = csv_folder(tmp_path, [*study_rows(2, 2), {"file": "a,b.png", "batch": "b,0", "label": 1, "seen": True}])
+    table = pd.read_csv(folder / "cells.csv", dtype=str)
+    expected = read_cells(folder)
+    table.to_csv(folder / "cells.csv", index=False, sep=";", encoding="utf-8-sig" if bytes_order_mark else "utf-8")
+    assert read_cells(folder) == expected and len(expected) == 13
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -191,13 +200,14 @@ def test_every_seen_batch_has_a_training_cell(tmp_path, seed):
 
 @pytest.mark.filterwarnings("ignore:.*has no image with label:UserWarning")
 def test_which_batches_are_seen(tmp_path):
-    folder = named_folder(tmp_path, [("150301", "m405"), ("150301", "m610")] * 10 + [("150302", "m405")] * 3)
+    cells = [("150301", "m405"), ("150301", "m610")] * 10 + [("150302", "m405")] * 3 + [("150304", "m405")] * 5
+    folder = named_folder(tmp_path, cells)
     named_folder(folder, [("150303", "m610")])
-    assert cell_partitions(folder)["batches"] == ["150301", "150302"]
-    assert cell_partitions(folder, min_cells=4)["batches"] == ["150301"]
-    assert cell_partitions(folder, seen_batches=["150301"])["batches"] == ["150301"]
-    table = csv_folder(tmp_path / "table", study_rows(4, 3, frames=1, seen=1))
-    assert cell_partitions(table)["batches"] == ["b0"]
+    assert cell_partitions(folder)["batches"] == ["150301", "150302", "150304"]
+    assert cell_partitions(folder, min_cells=4)["batches"] == ["150301", "150304"]
+    assert cell_partitions(folder, seen_batches=["150301", "150302"])["batches"] == ["150301", "150302"]
+    table = csv_folder(tmp_path / "table", study_rows(4, 3, frames=1, seen=2))
+    assert cell_partitions(table)["batches"] == ["b0", "b1"]
     assert cell_partitions(table, min_cells=4)["batches"] == ["b0", "b1", "b2"]
     with pytest.raises(ValueError, match=r"seen batches \['150303'\] have a single cell; make them unseen"):
         cell_partitions(folder, seen_batches=["150301", "150303"])
@@ -209,8 +219,15 @@ def test_which_batches_are_seen(tmp_path):
         cell_partitions(folder, seen_batches=["150301"], min_cells=2)
 
 
+@pytest.mark.parametrize("number, given", [(1, {}), (3, {"seen_batches": ["b0"]}), (3, {})])
+def test_a_single_seen_batch_is_refused(tmp_path, number, given):
+    folder = csv_folder(tmp_path, study_rows(4, number, frames=1, seen=1))
+    with pytest.raises(ValueError, match=r"'b0' is the only seen batch of .*; effects of the batch need at least two"):
+        cell_partitions(folder, **given)
+
+
 def test_a_partition_without_a_label_is_named(tmp_path):
-    folder = named_folder(tmp_path, [("150301", "m405")] * 10)
+    folder = named_folder(tmp_path, [("150301", "m405"), ("150302", "m405")] * 5)
     with pytest.warns(UserWarning, match="train has no image with label 0; val has no image with label 0; test has"):
         cell_partitions(folder)
 

@@ -23,7 +23,7 @@ from monai.transforms import RandGaussianNoised
 from monai.utils import set_determinism
 
 from monai_armed.engines import PrepareBatchCluster
-from monai_armed.handlers import EpochSeed, ResumableEarlyStop, TrainingCheckpoint, load_weights
+from monai_armed.handlers import ClusterErasure, EpochSeed, ResumableEarlyStop, TrainingCheckpoint, load_weights
 from monai_armed.losses import ARMEDLoss
 from monai_armed.networks import ARMED, DFNN
 
@@ -163,3 +163,35 @@ def test_epoch_seed_depends_on_seed_and_epoch():
     assert draws(0) == draws(0) and len({*draws(0), *draws(1)}) == 6
     with pytest.raises(ValueError, match="must not be negative"):
         EpochSeed(-1)
+
+
+class Erasable(torch.nn.Module):
+    """Stands for a network: writes down what is asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def erase_clusters(self, batches) -> None:
+        self.calls.append(f"erase {list(batches)}")
+
+    def freeze_encoder(self) -> None:
+        self.calls.append("freeze")
+
+
+@pytest.mark.parametrize(
+    ("epoch", "done", "calls"), [(3, 0, ["erase [7]"]), (3, 2, ["erase [7]"]), (3, 3, ["freeze"]), (None, 0, [])]
+)
+def test_erasure_at_one_epoch_and_not_again_when_training_goes_on(epoch, done, calls):
+    network, trainer = Erasable(), Engine(lambda engine, batch: None)
+    ClusterErasure(network, [7], epoch).attach(trainer)
+    trainer.state.max_epochs = None
+    if done:
+        trainer.load_state_dict({"epoch": done, "max_epochs": 5, "epoch_length": 2})
+    trainer.run([1, 2], max_epochs=5)
+    assert network.calls == calls
+
+
+def test_erasure_before_the_first_epoch_is_refused():
+    with pytest.raises(ValueError, match="at least 1"):
+        ClusterErasure(Erasable(), [7], 0)

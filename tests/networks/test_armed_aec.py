@@ -296,3 +296,49 @@ def test_a_single_image_in_evaluation_and_in_training():
         net.train()(x, cluster)
     frozen = ARMEDAEC(AEC(SHAPE, **small), CLUSTERS, SHAPE, adversary=None, freeze_fixed=True, **parts).train()
     assert frozen(x, cluster)["mixed"].shape == (1, 1)  # instance normalisation of RECON can, by design
+
+
+def latents(net: ARMEDAEC, batches: list[dict[str, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+    net.eval()
+    with torch.no_grad():
+        return torch.cat([net.fixed.encode(b["image"]) for b in batches]), torch.cat([b["cluster"] for b in batches])
+
+
+@pytest.fixture
+def batches() -> list[dict[str, torch.Tensor]]:
+    """Images of three clusters, each with its own brightness; of some the cluster is not known."""
+    cluster = torch.arange(48) % CLUSTERS
+    x = torch.rand(48, *SHAPE, generator=torch.Generator().manual_seed(2)) + 0.3 * cluster[:, None, None, None]
+    cluster[40:] = -1
+    return [{"image": x[i : i + 16], "cluster": cluster[i : i + 16]} for i in range(0, 48, 16)]
+
+
+@pytest.mark.parametrize("options", [{}, {"random": None}, {"mixed_latent": "random"}])
+def test_erasure_leaves_the_clusters_one_mean_and_the_encoder_as_it_is(options, batches):
+    net = network(adversary=None, **options)
+    before, cluster = latents(net, batches)
+    net.train()
+    net.erase_clusters(batches, shrinkage=0.0)
+    assert net.training and not any(block.training for block in net.fixed.encoder)
+    after, _ = latents(net, batches)
+    spread = [torch.stack([z[cluster == k].mean(0) for k in range(CLUSTERS)]).std(0).max() for z in (before, after)]
+    assert spread[1] < 1e-3 * spread[0]
+    x, given, label = batch()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    AECLoss()(net.train()(x, given), {"image": x, "label": label, "cluster": given}).backward()
+    optimizer.step()
+    torch.testing.assert_close(latents(net, batches)[0], after)  # the encoder's weights and statistics are as they were
+    assert gradients(net.fixed.decoder)
+
+
+def test_erasure_takes_what_changes_when_an_image_is_shown_as_if_from_another_cluster(batches):
+    net, plain = network(adversary=None), network(adversary=None, random=None)
+    both, means = (n.eval().erase_clusters(batches) for n in (net, plain))
+    assert torch.linalg.matrix_rank(means) == SMALL["latent_channels"] - (CLUSTERS - 1)
+    assert torch.linalg.matrix_rank(both) == SMALL["latent_channels"] - 2 * (CLUSTERS - 1)
+
+
+def test_erasure_of_one_cluster_says_so(batches):
+    one = [{**b, "cluster": torch.zeros_like(b["cluster"])} for b in batches]
+    with pytest.raises(ValueError, match="two known clusters"):
+        network().erase_clusters(one)

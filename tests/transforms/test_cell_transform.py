@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -53,11 +55,30 @@ def test_float_and_one_bit_images(tmp_path, grey):
     torch.testing.assert_close(loaded, torch.from_numpy(unit)[None])
     with pytest.raises(ValueError, match=r"a\.tif has values outside 0 to 1 \(0 to 2\); save it as 8 or 16 bits"):
         LoadCelld("image", 32)(save(tmp_path / "a.tif", unit * 2))
-    unit[0, 0] = np.nan
-    with pytest.raises(ValueError, match="values outside 0 to 1"):
+    unit[0, :3] = np.nan, np.inf, -np.inf
+    with pytest.raises(ValueError, match=r"a\.tif has 3 pixels that are NaN or infinite; give them a value"):
         LoadCelld("image", 32)(save(tmp_path / "a.tif", unit))
     bits = LoadCelld("image", 32)(save(tmp_path / "b.png", grey > 99))["image"]
     torch.testing.assert_close(bits, torch.from_numpy(grey > 99)[None].float())
+
+
+def test_12_bits_in_16_keep_the_scale_of_16_and_a_warning_says_so_once(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 4095, (16, 16), endpoint=True, dtype=np.uint16)
+    pixels[0, 0] = 4095
+    load = LoadCelld("image", 16)
+    items = [save(tmp_path / f"{i}.tif", pixels) for i in range(3)]
+    with pytest.warns(UserWarning, match=r"without a value above 4095.* multiply the pixels .* by 16"):
+        dark = load(items[0])["image"]
+    torch.testing.assert_close(dark, torch.from_numpy(pixels.astype(np.float32) / 65535)[None])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")  # Python's own: each text once, so the same one for all files
+        for item in items:
+            load(item)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(save(tmp_path / "times_16.tif", pixels * 16))
+        load(save(tmp_path / "8_bits.tif", (pixels // 16).astype(np.uint8)))
 
 
 def test_resizing_keeps_the_mean_and_does_not_alias(tmp_path):

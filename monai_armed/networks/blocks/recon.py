@@ -34,7 +34,9 @@ class RECONNorm(ClusterLayer):
 
         out_c = (w_c norm(x)_c + b_c) (1 + gamma_jc) + beta_jc
 
-    with random effects gamma and beta, whose s.d. are learned. Where the cluster is not known they are zero.
+    with random effects gamma and beta, whose s.d. are learned. Where the cluster is not known they are zero, also in
+    training: a network whose call is not inside ``given_cluster`` works as that of the population, without an error,
+    and its random effects learn nothing from the data.
 
     It is registered as MONAI's normalisation ``"recon"``, so that any network with an argument ``norm`` takes it; the
     clusters then reach it by :py:func:`monai_armed.networks.layers.given_cluster`.
@@ -55,6 +57,8 @@ class RECONNorm(ClusterLayer):
 
     Example:
         >>> net = DenseNet121(2, 1, 1, norm=("recon", {"num_clusters": 12}))
+        >>> with given_cluster(net, site):
+        ...     logits = net(images)
     """
 
     def __init__(
@@ -108,7 +112,8 @@ Norm.add_factory_class("recon", RECONNorm, "Normalisation with random effects of
 class RECON(Convolution):
     """
     Random effects convolution (Fig. S5 of https://arxiv.org/abs/2202.11783): MONAI's convolution block with
-    :py:class:`RECONNorm`.
+    :py:class:`RECONNorm`. Called without a cluster, and not inside ``given_cluster``, it works as the population's: the
+    random effects are zero, and in training they learn nothing from the data.
 
     Args:
         spatial_dims: 2 or 3.

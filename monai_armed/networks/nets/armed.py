@@ -17,6 +17,7 @@ import torch
 import torch.nn as nn
 
 from ..blocks.random_slopes import RandomSlopes
+from ..layers.given_cluster import ClusterLayer
 from ..layers.random_effects import RandomEffects
 from ..layers.taps import default_taps, dry_run, find_head, find_layer, first_tensor, record_layers
 from .mixed_effects_network import Clusters, MixedEffectsNetwork
@@ -50,7 +51,7 @@ class ARMED(MixedEffectsNetwork):
 
     Args:
         network: any module with one input that returns logits (B, K) or, for dense predictions, (B, K, *spatial), the
-            same in training and evaluation (so no deep supervision).
+            same in training and evaluation (so no deep supervision), without effects of the cluster of its own (RECON).
         num_clusters: number of clusters C seen in training, or of each of several factors by its name, such as
             ``{"site": 12, "subject": 300}``.
         input_shape: shape of one sample without the batch dimension, such as (1, 96, 96).
@@ -76,8 +77,8 @@ class ARMED(MixedEffectsNetwork):
             ``multiplicative`` may be among them, in place of the ones above.
 
     Raises:
-        ValueError: when a layer does not exist, the network's output is not that of ``head``, or ``random_effects``
-            names another factor.
+        ValueError: when the network has RECON layers, a layer does not exist, the network's output is not that of
+            ``head``, or ``random_effects`` names another factor.
 
     Example:
         >>> net = ARMED(DenseNet121(2, in_channels=1, out_channels=1), num_clusters=12, input_shape=(1, 96, 96))
@@ -115,6 +116,11 @@ class ARMED(MixedEffectsNetwork):
         random_effects: Mapping | None = None,
     ) -> None:
         super().__init__(network, num_clusters, unknown, num_classes=num_classes, confusion=confusion)
+        if any(isinstance(layer, ClusterLayer) for layer in network.modules()):
+            raise ValueError(
+                f"{type(network).__name__} has layers with random effects of the cluster (norm 'recon'), but the "
+                "network that ARMED wraps gives the fixed effects, which know no cluster: build it with another norm."
+            )
         record, logits = dry_run(network, input_shape)
         self.head = find_head(network, record, logits) if head is None else head
         latent = self._checked_latent(record, logits)

@@ -11,13 +11,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 
 import torch
 import torch.nn as nn
 from torch.func import functional_call
 
+from ..erasure import cluster_means, erase_directions
 from ..layers.given_cluster import given_cluster
 from ..layers.random_effects import RandomEffects
 from ..layers.taps import record_layers
@@ -50,10 +51,10 @@ class ARMEDAEC(AdversarialNetwork):
 
     The paper reconstructs with cluster effects from e_R, which is to tell the cluster. Then the decoder has nothing to
     learn from the cluster that it is given, and decoding as if from another one changes little. Here it decodes e_F,
-    from which the adversary removes the cluster, so that its random effects are the only source for it: what they add
-    for another cluster is what that cluster does to an image (Fig. 6). And e_F need not hold the cluster for the sake
-    of the error: the reconstruction without cluster effects is learned from e_F, but does not shape it.
-    ``mixed_latent="random"`` does as the paper.
+    from which the adversary or :py:meth:`erase_clusters` removes the cluster, so that its random effects are the only
+    source for it: what they add for another cluster is what that cluster does to an image (Fig. 6). And e_F need not
+    hold the cluster for the sake of the error: the reconstruction without cluster effects is learned from e_F, but does
+    not shape it. ``mixed_latent="random"`` does as the paper.
 
     Without ``random`` it is the domain adversarial AEC; without adversary besides, the conventional one; with
     ``random`` and no adversary, the mixed effects AEC.
@@ -135,8 +136,60 @@ class ARMEDAEC(AdversarialNetwork):
             self.mixed_classifier = _classifier(units, classifier_channels, fixed.out_channels)
             self.latent_classifier = _classifier(random.latent_channels, classifier_channels, num_clusters)
             self.image_classifier = image_classifier
+        self.encoder_frozen = False
         if freeze_fixed:
             fixed.requires_grad_(False)
+
+    def freeze_encoder(self) -> None:
+        """Keep the encoder of the fixed effects as it is from now on, also its running statistics; all else learns."""
+        self.encoder_frozen = True
+        self.fixed.encoder.requires_grad_(False)
+        self.fixed.to_latent.requires_grad_(False)
+        self.train(self.training)
+
+    @torch.no_grad()
+    def erase_clusters(self, batches: Iterable[Mapping[str, torch.Tensor]], shrinkage: float = 1e-3) -> torch.Tensor:
+        """
+        Remove from e_F what tells the clusters, in closed form, and freeze the encoder, see
+        :py:func:`monai_armed.networks.erasure.erase_directions`. Erased are the differences between the clusters' mean
+        latents and, with random effects, between the latents of the same images shown as if from one cluster or
+        another, in which no sample's own differences take part. The decoders and classifiers do not know the latent
+        that is left: train them on.
+
+        Args:
+            batches: the training images and their clusters: dicts of ``"image"``, (B, *in_shape), and ``"cluster"``,
+                index (B,), -1 where not known.
+            shrinkage: see :py:func:`monai_armed.networks.erasure.erase_directions`.
+
+        Returns:
+            the projection (D, D) of the latent.
+
+        Raises:
+            ValueError: when no two clusters have images.
+        """
+        mode, device = self.training, self.fixed.to_latent.weight.device
+        self.eval()
+        latents, clusters, changes, shown = [], [], [], []
+        for batch in batches:
+            image, cluster = torch.as_tensor(batch["image"]).to(device), torch.as_tensor(batch["cluster"]).to(device)
+            latents.append(self.fixed.encode(image))
+            clusters.append(cluster)
+            if self.random is not None:
+                step = 1 + torch.arange(len(cluster), device=device) % max(1, self.num_clusters - 1)
+                other = torch.where(cluster < 0, -1, (cluster + step) % self.num_clusters)
+                as_other = self.reconstruct(image, cluster, as_cluster=other)
+                changes.append(self.fixed.encode(as_other) - latents[-1])
+                shown.append(other)
+        self.train(mode)
+        cluster = torch.cat(clusters) if clusters else torch.empty(0, dtype=torch.long)
+        if len(cluster[cluster >= 0].unique()) < 2:
+            raise ValueError("erasing what tells the clusters needs images of at least two known clusters.")
+        directions = [cluster_means(torch.cat(latents), cluster, self.num_clusters)]
+        if changes:
+            directions.append(cluster_means(torch.cat(changes), torch.cat(shown), self.num_clusters))
+        projection = erase_directions(self.fixed.to_latent, torch.cat(latents), torch.cat(directions), shrinkage)
+        self.freeze_encoder()
+        return projection
 
     def _tap_shapes(self, in_shape: Sequence[int]) -> list[tuple[int, ...]]:
         mode = self.fixed.training
@@ -149,6 +202,8 @@ class ARMEDAEC(AdversarialNetwork):
         super().train(mode)
         if self.freeze_fixed:
             self.fixed.eval()
+        if self.encoder_frozen:
+            self.fixed.encoder.eval()
         return self
 
     @property

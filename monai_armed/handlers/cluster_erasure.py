@@ -1,0 +1,63 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ignite.engine import Events
+
+if TYPE_CHECKING:
+    from ignite.engine import Engine
+
+    from monai_armed.networks.nets import ARMEDAEC
+
+__all__ = ["ClusterErasure"]
+
+
+class ClusterErasure:
+    """
+    Ignite handler that erases from the fixed latent what tells the clusters, at the start of one epoch, and freezes the
+    encoder from then on, see :py:meth:`monai_armed.networks.nets.ARMEDAEC.erase_clusters`: the epochs before shape the
+    latent, those after teach the decoders and classifiers what is left of it. In several processes each erases the
+    same, as each sees all of the batches.
+
+    Args:
+        network: the network, not wrapped for several processes.
+        batches: all training images and their clusters, without random transforms; gone through once.
+        epoch: the epoch, from 1, at whose start to erase; None: never, for a model that is compared.
+
+    Raises:
+        ValueError: when ``epoch`` is not positive.
+    """
+
+    def __init__(self, network: ARMEDAEC, batches: Iterable, epoch: int | None) -> None:
+        if epoch is not None and epoch < 1:
+            raise ValueError(f"epoch must be at least 1, got {epoch}.")
+        self.network, self.batches, self.epoch = network, batches, epoch
+
+    def attach(self, engine: Engine) -> None:
+        """Args: engine: the trainer; attach this after the handler that loads a checkpoint."""
+        if self.epoch is None:
+            return
+        engine.add_event_handler(Events.STARTED, self.restore)
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def restore(self, engine: Engine) -> None:
+        """Freeze the encoder when training goes on from after the epoch: what is loaded was erased before."""
+        if self.epoch is not None and engine.state.epoch >= self.epoch:
+            self.network.freeze_encoder()
+
+    def __call__(self, engine: Engine) -> None:
+        if engine.state.epoch == self.epoch:
+            self.network.erase_clusters(self.batches)
+            engine.logger.info("what tells the clusters was erased from the fixed latent; its encoder stays as it is.")

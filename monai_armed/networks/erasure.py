@@ -1,0 +1,92 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Removing what tells the clusters from a layer's features, in closed form."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+__all__ = ["cluster_means", "erase_directions"]
+
+
+def cluster_means(features: torch.Tensor, cluster: torch.Tensor, num_clusters: int) -> torch.Tensor:
+    """
+    How far the mean of each cluster is from the mean of all clusters, times the square root of its share of the
+    samples, so that the sum of outer products is the covariance between clusters.
+
+    Args:
+        features: (N, D).
+        cluster: index (N,); samples of unknown cluster, -1, do not count.
+        num_clusters: number of clusters C.
+
+    Returns:
+        (C, D) in double precision; a cluster without samples has a row of zeros.
+    """
+    known, features = cluster >= 0, features.double()  # a sum that is zero is to be seen as zero
+    one_hot = nn.functional.one_hot(cluster[known], num_clusters).to(features)
+    count = one_hot.sum(dim=0).unsqueeze(1)
+    means = one_hot.T @ features[known] / count.clamp(min=1)
+    share = count / count.sum().clamp(min=1)
+    return (means - (share * means).sum(dim=0)) * share.sqrt()
+
+
+@torch.no_grad()
+def erase_directions(
+    layer: nn.Linear, features: torch.Tensor, directions: torch.Tensor, shrinkage: float = 1e-3
+) -> torch.Tensor:
+    """
+    Change a linear layer so that its output does not vary along some directions, and changes no more than that takes
+    (LEACE, theorem 4.2 of Belrose et al. 2023, https://arxiv.org/abs/2306.03819). With the directions of
+    :py:func:`cluster_means`, all clusters have the same mean afterwards, and no linear classifier that is trained on
+    these features names the cluster better than one that does not see them: the optimum of a linear adversary, in one
+    step and without a game. Nothing is added to the network.
+
+    Args:
+        layer: the layer, changed in place.
+        features: outputs of the layer (N, D) on the training samples.
+        directions: (K, D), of which the span is erased; of more than D / 2 the strongest.
+        shrinkage: added to the features' variances, as a share of their mean.
+
+    Returns:
+        the projection (D, D) that outputs, less their mean, were multiplied with from the right.
+
+    Raises:
+        ValueError: when the features are not of this layer, are less than two, or are not finite.
+    """
+    size = layer.out_features
+    if features.ndim != 2 or features.shape[1] != size or directions.shape[1:] != (size,):
+        raise ValueError(
+            f"the layer has {size} outputs, features of shape {tuple(features.shape)} and directions of shape "
+            f"{tuple(directions.shape)} are not of it."
+        )
+    if len(features) < 2 or not features.isfinite().all():
+        raise ValueError("the features' covariance needs at least two samples with finite features.")
+    features, directions = features.double(), directions.double()
+    mean = features.mean(dim=0)
+    covariance = torch.cov(features.T)
+    identity = torch.eye(size).to(covariance)
+    covariance = covariance + shrinkage * covariance.diagonal().mean().clamp(min=1e-12) * identity
+    variances, axes = torch.linalg.eigh(covariance)
+    whiten, colour = (axes * variances.rsqrt()) @ axes.T, (axes * variances.sqrt()) @ axes.T
+    _, strength, span = torch.linalg.svd(directions @ whiten, full_matrices=False)
+    kept = span[: size // 2][strength[: size // 2] > 1e-6 * strength.max()]
+    projection = identity - whiten @ kept.T @ kept @ colour
+    layer.weight.copy_(projection.T @ layer.weight.double())
+    offset = torch.zeros_like(mean) if layer.bias is None else layer.bias.double()
+    bias = (offset - mean) @ projection + mean
+    if layer.bias is None:
+        layer.bias = nn.Parameter(bias.to(layer.weight))
+    else:
+        layer.bias.copy_(bias)
+    return projection
