@@ -42,7 +42,7 @@ class ClusterErasure:
 
     def __init__(self, network: ARMEDAEC, batches: Iterable, epoch: int | None) -> None:
         if epoch is not None and epoch < 1:
-            raise ValueError(f"epoch must be at least 1, got {epoch}.")
+            raise ValueError(f"epoch must be at least 1, or null for no erasure, got {epoch}.")
         self.network, self.batches, self.epoch = network, batches, epoch
 
     def attach(self, engine: Engine) -> None:

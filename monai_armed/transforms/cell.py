@@ -106,8 +106,8 @@ def _grey(pixels: np.ndarray, file: Any) -> np.ndarray:
     top = {"uint8": 255.0, "bool": 1.0}.get(pixels.dtype.name, 1.0 if pixels.dtype.kind == "f" else TOP_16_BITS)
     if missing := int((~np.isfinite(pixels)).sum()):
         raise ValueError(
-            f"cell image {file} has {missing} pixels that are NaN or infinite; give them a value, such as the "
-            "background's, or leave the image out."
+            f"cell image {file} is NaN or infinite in {missing} of {pixels.size} pixels; give them a value, such as "
+            "the background's, or leave the image out."
         )
     if top == TOP_16_BITS and 0 < pixels.max() <= TOP_12_BITS:
         # a text without the file's name, which Python shows once, not for each image

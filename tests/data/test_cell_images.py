@@ -115,7 +115,8 @@ def test_a_csv_takes_its_columns_or_the_file_names_or_their_defaults(tmp_path):
 
 @pytest.mark.parametrize("bytes_order_mark", [False, True])
 def test_a_csv_separated_by_semicolons_as_spreadsheets_save_it(tmp_path, bytes_order_mark):
-    folder = csv_folder(tmp_path, [*study_rows(2, 2), {"file": "a,b.png", "batch": "b,0", "label": 1, "seen": True}])
+    rows = study_rows(2, 2)
+    folder = csv_folder(tmp_path, [*rows, {**rows[0], "file": "a,b.png", "batch": "c,d", "cell": "e"}])
     table = pd.read_csv(folder / "cells.csv", dtype=str)
     expected = read_cells(folder)
     table.to_csv(folder / "cells.csv", index=False, sep=";", encoding="utf-8-sig" if bytes_order_mark else "utf-8")

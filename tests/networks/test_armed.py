@@ -394,6 +394,13 @@ def test_another_input_shape_is_named():
         ARMED(CNN(IMAGE, channels=(8, 8), dense_channels=8), 5, (3, 64, 64))
 
 
+@pytest.mark.parametrize("adversary", ["pooled", None])
+def test_a_network_with_effects_of_the_cluster_is_refused(adversary):
+    recon = UNet(2, 1, 1, (4, 8), (2,), norm=("recon", {"num_clusters": 5}))
+    with pytest.raises(ValueError, match=r"UNet has layers with random effects .*'recon'.*: build it with another"):
+        ARMED(recon, 5, IMAGE, adversary=adversary)
+
+
 def test_probability_networks_are_refused():
     with pytest.raises(ValueError, match="a Sigmoid: random effects are added to the logits"):
         ARMED(Classifier(IMAGE, 2, (8, 16), (2, 2), last_act="sigmoid"), 5, IMAGE)

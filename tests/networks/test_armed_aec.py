@@ -342,3 +342,17 @@ def test_erasure_of_one_cluster_says_so(batches):
     one = [{**b, "cluster": torch.zeros_like(b["cluster"])} for b in batches]
     with pytest.raises(ValueError, match="two known clusters"):
         network().erase_clusters(one)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"image_classifier": CNN(SHAPE, 5, (4, 4), 8)}, "its image_classifier tells 5 apart"),
+        ({"fixed": AEC(SHAPE, norm=("recon", {"num_clusters": CLUSTERS}), **SMALL)}, "has RECON blocks"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(parts, message):
+    random = AEC(SHAPE, norm=("recon", {"num_clusters": CLUSTERS}), **SMALL)
+    fitting = {"fixed": AEC(SHAPE, **SMALL), "random": random, "image_classifier": CNN(SHAPE, CLUSTERS, (4, 4), 8)}
+    with pytest.raises(ValueError, match=message):
+        ARMEDAEC(num_clusters=CLUSTERS, in_shape=SHAPE, **{**fitting, **parts})

@@ -19,9 +19,9 @@ import torch.nn as nn
 from torch.func import functional_call
 
 from ..erasure import cluster_means, erase_directions
-from ..layers.given_cluster import given_cluster
+from ..layers.given_cluster import ClusterLayer, given_cluster
 from ..layers.random_effects import RandomEffects
-from ..layers.taps import record_layers
+from ..layers.taps import dry_run, record_layers
 from .adversarial_network import AdversarialNetwork
 from .aec import AEC
 
@@ -78,9 +78,9 @@ class ARMEDAEC(AdversarialNetwork):
         unknown: what happens where the cluster is not given or -1, see :py:class:`ClusterNetwork`.
 
     Raises:
-        ValueError: when ``random`` comes without an image classifier, has no RECON blocks or those of another number of
-            clusters, ``mixed_latent`` is neither, or the two autoencoders' latents differ in size and one decodes the
-            other's.
+        ValueError: when ``fixed`` has RECON blocks, ``random`` comes without an image classifier, has no RECON blocks,
+            either of them is for another number of clusters, ``mixed_latent`` is neither, or the two autoencoders'
+            latents differ in size and one decodes the other's.
 
     Example:
         >>> recon = AEC((1, 64, 64), out_channels=0, norm=("recon", {"num_clusters": 13}))
@@ -110,6 +110,8 @@ class ARMEDAEC(AdversarialNetwork):
         super().__init__(num_clusters, unknown, num_classes, confusion)
         if fixed.classifier is None:
             raise ValueError("the autoencoder of the fixed effects needs a classifier: build it with out_channels=1.")
+        if any(isinstance(layer, ClusterLayer) for layer in fixed.modules()):
+            raise ValueError("the autoencoder of the fixed effects has RECON blocks: build it with another norm.")
         if mixed_latent not in ("fixed", "random"):
             raise ValueError(f"mixed_latent must be 'fixed' or 'random', got {mixed_latent!r}.")
         self.fixed, self.random, self.freeze_fixed = fixed, random, freeze_fixed
@@ -127,6 +129,9 @@ class ARMEDAEC(AdversarialNetwork):
             counts = {m.num_clusters for m in random.modules() if isinstance(m, RandomEffects)}
             if counts != {num_clusters}:
                 raise ValueError(f"the network has {num_clusters} clusters, its RECON blocks {sorted(counts)}.")
+            named = dry_run(image_classifier, in_shape)[1].shape[1]
+            if named != num_clusters:
+                raise ValueError(f"the network has {num_clusters} clusters, its image_classifier tells {named} apart.")
             if mixed_latent == "fixed" and fixed.latent_channels != random.latent_channels:
                 raise ValueError(
                     f"the fixed latent has {fixed.latent_channels} units and the random one {random.latent_channels}: "
