@@ -14,6 +14,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import nn
 
@@ -55,7 +57,7 @@ def erase_directions(
     Args:
         layer: the layer, changed in place.
         features: outputs of the layer (N, D) on the training samples.
-        directions: (K, D), of which the span is erased; of more than D / 2 the strongest.
+        directions: (K, D), of which the span is erased; of more than D / 2 the strongest, with a warning.
         shrinkage: added to the features' variances, as a share of their mean.
 
     Returns:
@@ -80,7 +82,14 @@ def erase_directions(
     variances, axes = torch.linalg.eigh(covariance)
     whiten, colour = (axes * variances.rsqrt()) @ axes.T, (axes * variances.sqrt()) @ axes.T
     _, strength, span = torch.linalg.svd(directions @ whiten, full_matrices=False)
-    kept = span[: size // 2][strength[: size // 2] > 1e-6 * strength.max()]
+    found = int((strength > 1e-6 * strength.max()).sum())
+    if found > size // 2:
+        warnings.warn(
+            f"{found} directions tell the clusters apart; erased are the strongest {size // 2}, half of the layer's "
+            f"{size} outputs, and the rest may still tell them: a wider layer has room for all.",
+            stacklevel=2,
+        )
+    kept = span[: min(found, size // 2)]
     projection = identity - whiten @ kept.T @ kept @ colour
     layer.weight.copy_(projection.T @ layer.weight.double())
     offset = torch.zeros_like(mean) if layer.bias is None else layer.bias.double()

@@ -261,8 +261,9 @@ def test_the_shipped_weights_of_the_cells_give_the_recorded_figures(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_training_on_cells_goes_on_as_if_nothing_had_happened(cells, tmp_path):
-    settings = {**SHORT, "max_epochs": 8, "dataset_dir": str(cells), "resume": "true"}
+@pytest.mark.parametrize("erase_epoch", [1, 6])  # it is killed after the erasure, and before it
+def test_killed_training_on_cells_goes_on_as_if_nothing_had_happened(cells, tmp_path, erase_epoch):
+    settings = {**SHORT, "max_epochs": 8, "erase_epoch": erase_epoch, "dataset_dir": str(cells), "resume": "true"}
     run("train", output_dir=str(tmp_path / "whole"), **{**settings, "resume": False})
     words = command(tmp_path / "out", **settings)
     process = subprocess.Popen(words, cwd=tmp_path, env=environment())
