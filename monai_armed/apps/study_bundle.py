@@ -161,20 +161,31 @@ class StudyBundle:
         The config of a model, not yet evaluated.
 
         Args:
-            kind: ``"train"`` or ``"evaluate"``. Overrides that ``evaluate`` has no id for concern training alone.
+            kind: ``"train"`` or ``"evaluate"``. An override that only the other one has an id for is left out.
             model: name of the model.
             overrides: values by id, such as those of a setting; later ones win.
+
+        Raises:
+            ValueError: when an override has an id in neither.
         """
-        names = [*self.variant, *([] if model == BASE_MODEL else [model])]
-        files = [self._file(name if kind == "train" else f"{kind}_{name}") for name in names]
-        parser = ConfigParser()
-        parser.read_config([str(f) for f in (self._file(kind), *files) if f.is_file()])
+        parser, other = self._read(kind, model), None
         for values in (self.overrides, *overrides):
             for name, value in values.items():
                 if name in parser:
                     parser[name] = value
-                elif kind == "train":
-                    raise ValueError(f"{self._file(kind)} has no id '{name}' to be overridden.")
+                    continue
+                if other is None:
+                    other = self._read("evaluate" if kind == "train" else "train", model)
+                if name not in other:
+                    files = " nor ".join(str(self._file(file)) for file in ("train", "evaluate"))
+                    raise ValueError(f"there is no id '{name}' to be overridden: neither {files} has it.")
+        return parser
+
+    def _read(self, kind: str, model: str) -> ConfigParser:
+        names = [*self.variant, *([] if model == BASE_MODEL else [model])]
+        files = [self._file(name if kind == "train" else f"{kind}_{name}") for name in names]
+        parser = ConfigParser()
+        parser.read_config([str(f) for f in (self._file(kind), *files) if f.is_file()])
         return parser
 
     def samples(self, setting: Mapping[str, Any]) -> Samples:

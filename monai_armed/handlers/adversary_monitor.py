@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from ignite.engine import Engine
 
 __all__ = ["AdversaryMonitor", "adversary_verdict"]
+
+logger = logging.getLogger(__name__)
 
 AT_CHANCE, WINS, MISLED = 0.95, 0.5, 1.05
 
@@ -68,11 +71,11 @@ def adversary_verdict(ratios: Sequence[float], uniform: float = 1.0) -> str:
 
 class AdversaryMonitor:
     """
-    Ignite handler that after each epoch logs the adversary's loss beside that of guessing, and says in words how it
-    does. Guessing by the clusters' sizes costs the entropy of the clusters (of each class, for a class-conditional
-    adversary), which is ln(C) if they are of one size and less if not. The loss and that of guessing go into
-    ``engine.state.metrics`` as ``adversary_loss`` and ``adversary_chance``, and with the verdict into ``history``. A
-    network without an adversary is left alone.
+    Ignite handler that keeps the adversary's loss of each epoch beside that of guessing, and logs in words how it does:
+    after the first epoch, and whenever that changes. Guessing by the clusters' sizes costs the entropy of the clusters
+    (of each class, for a class-conditional adversary), which is ln(C) if they are of one size and less if not. The loss
+    and that of guessing go into ``engine.state.metrics`` as ``adversary_loss`` and ``adversary_chance``, and with the
+    verdict into ``history``. A network without an adversary is left alone.
 
     Example:
         >>> AdversaryMonitor().attach(trainer)  # an ARMEDTrainer or MONAI's SupervisedTrainer
@@ -119,9 +122,9 @@ class AdversaryMonitor:
         row = {"epoch": engine.state.epoch, "loss": loss, "chance": chance, "ratio": ratio, "verdict": verdict}
         self.history.append(row)
         engine.state.metrics.update(adversary_loss=loss, adversary_chance=chance)
-        engine.logger.info(
-            f"adversary: loss {loss:.3f} nats, guessing {chance:.3f}, ln(C) {self._uniform:.3f}: {verdict}"
-        )
+        if len(self.history) == 1 or verdict != self.history[-2]["verdict"]:
+            figures = f"loss {loss:.3f} nats, guessing {chance:.3f}, ln(C) {self._uniform:.3f}"
+            logger.info(f"adversary, epoch {engine.state.epoch}: {figures}: {verdict}")
 
 
 def _conditional_entropy(cluster: torch.Tensor, label: torch.Tensor) -> float:

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from ignite.engine import Engine
 
 __all__ = ["ClusterAudit"]
+
+logger = logging.getLogger(__name__)
 
 LEVEL = 0.05  # of the corrected p, at which a fresh classifier is said to name the cluster
 
@@ -74,9 +77,9 @@ class ClusterAudit:
         )
         table = audit_features(train, test)
         for sentence in _sentences(table):
-            engine.logger.info(sentence)
+            logger.info(sentence)
         path = write_csv(table, self.folder / "audit.csv")
-        engine.logger.info(f"the audit is in {path}.")
+        logger.info(f"the audit is in {path}.")
 
 
 def _sentences(table: pd.DataFrame) -> list[str]:

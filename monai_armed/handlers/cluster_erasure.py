@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from monai_armed.networks.nets import ARMEDAEC
 
 __all__ = ["ClusterErasure"]
+
+logger = logging.getLogger(__name__)
 
 
 class ClusterErasure:
@@ -60,4 +63,4 @@ class ClusterErasure:
     def __call__(self, engine: Engine) -> None:
         if engine.state.epoch == self.epoch:
             self.network.erase_clusters(self.batches)
-            engine.logger.info("what tells the clusters was erased from the fixed latent; its encoder stays as it is.")
+            logger.info("what tells the clusters was erased from the fixed latent; its encoder stays as it is.")

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from ignite.engine import Engine
 
 __all__ = ["RandomEffectsWriter", "is_main_process", "write_csv"]
+
+logger = logging.getLogger(__name__)
 
 
 def write_csv(table: pd.DataFrame, path: str | os.PathLike) -> Path:
@@ -82,4 +85,4 @@ class RandomEffectsWriter:
         residual = None if self.likelihood is None else self.likelihood.scale.item()
         write_csv(ranef(network, self.clusters, self.feature_names), self.folder / "ranef.csv")
         write_csv(VarCorr(network, residual, self.feature_names), self.folder / "varcorr.csv")
-        engine.logger.info(f"random effects are in {self.folder / 'ranef.csv'} and {self.folder / 'varcorr.csv'}.")
+        logger.info(f"random effects are in {self.folder / 'ranef.csv'} and {self.folder / 'varcorr.csv'}.")

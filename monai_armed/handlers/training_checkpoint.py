@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from ignite.engine import Engine
 
 __all__ = ["TrainingCheckpoint", "load_weights"]
+
+logger = logging.getLogger(__name__)
 
 
 def load_weights(
@@ -155,7 +158,7 @@ class TrainingCheckpoint:
     def load(self, engine: Engine) -> None:
         """Go on from the state in the file, if there is one."""
         if not self.path.is_file():
-            engine.logger.warning(f"there is no checkpoint in {self.folder} to resume from: training starts anew.")
+            logger.warning(f"there is no checkpoint in {self.folder} to resume from: training starts anew.")
             return
         state = read_checkpoint(self.path, "cpu")
         for name, obj in self._stateful(engine).items():
@@ -170,7 +173,7 @@ class TrainingCheckpoint:
         if self.validator is not None:
             self.validator.state.best_metric = progress["best_metric"]  # type: ignore[attr-defined]
             self.validator.state.best_metric_epoch = progress["best_metric_epoch"]  # type: ignore[attr-defined]
-        engine.logger.info(f"resumed from epoch {engine.state.epoch} of {self.path}.")
+        logger.info(f"resumed from epoch {engine.state.epoch} of {self.path}.")
         if progress["finished"]:
             engine.terminate()
 

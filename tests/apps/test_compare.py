@@ -103,6 +103,16 @@ def test_report_and_resuming(bundle, tmp_path, monkeypatch):
     assert len(trained) == 4
 
 
+def test_an_override_may_concern_evaluation_alone(bundle):
+    change(bundle, "evaluate", shown=1)
+    study = StudyBundle(bundle, overrides={"shown": 2, "max_epochs": 7})
+    train, evaluate = (study.config(kind, "armed") for kind in ("train", "evaluate"))
+    assert evaluate["shown"] == 2 and "shown" not in train and train["max_epochs"] == 7
+    for kind in ("train", "evaluate"):
+        with pytest.raises(ValueError, match=r"no id 'shwon' .* neither .*train.json nor .*evaluate.json"):
+            StudyBundle(bundle, overrides={"shwon": 2}).config(kind, "armed")
+
+
 def test_figures_of_the_bundles_own(bundle, tmp_path):
     """A bundle with ``scores`` and no ``predictions`` is asked for these, and not for logits."""
     rows = [
