@@ -144,7 +144,7 @@ def test_torchscript_and_torch_export_give_the_same(export, inference_network, t
 def test_onnx_gives_the_same(export, inference_network, tmp_path):
     file = str(tmp_path / "model.onnx")
     names = {"input_names": ["image"], "output_names": ["logit"]}
-    onnx_export(filepath=file, input_shape=[2, 1, 80, 80], converter_kwargs=names, **export)
+    onnx_export(filepath=file, input_shape=[2, 1, 80, 80], use_trace=True, converter_kwargs=names, **export)
     x = torch.rand(2, 1, 80, 80)
     (got,) = onnxruntime.InferenceSession(file).run(None, {"image": x.numpy()})
     np.testing.assert_allclose(got, inference_network(x).detach().numpy(), rtol=1e-4, atol=1e-5)

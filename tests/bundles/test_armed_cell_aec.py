@@ -231,7 +231,7 @@ def test_exports_of_the_cells_give_the_same(trained_cells, cells_network, tmp_pa
     torch.testing.assert_close(torch.export.export(cells_network, (x,)).module()(x), wanted)
     names = {"input_names": ["image"], "output_names": ["logit"]}
     file = str(tmp_path / "model.onnx")
-    onnx_export(filepath=file, input_shape=[3, 1, 64, 64], converter_kwargs=names, **arguments)
+    onnx_export(filepath=file, input_shape=[3, 1, 64, 64], use_trace=True, converter_kwargs=names, **arguments)
     onnxruntime = pytest.importorskip("onnxruntime")
     (got,) = onnxruntime.InferenceSession(file).run(None, {"image": x.numpy()})
     np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-4, atol=1e-5)
