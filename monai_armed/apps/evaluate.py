@@ -41,8 +41,11 @@ def collect_predictions(evaluator: SupervisedEvaluator, prepare_batch: PrepareBa
 
     Returns:
         a row for each sample: ``label``, ``score`` (the logit), and those of the columns subject, session, site,
-        cluster, manufacturer and diagnosis that the data have.
+        cluster, manufacturer and diagnosis that the data have. Without samples, such as where no site is unseen, it is
+        empty.
     """
+    if not evaluator.state.epoch_length:
+        return pd.DataFrame(columns=["label", "score"])
     rows: list[pd.DataFrame] = []
 
     def keep(engine: Engine) -> None:
@@ -101,8 +104,8 @@ def evaluate_partitions(
     output_dir: str | Path,
 ) -> pd.DataFrame:
     """
-    Evaluate every kind of prediction on every partition; prints the metrics and writes ``predictions.csv`` and
-    ``metrics.csv``.
+    Evaluate every kind of prediction on every partition that has samples; prints the metrics and writes
+    ``predictions.csv`` and ``metrics.csv``.
 
     Args:
         evaluators: by name of the partition, such as seen and unseen.
@@ -116,6 +119,9 @@ def evaluate_partitions(
     for partition, evaluator in evaluators.items():
         for prediction, prepare_batch in predictions.items():
             table = collect_predictions(evaluator, prepare_batch, f"{partition} {prediction}")
+            if table.empty:
+                print(f"there is no sample that is {partition}: left out.")
+                break
             key = {"partition": partition, "prediction": prediction}
             tables.append(table.assign(**key))
             metrics.append({**key, **partition_metrics(table)})

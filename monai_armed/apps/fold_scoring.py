@@ -69,6 +69,8 @@ def _prediction_scores(bundle: StudyBundle, parser: ConfigParser, task: FoldTask
         evaluator = parser.get_parsed_content(name)
         for k, (kind, prepare_batch) in enumerate(predictions.items()):
             table = collect_predictions(evaluator, prepare_batch)
+            if table.empty:
+                break
             row_name = task.model if k == 0 else f"{task.model}, {kind}"
             tables.append(table.assign(model=row_name, partition=partition))
             key = {**task.setting, "partition": partition, "model": row_name}

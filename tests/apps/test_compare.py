@@ -177,6 +177,10 @@ def test_one_by_one_and_unseen_clusters(bundle, tmp_path):
     wide = new.pivot(index="fold", columns="model", values="value")
     assert (wide["armed"] == wide["armed, fixed"]).all()  # a new cluster has no random effects
 
+    change(bundle, "train", partitions=f"$dict({spirals}, unseen=[])")
+    results = pd.read_csv(compare(comparison_of(bundle, tmp_path / "none_unseen"))["results"])
+    assert set(results["partition"]) == {"seen"} and not results.empty
+
 
 def test_one_test_set_has_delongs_interval(bundle, tmp_path):
     simulate_spirals(1, num_clusters=10, samples_per_cluster=20, seed=5).save(tmp_path / "sim1.npz")

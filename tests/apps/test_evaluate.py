@@ -98,3 +98,12 @@ def test_files_and_rows(network, tmp_path, capsys):
     again = table[(table["partition"] == "unseen") & (table["prediction"] == "mixed")]
     assert frame["auroc"][2] == pytest.approx(youden_metrics(again["label"], again["score"])["auroc"])
     assert "metrics.csv" in capsys.readouterr().out
+
+
+def test_a_partition_without_samples_is_left_out(network, tmp_path, capsys):
+    """Data in which every site is seen have no unseen one."""
+    evaluators = {"seen": evaluator_of(network), "unseen": evaluator_of(network, 0)}
+    frame = evaluate_partitions(evaluators, {"mixed": PrepareBatchCluster()}, tmp_path)
+    assert frame["partition"].to_list() == ["seen"]
+    assert set(pd.read_csv(tmp_path / "predictions.csv")["partition"]) == {"seen"}
+    assert "no sample that is unseen" in capsys.readouterr().out
