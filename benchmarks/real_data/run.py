@@ -39,6 +39,8 @@ from table_of_results import write_results
 from tables import IMPAC_DIR, TABLES, Table, read_table
 from tqdm import tqdm
 
+from monai_armed.data.folds import shuffled_groups
+
 __all__ = ["MODELS", "main", "outer_folds", "run_fold"]
 
 NUM_FOLDS, INNER_FOLDS, OUTLIER = 10, 3, 5.0
@@ -84,8 +86,8 @@ def outer_folds(
             num_folds = min(num_folds, int(np.unique(cluster, return_counts=True)[1].max()))  # four visits: four folds
             return list(StratifiedKFold(num_folds, shuffle=True, random_state=seed).split(cluster, cluster))
         assert table.group is not None
-        splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
-        return list(splitter.split(cluster, cluster, table.group[rows]))
+        groups = shuffled_groups(table.group[rows], seed)
+        return list(StratifiedGroupKFold(num_folds).split(cluster, cluster, groups))
 
 
 def run_fold(

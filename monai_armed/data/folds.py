@@ -18,7 +18,7 @@ from collections.abc import Iterable
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, StratifiedShuffleSplit
 
-__all__ = ["Fold", "grouped_folds", "monte_carlo_folds", "stratified_folds"]
+__all__ = ["Fold", "grouped_folds", "monte_carlo_folds", "shuffled_groups", "stratified_folds"]
 
 Fold = tuple[np.ndarray, np.ndarray]
 """Indices of the training and of the test samples."""
@@ -72,8 +72,27 @@ def grouped_folds(label: np.ndarray, group: np.ndarray, num_folds: int = 10, see
     if (num_groups := len(np.unique(group))) < num_folds:
         raise ValueError(f"{num_groups} groups cannot make {num_folds} grouped folds: use at most {num_groups} folds.")
     _enough_of_each_class(label, num_folds)
-    splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
-    return _checked(splitter.split(np.zeros(len(label)), label, group), label)
+    splitter = StratifiedGroupKFold(num_folds)
+    return _checked(splitter.split(np.zeros(len(label)), label, shuffled_groups(group, seed)), label)
+
+
+def shuffled_groups(group: np.ndarray, seed: int) -> np.ndarray:
+    """
+    Groups as numbers in random order, for ``StratifiedGroupKFold`` without its own ``shuffle``: releases before
+    scikit-learn 1.8, the last for Python 3.10 among them, share out the classes unequally with it. The folds are those
+    of newer releases with it.
+
+    Args:
+        group: group of each sample (N,), numbers or strings.
+        seed: seed of the shuffle.
+
+    Returns:
+        the group's number for each sample (N,).
+    """
+    names, number = np.unique(group, return_inverse=True)
+    order = np.arange(len(names))
+    np.random.RandomState(seed).shuffle(order)
+    return np.argsort(order)[number]
 
 
 def monte_carlo_folds(

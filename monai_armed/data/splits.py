@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
+from .folds import shuffled_groups
+
 __all__ = ["split_by_subject", "split_seen_unseen"]
 
 DataList = list[dict[str, Any]]
@@ -70,11 +72,11 @@ def split_by_subject(
         f"{label}/{site if sizes[label, site] >= num_folds else ''}"
         for label, site in ((item[label_key], item.get(site_key)) for item in datalist)
     ]
-    splitter = StratifiedGroupKFold(n_splits=num_folds, shuffle=True, random_state=seed)
+    splitter, groups = StratifiedGroupKFold(n_splits=num_folds), shuffled_groups(np.array(subjects), seed)
     partition_of_fold = np.random.default_rng(seed).permutation(np.repeat([0, 1, 2], counts))
     partitions: tuple[DataList, DataList, DataList] = ([], [], [])
     index_partition = np.zeros(len(datalist), dtype=int)
-    for fold, (_, chosen) in enumerate(splitter.split(np.zeros(len(datalist)), strata, subjects)):
+    for fold, (_, chosen) in enumerate(splitter.split(np.zeros(len(datalist)), strata, groups)):
         index_partition[chosen] = partition_of_fold[fold]
     for item, partition in zip(datalist, index_partition, strict=True):
         partitions[partition].append(item)

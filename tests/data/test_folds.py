@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import sklearn
+from sklearn.model_selection import StratifiedGroupKFold
 
-from monai_armed.data.folds import grouped_folds, monte_carlo_folds, stratified_folds
+from monai_armed.data.folds import grouped_folds, monte_carlo_folds, shuffled_groups, stratified_folds
 
 RNG = np.random.RandomState(0)
 CLUSTER = np.repeat(np.arange(5), 60)
@@ -40,6 +42,26 @@ def test_grouped_folds_keep_groups_whole_and_test_each_once():
     for train, test in folds:
         assert not set(SUBJECT[train]) & set(SUBJECT[test])
         assert len(train) + len(test) == 300
+
+
+def test_grouped_folds_share_out_the_classes():
+    """Subjects of one class each, a fifth of them of class 1: each fold has as many, within one subject."""
+    label = np.repeat(np.arange(50) % 5 == 0, 4).astype(int)
+    group = np.repeat(np.random.default_rng(0).permutation(50), 4)
+    tests = [[set(group[test]) for _, test in grouped_folds(label, group, num_folds=5, seed=s)] for s in range(3)]
+    assert tests[0] != tests[1] != tests[2]
+    for folds in tests:
+        assert [sum(label[group == g][0] for g in chosen) for chosen in folds] == [2] * 5
+
+
+@pytest.mark.skipif(
+    tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8),
+    reason="its shuffle shares out classes wrongly",
+)
+def test_shuffled_groups_give_scikit_learns_folds():
+    own = StratifiedGroupKFold(5).split(LABEL, LABEL, shuffled_groups(SUBJECT, 3))
+    for ours, theirs in zip(own, StratifiedGroupKFold(5, shuffle=True, random_state=3).split(LABEL, LABEL, SUBJECT)):
+        np.testing.assert_array_equal(ours[1], theirs[1])
 
 
 def test_clusters_as_groups_give_unseen_clusters():

@@ -26,6 +26,7 @@ from monai.networks.nets import (
     Classifier,
     DenseNet121,
     EfficientNetBN,
+    FullyConnectedNet,
     SEResNet50,
     UNet,
     ViT,
@@ -35,6 +36,7 @@ from monai.visualize import GradCAM
 from torch.func import functional_call, stack_module_state, vmap
 
 from monai_armed.networks import ARMED, CNN, DFNN, ZPredictor
+from monai_armed.networks.layers.taps import record_layers
 
 IMAGE = (1, 64, 64)
 NETWORKS = {
@@ -77,6 +79,7 @@ NETWORKS = {
     "AutoEncoder": (lambda: AutoEncoder(2, 1, 1, (8, 16), (2, 2)), IMAGE, {}),
     "CNN": (lambda: CNN(IMAGE, channels=(8, 8, 16, 16), dense_channels=32), IMAGE, {"adversary": "conv"}),
     "DFNN": (lambda: DFNN(4), (4,), {"adversary": "dense", "linear_slopes": True}),
+    "FullyConnectedNet": (lambda: FullyConnectedNet(4, 1, (8, 8)), (4,), {"adversary": "dense"}),
 }
 
 
@@ -132,6 +135,15 @@ def test_taps_leave_nothing_behind(name):
     with pytest.raises(Exception):  # noqa: B017 - whatever the network itself says of a wrong shape
         net(x[:, :, :0] if x.ndim > 2 else x[:, :1])
     assert hooks() == before
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_tapped_can_forget(name):
+    """No weights come before a flattened or padded input: an adversary that sees it would always find the cluster."""
+    net, x, _ = _wrapped(name)
+    with record_layers(net.network, outputs=net.taps) as record:
+        net.network(x)
+    assert list(record.outputs) == list(net.taps) and all(out.requires_grad for out in record.outputs.values())
 
 
 def test_slopes_and_intercept_are_those_of_the_equations():

@@ -181,7 +181,8 @@ def _stages(module: nn.Module, prefix: str = "") -> Iterator[str]:
 def default_taps(network: nn.Module, record: LayerRecord, output: torch.Tensor) -> list[str]:
     """
     Layers whose outputs an adversary looks at unless it is told otherwise: the last layer at each spatial size, and
-    each one that feeds a vector into a linear layer (so: all hidden layers of a dense network).
+    each one that feeds a vector into a linear layer (so: all hidden layers of a dense network). What comes before the
+    first layer with weights, such as a flattened or padded input, can forget nothing and is not tapped.
 
     Args:
         network: the network.
@@ -195,8 +196,10 @@ def default_taps(network: nn.Module, record: LayerRecord, output: torch.Tensor) 
     stages = set(_stages(network))
     last_at_size: dict[tuple, str] = {}
     vectors: dict[int, str] = {}
+    layers, learned = dict(network.named_modules()), False
     for name, out in record.outputs.items():
-        if name not in stages or out.shape[0] != output.shape[0] or torch.equal(out, output):
+        learned = learned or any(True for _ in layers[name].parameters())
+        if not learned or name not in stages or out.shape[0] != output.shape[0] or torch.equal(out, output):
             continue
         if out.ndim > 2:
             last_at_size[tuple(out.shape[2:])] = name
