@@ -34,9 +34,21 @@ def cluster_means(features: torch.Tensor, cluster: torch.Tensor, num_clusters: i
 
     Returns:
         (C, D) in double precision; a cluster without samples has a row of zeros.
+
+    Raises:
+        ValueError: when there is not one index from -1 to C - 1 for each sample.
     """
+    if cluster.shape != features.shape[:1] or cluster.is_floating_point() or cluster.is_complex():
+        raise ValueError(
+            f"{len(features)} samples need as many cluster indices, got {cluster.dtype}, shape {tuple(cluster.shape)}."
+        )
+    if len(cluster) and not -1 <= int(cluster.min()) <= int(cluster.max()) < num_clusters:
+        raise ValueError(
+            f"cluster indices are from {int(cluster.min())} to {int(cluster.max())}: they must be from 0 to "
+            f"{num_clusters - 1}, or -1 where not known."
+        )
     known, features = cluster >= 0, features.double()  # a sum that is zero is to be seen as zero
-    one_hot = nn.functional.one_hot(cluster[known], num_clusters).to(features)
+    one_hot = nn.functional.one_hot(cluster[known].long(), num_clusters).to(features)
     count = one_hot.sum(dim=0).unsqueeze(1)
     means = one_hot.T @ features[known] / count.clamp(min=1)
     share = count / count.sum().clamp(min=1)

@@ -92,3 +92,16 @@ def test_units_that_do_not_vary_are_no_obstacle(data):
 def test_features_of_another_layer_or_none_are_refused(features, message):
     with pytest.raises(ValueError, match=message):
         erase_directions(torch.nn.Linear(4, UNITS), features, torch.randn(2, UNITS))
+
+
+@pytest.mark.parametrize(
+    ("cluster", "message"),
+    [
+        (torch.zeros(3, dtype=torch.long), "5 samples need as many cluster indices"),
+        (torch.zeros(5), "torch.float32"),
+        (torch.tensor([0, 1, 2, 3, -1]), "from -1 to 3: they must be from 0 to 2"),
+    ],
+)
+def test_clusters_that_do_not_fit_the_samples_are_refused(cluster, message):
+    with pytest.raises(ValueError, match=message):
+        cluster_means(torch.randn(5, 2), cluster, 3)
