@@ -39,14 +39,14 @@ def test_cluster_means_are_the_covariance_between_clusters():
 
 def test_no_linear_classifier_names_the_cluster_after_erasure(data):
     layer, inputs, cluster = data
-    before = layer(inputs).detach()
-    assert LogisticRegression(max_iter=1000).fit(before, cluster).score(before, cluster) > 0.6
+    before, names = layer(inputs).detach(), cluster.numpy()
+    assert LogisticRegression(max_iter=1000).fit(before.numpy(), names).score(before.numpy(), names) > 0.6
     erase_directions(layer, before, cluster_means(before, cluster, CLUSTERS), shrinkage=0.0)
     after = layer(inputs).detach()
     torch.testing.assert_close(after.mean(0), before.mean(0), atol=1e-4, rtol=0)
     assert cluster_means(after, cluster, CLUSTERS).abs().max() < 1e-4
-    classifier = LogisticRegression(max_iter=1000).fit(after, cluster)
-    assert abs(classifier.predict_proba(after) - 1 / CLUSTERS).max() < 0.01  # no opinion at all
+    classifier = LogisticRegression(max_iter=1000).fit(after.numpy(), names)
+    assert abs(classifier.predict_proba(after.numpy()) - 1 / CLUSTERS).max() < 0.01  # no opinion at all
 
 
 def test_erasure_changes_no_more_than_it_must(data):
