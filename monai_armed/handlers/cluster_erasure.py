@@ -40,7 +40,7 @@ class ClusterErasure:
         epoch: the epoch, from 1, at whose start to erase; None: never, for a model that is compared.
 
     Raises:
-        ValueError: when ``epoch`` is not positive.
+        ValueError: when ``epoch`` is not positive, or training starts that ends before it.
     """
 
     def __init__(self, network: ARMEDAEC, batches: Iterable, epoch: int | None) -> None:
@@ -52,11 +52,14 @@ class ClusterErasure:
         """Args: engine: the trainer; attach this after the handler that loads a checkpoint."""
         if self.epoch is None:
             return
-        engine.add_event_handler(Events.STARTED, self.restore)
+        engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
-    def restore(self, engine: Engine) -> None:
+    def start(self, engine: Engine) -> None:
         """Freeze the encoder when training goes on from after the epoch: what is loaded was erased before."""
+        last = engine.state.max_epochs
+        if self.epoch is not None and last is not None and last < self.epoch:
+            raise ValueError(f"the clusters are to be erased in epoch {self.epoch}, but training ends after {last}.")
         if self.epoch is not None and engine.state.epoch >= self.epoch:
             self.network.freeze_encoder()
 

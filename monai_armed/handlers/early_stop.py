@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ignite.engine import Engine
 from monai.handlers import EarlyStopHandler
 
 __all__ = ["ResumableEarlyStop"]
@@ -21,8 +22,21 @@ __all__ = ["ResumableEarlyStop"]
 class ResumableEarlyStop(EarlyStopHandler):
     """
     MONAI's ``EarlyStopHandler`` with a state that can be saved, so that patience is not forgotten when interrupted
-    training goes on. Same arguments.
+    training goes on.
+
+    Args:
+        args: those of MONAI's, as are ``kwargs``.
+        first_epoch: validations before this epoch of the trainer do not count, for training whose aim changes then.
     """
+
+    def __init__(self, *args: Any, first_epoch: int = 1, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.first_epoch = first_epoch
+
+    def __call__(self, engine: Engine) -> None:
+        """Args: engine: the validator, or the trainer."""
+        if self._handler is None or self._handler.trainer.state.epoch >= self.first_epoch:
+            super().__call__(engine)
 
     def state_dict(self) -> dict[str, Any]:
         """Best score and number of epochs without improvement."""

@@ -192,6 +192,18 @@ def test_erasure_at_one_epoch_and_not_again_when_training_goes_on(epoch, done, c
     assert network.calls == calls
 
 
-def test_erasure_before_the_first_epoch_is_refused():
+def test_erasure_that_cannot_come_is_refused():
     with pytest.raises(ValueError, match="at least 1"):
         ClusterErasure(Erasable(), [7], 0)
+    trainer = Engine(lambda engine, batch: None)
+    ClusterErasure(Erasable(), [7], 4).attach(trainer)
+    with pytest.raises(ValueError, match="erased in epoch 4, but training ends after 3"):
+        trainer.run([1], max_epochs=3)
+
+
+@pytest.mark.parametrize(("first", "last"), [(1, 2), (4, 5)])
+def test_epochs_that_early_stopping_does_not_count(first, last):
+    trainer = Engine(lambda engine, batch: None)
+    ResumableEarlyStop(1, lambda engine: 0.0, trainer, first_epoch=first).attach(trainer)
+    trainer.run([1], max_epochs=9)
+    assert trainer.state.epoch == last
