@@ -12,9 +12,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+import torch.distributed
 from ignite.engine import Events
 
 if TYPE_CHECKING:
@@ -29,10 +30,10 @@ logger = logging.getLogger(__name__)
 
 class ClusterErasure:
     """
-    Ignite handler that erases from the fixed latent what tells the clusters, at the start of one epoch, and freezes the
-    encoder from then on, see :py:meth:`monai_armed.networks.nets.ARMEDAEC.erase_clusters`: the epochs before shape the
-    latent, those after teach the decoders and classifiers what is left of it. In several processes each erases the
-    same, as each sees all of the batches.
+    Ignite handler that erases from the fixed latent of an ARMEDAEC what tells the clusters, at the start of one epoch,
+    and freezes the encoder from then on, see :py:meth:`monai_armed.networks.nets.ARMEDAEC.erase_clusters`: the epochs
+    before shape the latent, those after teach the decoders and classifiers what is left of it. In several processes
+    each erases the same, as each sees all of the batches. Whether it is done is a state to be saved with the network's.
 
     Args:
         network: the network, not wrapped for several processes.
@@ -40,30 +41,48 @@ class ClusterErasure:
         epoch: the epoch, from 1, at whose start to erase; None: never, for a model that is compared.
 
     Raises:
-        ValueError: when ``epoch`` is not positive, or training starts that ends before it.
+        ValueError: when ``epoch`` is not positive, or training starts that ends before it or has missed it.
     """
 
     def __init__(self, network: ARMEDAEC, batches: Iterable, epoch: int | None) -> None:
         if epoch is not None and epoch < 1:
             raise ValueError(f"epoch must be at least 1, or null for no erasure, got {epoch}.")
         self.network, self.batches, self.epoch = network, batches, epoch
+        self.erased = False
+
+    def state_dict(self) -> dict[str, bool]:
+        """Whether the clusters are erased."""
+        return {"erased": self.erased}
+
+    def load_state_dict(self, state: Mapping[str, bool]) -> None:
+        """Args: state: from :py:meth:`state_dict`."""
+        self.erased = state["erased"]
 
     def attach(self, engine: Engine) -> None:
         """Args: engine: the trainer; attach this after the handler that loads a checkpoint."""
-        if self.epoch is None:
-            return
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def start(self, engine: Engine) -> None:
-        """Freeze the encoder when training goes on from after the epoch: what is loaded was erased before."""
-        last = engine.state.max_epochs
-        if self.epoch is not None and last is not None and last < self.epoch:
-            raise ValueError(f"the clusters are to be erased in epoch {self.epoch}, but training ends after {last}.")
-        if self.epoch is not None and engine.state.epoch >= self.epoch:
+        """Freeze the encoder when training goes on whose clusters are erased."""
+        if self.erased:
             self.network.freeze_encoder()
+            logger.info("the clusters were erased before: the encoder of the fixed latent stays as it is.")
+        elif self.epoch is not None:
+            done, last = engine.state.epoch, engine.state.max_epochs
+            if last is not None and last < self.epoch:
+                raise ValueError(f"the clusters are to be erased in epoch {self.epoch}, training ends after {last}.")
+            if done >= self.epoch:
+                raise ValueError(
+                    f"training goes on after epoch {done}, but its clusters were not erased in epoch {self.epoch}: "
+                    "give the epochs that it began with, or start anew."
+                )
 
     def __call__(self, engine: Engine) -> None:
-        if engine.state.epoch == self.epoch:
+        if engine.state.epoch == self.epoch and not self.erased:
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                for tensor in self.network.state_dict().values():  # running statistics differ between processes
+                    torch.distributed.broadcast(tensor, 0)
             self.network.erase_clusters(self.batches)
+            self.erased = True
             logger.info("what tells the clusters was erased from the fixed latent; its encoder stays as it is.")

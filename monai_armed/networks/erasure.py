@@ -68,7 +68,7 @@ def erase_directions(
 
     Args:
         layer: the layer, changed in place.
-        features: outputs of the layer (N, D) on the training samples.
+        features: the layer's own outputs (N, D) on the training samples, not those of what comes after it.
         directions: (K, D), of which the span is erased; of more than D / 2 the strongest, with a warning.
         shrinkage: added to the features' variances, as a share of their mean.
 
@@ -76,8 +76,11 @@ def erase_directions(
         the projection (D, D) that outputs, less their mean, were multiplied with from the right.
 
     Raises:
-        ValueError: when the features are not of this layer, are less than two, or are not finite.
+        ValueError: when the layer is not linear, or the features are not of this layer, are less than two, or are not
+            finite; the same of the directions, of which there must be one.
     """
+    if not isinstance(layer, nn.Linear) or layer.out_features < 2:
+        raise ValueError(f"directions are erased from a linear layer of two outputs or more, got {layer}.")
     size = layer.out_features
     if features.ndim != 2 or features.shape[1] != size or directions.shape[1:] != (size,):
         raise ValueError(
@@ -86,6 +89,8 @@ def erase_directions(
         )
     if len(features) < 2 or not features.isfinite().all():
         raise ValueError("the features' covariance needs at least two samples with finite features.")
+    if not len(directions) or not directions.isfinite().all():
+        raise ValueError(f"{len(directions)} directions: at least one is needed, and all must be finite.")
     features, directions = features.double(), directions.double()
     mean = features.mean(dim=0)
     covariance = torch.cov(features.T)
@@ -99,7 +104,7 @@ def erase_directions(
         warnings.warn(
             f"{found} directions tell the clusters apart; erased are the strongest {size // 2}, half of the layer's "
             f"{size} outputs, and the rest may still tell them: a wider layer has room for all.",
-            stacklevel=2,
+            stacklevel=3,  # of the caller: no_grad is between
         )
     kept = span[: min(found, size // 2)]
     projection = identity - whiten @ kept.T @ kept @ colour

@@ -105,3 +105,17 @@ def test_features_of_another_layer_or_none_are_refused(features, message):
 def test_clusters_that_do_not_fit_the_samples_are_refused(cluster, message):
     with pytest.raises(ValueError, match=message):
         cluster_means(torch.randn(5, 2), cluster, 3)
+
+
+@pytest.mark.parametrize(
+    ("layer", "directions", "message"),
+    [
+        (torch.nn.Conv2d(4, UNITS, 1), torch.randn(2, UNITS), "linear layer"),
+        (torch.nn.Linear(4, 1), torch.randn(2, 1), "two outputs or more"),
+        (torch.nn.Linear(4, UNITS), torch.empty(0, UNITS), "0 directions"),
+        (torch.nn.Linear(4, UNITS), torch.full((2, UNITS), torch.nan), "finite"),
+    ],
+)
+def test_layers_and_directions_that_nothing_can_be_erased_from_are_refused(layer, directions, message):
+    with pytest.raises(ValueError, match=message):
+        erase_directions(layer, torch.randn(5, directions.shape[1]), directions)

@@ -148,8 +148,10 @@ class ARMEDAEC(AdversarialNetwork):
     def freeze_encoder(self) -> None:
         """Keep the encoder of the fixed effects as it is from now on, also its running statistics; all else learns."""
         self.encoder_frozen = True
-        self.fixed.encoder.requires_grad_(False)
-        self.fixed.to_latent.requires_grad_(False)
+        for part in (self.fixed.encoder, self.fixed.to_latent):
+            part.requires_grad_(False)
+            for weight in part.parameters():
+                weight.grad = None  # at a gradient of zero an optimizer's momentum would move it on
         self.train(self.training)
 
     @torch.no_grad()
