@@ -258,9 +258,9 @@ def _pictures(network: ARMEDAEC, test: _Outputs, batches: Sequence[str], folder:
     plot_reconstructions(
         {name: i[:, 0].clamp(0, 1).cpu().numpy() for name, i in images.items()}, folder / "as_batches.png"
     )
-    labels = test.cells["label"].to_numpy()
+    labels = test.cells["label"].astype(int).map({-1: "unlabelled", 0: "low", 1: "high"}).to_numpy()
     if len(labels) > 2:
-        plot_latents({"fixed effects": test.latents()}, test.clusters(), labels, path=folder / "latents.png")
+        plot_latents({"fixed effects": test.latents()}, test.clusters(), labels, batches, folder / "latents.png")
 
 
 def evaluate_cells(
