@@ -122,3 +122,25 @@ def test_prior_is_fixed_or_learned():
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         RandomEffects(**{"num_clusters": 3, "num_effects": 2, **kwargs})
+
+
+@pytest.mark.parametrize(
+    "cluster, message",
+    [
+        (torch.tensor([0, 3]), "cluster index 3 is out of range: the random effects have clusters 0 to 2"),
+        (torch.tensor([[0], [1]]), r"integer index \(B,\) or a soft assignment \(B, 3\), got a torch.int64 tensor"),
+        (torch.rand(2, 4), r"got a torch.float32 tensor of shape \(2, 4\)"),
+        (torch.tensor([0.0, 1.0]), r"got a torch.float32 tensor of shape \(2,\)"),
+    ],
+)
+def test_clusters_that_do_not_fit_are_refused(cluster, message):
+    with pytest.raises(ValueError, match=message):
+        RandomEffects(3, 2)(cluster)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_any_integer_type_is_an_index(dtype):
+    effects = RandomEffects(3, 2).eval()
+    torch.nn.init.normal_(effects.loc)
+    index = torch.tensor([0, 2, 1])
+    torch.testing.assert_close(effects(index.to(dtype)), effects(index))

@@ -173,8 +173,16 @@ class RandomEffects(nn.Module):
 
         Returns:
             effects of each sample, (B, Q); zero, the prior's mean, where the cluster is not known.
+
+        Raises:
+            ValueError: when the clusters are of another shape, or there is one that the layer does not have.
         """
         soft = cluster.is_floating_point()
+        if not torch.jit.is_tracing() and cluster.shape[1:] != ((self.num_clusters,) if soft else ()):
+            raise ValueError(
+                f"clusters must be an integer index (B,) or a soft assignment (B, {self.num_clusters}), got a "
+                f"{cluster.dtype} tensor of shape {tuple(cluster.shape)}."
+            )
         sampled = table is None and self.training
         whole_table = soft or (self.sampling == "cluster" and self.num_clusters <= MANY_CLUSTERS)
         if table is None:
@@ -183,8 +191,15 @@ class RandomEffects(nn.Module):
                 table = table + self._noise()
         if soft:
             return cluster.to(table.dtype) @ table
+        cluster = cluster.long()  # of small integer types some cannot index, and bytes would be taken for a mask
         index = cluster.clamp(min=0)
-        effects = table[index]
+        try:
+            effects = table[index]
+        except IndexError:  # the CPU's; a look at the values beforehand would make a GPU wait
+            raise ValueError(
+                f"cluster index {int(index.max())} is out of range: the random effects have clusters 0 to "
+                f"{self.num_clusters - 1}, and -1 means not known."
+            ) from None
         if sampled and not whole_table:
             effects = effects + self._noise(index, shared=self.sampling == "cluster")
         return effects * (cluster >= 0).unsqueeze(-1)
