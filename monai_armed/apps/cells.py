@@ -184,7 +184,7 @@ def _against_truth(
 
 def _split(values: np.ndarray) -> list[torch.Tensor]:
     """Pieces of an array, (64 or fewer, ...)."""
-    return list(torch.from_numpy(values).split(64))
+    return list(torch.tensor(values).split(64))
 
 
 def _batch_means(train: _Outputs, num_clusters: int) -> np.ndarray:
@@ -247,13 +247,13 @@ def _pictures(network: ARMEDAEC, test: _Outputs, batches: Sequence[str], folder:
     cells = test.rows.drop_duplicates("cell")
     chosen = cells.iloc[np.linspace(0, len(cells) - 1, min(KEPT_IMAGES, len(cells))).astype(int)]
     x = torch.from_numpy(test.images[chosen.index]).to(device)
-    images = {"real": x, "fixed effects": network.reconstruct(x, effects="fixed")}
+    images = {"real image": x, "decoded, without\ncluster effects": network.reconstruct(x, effects="fixed")}
     if network.random is not None:
         cluster = torch.tensor(chosen["cluster"].to_numpy()).to(device)
-        images["mixed effects"] = network.reconstruct(x, cluster)
-        images["as population"] = network.reconstruct(x, cluster, as_cluster=torch.full_like(cluster, -1))
+        images["decoded, with\ncluster effects"] = network.reconstruct(x, cluster)
+        images["real image,\nas population"] = network.reconstruct(x, cluster, as_cluster=torch.full_like(cluster, -1))
         for j, batch in enumerate(batches[:8]):
-            images[f"as {batch}"] = network.reconstruct(x, cluster, as_cluster=torch.full_like(cluster, j))
+            images[f"real image,\nas {batch}"] = network.reconstruct(x, cluster, as_cluster=torch.full_like(cluster, j))
         plot_recon_scales(effect_scales(network), folder / "recon_scales.png")
     plot_reconstructions(
         {name: i[:, 0].clamp(0, 1).cpu().numpy() for name, i in images.items()}, folder / "as_batches.png"
