@@ -75,7 +75,7 @@ def write_cells(
             {"file": f, "image": n, "probability": p, "fixed_probability": q}
             for f, n, p, q in zip(batch["file"], names, mixed.tolist(), fixed.tolist())
         ]
-        _write_images(network.fixed.decode(latent), names, folder / "fixed")
+        _write_images(network.decode_fixed(latent), names, folder / "fixed")
         for name in shown:
             as_cluster = torch.full_like(cluster, index[name])
             shown_as = network.reconstruct(x, cluster, as_cluster=as_cluster)

@@ -73,7 +73,7 @@ def _run(network: ARMEDAEC, loader: Iterable[Mapping], device: torch.device, see
         x, cluster = batch["image"].to(device), batch["cluster"].to(device)
         drawn = torch.randint(network.num_clusters, cluster.shape, generator=generator).to(device)
         latent = network.fixed.encode(x)
-        fixed = network.fixed.decode(latent)
+        fixed = network.decode_fixed(latent)
         mixed = {"mixed": fixed, "randomized": fixed}
         table = {
             "file": batch["file"],
@@ -167,7 +167,7 @@ def _against_truth(
     clean_train, clean_test = clean
     found = _probes(clean_train, clean_test, "batch_free_probe")
     free = clean_test.images
-    fixed = torch.cat([network.fixed.decode(z.to(device)).cpu() for z in _split(test.latent)])
+    fixed = torch.cat([network.decode_fixed(z.to(device)).cpu() for z in _split(test.latent)])
     found["fixed_truth_error"] = float(((fixed.numpy() - free) ** 2).mean())
     found["real_truth_error"] = float(((test.images - free) ** 2).mean())
     shifted = test.images - _batch_means(train, len(batches))[test.rows["cluster"]] + train.images.mean(0)

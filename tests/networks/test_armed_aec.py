@@ -219,7 +219,10 @@ def test_reconstructions_as_if_from_another_cluster():
     torch.testing.assert_close(kept, x + decoded - mixed)
     torch.testing.assert_close(kept[5], x[5])  # it is of that cluster already
     assert (kept[:5] - x[:5]).abs().flatten(1).amax(1).min() > 1e-5
-    torch.testing.assert_close(net.reconstruct(x, own, effects="fixed"), net.fixed(x)[0])
+    population = net.reconstruct(x, torch.full_like(own, -1), unknown="population")
+    torch.testing.assert_close(net.reconstruct(x, own, effects="fixed"), population)
+    paper = network(mixed_latent="random").eval()
+    torch.testing.assert_close(paper.reconstruct(x, own, effects="fixed"), paper.fixed(x)[0])
     fixed = network(random=None, image_classifier=None).eval()
     torch.testing.assert_close(fixed.reconstruct(x, own), fixed.fixed(x)[0])
     with pytest.raises(ValueError, match="no random effects: it cannot show an image as if from another cluster"):

@@ -36,7 +36,7 @@ class ARMEDAEC(AdversarialNetwork):
 
         x --> fixed AEC --> latent e_F --> phenotype, reconstruction without cluster effects
           |        |  taps, gradient reversed --> adversary --> cluster logits
-          |        +--- e_F --+--> random AEC's decoder --> reconstruction with cluster effects
+          |        +--- e_F --+--> random AEC's decoder --> reconstruction with cluster effects, or without
           |                   |                             --> image-cluster classifier
           |                   +--> mixed classifier --> phenotype
           |                   |
@@ -53,8 +53,10 @@ class ARMEDAEC(AdversarialNetwork):
     learn from the cluster that it is given, and decoding as if from another one changes little. Here it decodes e_F,
     from which the adversary or :py:meth:`erase_clusters` removes the cluster, so that its random effects are the only
     source for it: what they add for another cluster is what that cluster does to an image (Fig. 6). And e_F need not
-    hold the cluster for the sake of the error: the reconstruction without cluster effects is learned from e_F, but does
-    not shape it. ``mixed_latent="random"`` does as the paper.
+    hold the cluster for the sake of the error: the fixed AEC's own decoder is trained on e_F, but does not shape it
+    other than by the weights that it shares with the encoder. Images without cluster effects are those of the random
+    AEC's decoder with its effects at zero, the mixed model's population, which is not bound to these weights.
+    ``mixed_latent="random"`` does as the paper, and takes the fixed AEC's.
 
     Without ``random`` it is the domain adversarial AEC; without adversary besides, the conventional one; with
     ``random`` and no adversary, the mixed effects AEC.
@@ -254,12 +256,11 @@ class ARMEDAEC(AdversarialNetwork):
             with torch.no_grad() if self.freeze_fixed else nullcontext():
                 latent = self.fixed.encode(x)
                 fixed = self.fixed.classify(latent)
-                reconstruction = self._fixed_reconstruction(latent) if self.training else None
         if not self.training and (self.random is None or effects == "fixed"):
             return fixed
         outputs = {"fixed": fixed}
-        if reconstruction is not None:
-            outputs["fixed_reconstruction"] = reconstruction
+        if self.training and not self.freeze_fixed:
+            outputs["fixed_reconstruction"] = self.fixed.decode(latent.detach() if self._decodes_fixed else latent)
         if self.random is not None:
             outputs.update(self._random_outputs(x, self.resolve_cluster(x, cluster, unknown), latent))
         if not self.training:
@@ -268,11 +269,6 @@ class ARMEDAEC(AdversarialNetwork):
             tapped = self._pooled([record.outputs[name] for name in self.taps])
             outputs.update(self._adversary_outputs(tapped))
         return outputs
-
-    def _fixed_reconstruction(self, latent: torch.Tensor) -> torch.Tensor | None:
-        if self.freeze_fixed:
-            return None
-        return self.fixed.decode(latent.detach() if self._decodes_fixed else latent)
 
     @property
     def _decodes_fixed(self) -> bool:
@@ -295,6 +291,13 @@ class ARMEDAEC(AdversarialNetwork):
         )
         outputs["kl"] = torch.stack([layer.kl() for layer in self.effects_by_layer.values()]).sum()
         return outputs
+
+    def decode_fixed(self, latent: torch.Tensor) -> torch.Tensor:
+        """Images (B, *in_shape) without cluster effects from the fixed latent e_F (B, D)."""
+        if self.random is None or not self._decodes_fixed:
+            return self.fixed.decode(latent)
+        with given_cluster(self.random, None):
+            return self.random.decode(latent)
 
     @torch.no_grad()
     def reconstruct(
@@ -332,7 +335,7 @@ class ARMEDAEC(AdversarialNetwork):
         if self.training:
             raise ValueError("images are reconstructed in evaluation mode: call network.eval() first.")
         if self.random is None or effects == "fixed":
-            return self.fixed(x)[0]
+            return self.decode_fixed(self.fixed.encode(x))
         with given_cluster(self.random, self.resolve_cluster(x, cluster, unknown)):
             latent = self.fixed.encode(x) if self._decodes_fixed else self.random.encode(x)
             as_own = self.random.decode(latent)
