@@ -27,6 +27,7 @@ from ..metrics.youden import youden_metrics
 
 __all__ = ["collect_predictions", "evaluate_partitions", "partition_metrics"]
 
+GENERAL_ELECTRIC = r"(?i)ge\b|general electric"  # as people write it, and as DICOM headers do: "GE MEDICAL SYSTEMS"
 COLUMNS = ("subject", "session", "site", "cluster", "manufacturer", "diagnosis")
 
 
@@ -75,17 +76,17 @@ def _column(values: torch.Tensor | Sequence) -> list:
     return values.reshape(-1).tolist() if isinstance(values, torch.Tensor) else list(values)
 
 
-def partition_metrics(table: pd.DataFrame, leak_manufacturer: str = "General Electric") -> dict[str, float]:
+def partition_metrics(table: pd.DataFrame) -> dict[str, float]:
     """
     Metrics of one prediction on one partition.
 
     Args:
-        table: ``label`` and ``score``, and for the leak ``manufacturer``.
-        leak_manufacturer: the leak is how well the score tells this maker from the others among controls.
+        table: ``label`` and ``score``, and for the leak ``manufacturer``, empty where it is not known.
 
     Returns:
-        number of samples, AUROC, balanced accuracy, sensitivity and specificity at the Youden point, and the leak, NaN
-        where the makers are not known.
+        number of samples, AUROC, balanced accuracy, sensitivity and specificity at the Youden point, and the leak, how
+        well the score tells General Electric's scanners from the others among controls; NaN where the makers are not
+        known.
     """
     metrics: dict[str, float] = {"samples": len(table)}
     if table["label"].nunique() == 2:
@@ -93,8 +94,8 @@ def partition_metrics(table: pd.DataFrame, leak_manufacturer: str = "General Ele
         del metrics["threshold"]
     metrics["leak"] = float("nan")
     if "manufacturer" in table:
-        controls = table[table["label"] == 0]
-        metrics["leak"] = cluster_leak(controls["score"], controls["manufacturer"] == leak_manufacturer)
+        controls = table[(table["label"] == 0) & (table["manufacturer"] != "")]
+        metrics["leak"] = cluster_leak(controls["score"], controls["manufacturer"].str.match(GENERAL_ELECTRIC))
     return metrics
 
 

@@ -20,6 +20,7 @@ from .ad_mri import ad_mri_partitions
 from .ad_mri_ceilings import ad_mri_ceilings
 from .ad_mri_truth import with_true_regions
 from .bids import load_bids_datalist, load_csv_datalist
+from .cached_files import file_hashing
 from .cell_images import METASTATIC_EFFICIENCY, cell_partitions, read_cells
 from .images import list_images
 from .mci import mci_ceiling, mci_partitions, read_new_subjects
@@ -30,6 +31,7 @@ __all__ = [
     "ad_mri_partitions",
     "ad_mri_ceilings",
     "cell_partitions",
+    "file_hashing",
     "load_bids_datalist",
     "load_csv_datalist",
     "list_images",

@@ -52,7 +52,7 @@ def load_bids_datalist(
 
     Raises:
         FileNotFoundError: when the folder, its ``participants.tsv`` or any image is missing.
-        ValueError: when a column is missing, a site is empty, or a diagnosis is unknown.
+        ValueError: when a column is missing, a site is empty, a diagnosis is unknown, or a participant has two rows.
     """
     folder = Path(root)
     participants = folder / "participants.tsv"
@@ -63,6 +63,12 @@ def load_bids_datalist(
     table = _read_table(participants, "\t", ["participant_id", site_column, diagnosis_column])
     labels = _labels(table[diagnosis_column], diagnoses or DIAGNOSES, participants)
     _check_filled(table, site_column, participants)
+    repeated = table["participant_id"][table["participant_id"].duplicated()]
+    if len(repeated):
+        raise ValueError(
+            f"{participants} has more than one row of {repeated.nunique()} participants (first: {repeated.iloc[0]}): "
+            "give one row each, or, where the diagnosis changes between visits, a CSV with one row an image."
+        )
 
     datalist: list[dict[str, Any]] = []
     without = []
@@ -85,7 +91,7 @@ def load_bids_datalist(
             f"(first: {without[0]}).",
             stacklevel=2,
         )
-    return sorted(datalist, key=lambda item: item["image"])
+    return _same_keys(sorted(datalist, key=lambda item: item["image"]))
 
 
 def list_bids_images(root: str | os.PathLike[str], subject: str = "sub-*", suffix: str = "T1w") -> list[Path]:
@@ -126,7 +132,8 @@ def load_csv_datalist(
 
     Raises:
         FileNotFoundError: when the file or an image in it is missing.
-        ValueError: when a column is missing, a site or subject is empty, or a diagnosis is unknown.
+        ValueError: when a column is missing, a site or subject is empty, a diagnosis is unknown, or an image is listed
+            twice.
     """
     file = Path(path)
     if not file.is_file():
@@ -152,12 +159,23 @@ def load_csv_datalist(
         raise FileNotFoundError(
             f"{len(missing)} of {len(datalist)} images of {file} do not exist (first: {missing[0]})."
         )
-    return datalist
+    images = pd.Series([os.path.realpath(item["image"]) for item in datalist])
+    if images.duplicated().any():
+        twice = images[images.duplicated()]
+        raise ValueError(f"{file} lists {len(twice)} images twice (first: {twice.iloc[0]}).")
+    return _same_keys(datalist)
+
+
+def _same_keys(datalist: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What only some images have is empty for the others: a batch holds what all of its items do."""
+    keys = dict.fromkeys(key for item in datalist for key in item)
+    return [{key: item.get(key, "") for key in keys} for item in datalist]
 
 
 def _read_table(file: Path, separator: str, columns: list[str]) -> pd.DataFrame:
     try:
         table = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False)
+        table = table.apply(lambda column: column.str.strip())
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} cannot be read as a table: {error}") from error
     for column in columns:
@@ -184,4 +202,4 @@ def _labels(column: pd.Series, diagnoses: Mapping[str, int], file: Path) -> list
 
 
 def _optional(row: Mapping[Any, Any]) -> dict[str, str]:
-    return {key: row[key] for key in ("manufacturer", "site_role") if row.get(key)}
+    return {key: row[key] for key in ("manufacturer", "site_role") if row.get(key, "") not in ("", "n/a")}

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .held_out import held_out, study_name
 from .splits import split_seen_unseen
 
 __all__ = ["METASTATIC_EFFICIENCY", "cell_partitions", "read_cells"]
@@ -94,6 +95,7 @@ def cell_partitions(
     seed: int = 0,
     seen_batches: Collection[str] | None = None,
     min_cells: int | None = None,
+    trained: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Read cell images and divide them: 70 / 10 / 20 % of the cells of seen batches for training, validation and test.
 
@@ -110,10 +112,14 @@ def cell_partitions(
             ``min_cells`` is given, those with at least ``min_cells`` cells.
         min_cells: see ``seen_batches``; 2 by default. The paper's own choice, batches with at least two PDXs imaged
             (Section 3.4), can be given as ``seen_batches``.
+        trained: what a model was trained on, from :py:func:`monai_armed.apps.training_record.read_training`; it counts
+            where it was the same study: then seen are the model's batches, and test cells those that it was not
+            trained on.
 
     Returns:
-        ``"train"``, ``"val"``, ``"test"`` and ``"unseen"``, each a MONAI data list, and ``"batches"``, the names of
-        the seen batches in the order of their cluster index.
+        ``"train"``, ``"val"``, ``"test"`` and ``"unseen"``, each a MONAI data list; ``"batches"``, the names of
+        the seen batches in the order of their cluster index; and ``"study"``, which draw of the simulation this is,
+        or ``"data"``.
 
     Raises:
         ValueError: when fewer than two batches are seen, a seen batch has a single cell or no image, or both
@@ -126,6 +132,10 @@ def cell_partitions(
 
         simulate_cells(dataset_dir, **simulate)
     datalist = read_cells(dataset_dir)
+    study = study_name(Path(dataset_dir) / "truth" / "simulation.json")
+    if trained is not None and trained["study"] == study:
+        parts = held_out(datalist, trained, seen_batches, site_key="batch", subject_key="cell")
+        return {**parts, "batches": trained["sites"], "study": study}
     if seen_batches is None:
         seen_batches = _default_seen(datalist, min_cells)
     seen, unseen = split_seen_unseen(datalist, seen_batches, site_key="batch")
@@ -140,7 +150,7 @@ def cell_partitions(
         )
     partitions = _deal_cells(seen, seed)
     _warn_of_missing_labels(partitions)
-    return {**partitions, "unseen": unseen, "batches": batches}
+    return {**partitions, "unseen": unseen, "batches": batches, "study": study}
 
 
 def _read_names(folder: Path, own: Mapping[str, int]) -> list[dict[str, Any]]:

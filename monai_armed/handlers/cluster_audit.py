@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 from ignite.engine import Events
+from monai.data import DataLoader
 
 from ..engines.prepare_batch import PrepareBatchCluster
 from ..metrics.audit import audit_features, collect_features
@@ -70,6 +71,9 @@ class ClusterAudit:
 
     def __call__(self, engine: Engine) -> None:
         if not is_main_process():
+            return
+        if any(isinstance(loader, DataLoader) and not len(loader) for loader in self.loaders):
+            logger.warning("there is no audit: it needs samples of seen clusters that were trained on, and others.")
             return
         train, test = (
             collect_features(self.network, loader, self.layers, self.prepare_batch, self.device)

@@ -144,7 +144,7 @@ class TrainingCheckpoint:
         stateful = self._stateful(engine)
         state = {name: obj.state_dict() for name, obj in stateful.items()}
         progress: dict[str, Any] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
-        progress["finished"] = bool(engine.should_terminate)
+        progress["finished"], progress["max_epochs"] = bool(engine.should_terminate), engine.state.max_epochs
         best = True
         if self.validator is not None:
             validated = self.validator.state
@@ -174,7 +174,14 @@ class TrainingCheckpoint:
             self.validator.state.best_metric = progress["best_metric"]  # type: ignore[attr-defined]
             self.validator.state.best_metric_epoch = progress["best_metric_epoch"]  # type: ignore[attr-defined]
         logger.info(f"resumed from epoch {engine.state.epoch} of {self.path}.")
+        planned = progress.get("max_epochs", engine.state.max_epochs)
+        if planned != engine.state.max_epochs:
+            logger.warning(
+                f"the training was planned for {planned} epochs, now for {engine.state.max_epochs}: schedules of the "
+                "learning rate go on by the old plan, which may not fit; a new training has one that does."
+            )
         if progress["finished"]:
+            logger.info("it was stopped early there: there is nothing to go on with.")
             engine.terminate()
 
 

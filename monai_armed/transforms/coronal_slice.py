@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
@@ -76,9 +77,7 @@ class CoronalSlice(WorldBox):
 
     def pixel(self, point: Sequence[float]) -> tuple[float, float]:
         """Row and column at which the slice shows a point (3,) of its plane, in mm of the world."""
-        row, column, _ = torch.linalg.solve(
-            self.affine[:3, :3], torch.tensor(point, dtype=torch.float64) - self.affine[:3, 3]
-        )
+        row, column, _ = np.linalg.solve(self.affine[:3, :3], np.array(point, dtype=float) - self.affine[:3, 3])
         return float(row), float(column)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -66,11 +67,11 @@ class WorldBox(Transform):
         if sorted("RLAPSI".find(axis) // 2 for axis in axes) != [0, 1, 2]:
             raise ValueError(f"axes must be one each of R or L, A or P, and S or I, such as 'RAS', got {axes!r}.")
         self.size, self.mode = tuple(size), mode
-        self.centre = torch.tensor(centre, dtype=torch.float64)
-        self.affine = torch.eye(4, dtype=torch.float64)
-        self.affine[:3, :3] = voxel_size * torch.tensor([DIRECTIONS[axis] for axis in axes], dtype=torch.float64).T
-        middle = (torch.tensor(self.size, dtype=torch.float64) - 1) / 2
-        self.affine[:3, 3] = self.centre - self.affine[:3, :3] @ middle
+        # arrays, not tensors: two tensors of the same numbers pickle differently, and a cache would not know the box
+        self.centre = np.array(centre, dtype=float)
+        self.affine = np.eye(4)
+        self.affine[:3, :3] = voxel_size * np.array([DIRECTIONS[axis] for axis in axes], dtype=float).T
+        self.affine[:3, 3] = self.centre - self.affine[:3, :3] @ ((np.array(self.size) - 1) / 2)
         self.resample = SpatialResample(mode=mode, padding_mode="zeros")
 
     def __call__(self, img: torch.Tensor) -> torch.Tensor:
@@ -90,7 +91,7 @@ class WorldBox(Transform):
                 f"{type(self).__name__} needs a MetaTensor (C, X, Y, Z), got {type(img).__name__} {tuple(img.shape)}."
             )
         self._check_reach(img)
-        return self.resample(img, dst_affine=self.affine, spatial_size=self.size)
+        return self.resample(img, dst_affine=torch.from_numpy(self.affine), spatial_size=self.size)
 
     def _check_reach(self, img: MetaTensor) -> None:
         corners = torch.cartesian_prod(*(torch.tensor([-0.5, n - 0.5], dtype=torch.float64) for n in img.shape[1:]))

@@ -80,6 +80,8 @@ def test_metrics_of_a_partition():
     metrics = partition_metrics(table)
     assert metrics["samples"] == 6 and metrics["leak"] == 1.0
     assert metrics["auroc"] == youden_metrics(table["label"], table["score"])["auroc"]
+    table["manufacturer"] = ["SIEMENS", "GE MEDICAL SYSTEMS", "Siemens", "", "ge", "GEneric"]
+    assert partition_metrics(table)["leak"] == 1.0  # without the score of 2, whose maker is not known
     assert "auroc" not in partition_metrics(table[table["label"] == 0])
     assert math.isnan(partition_metrics(table.drop(columns="manufacturer"))["leak"])
 

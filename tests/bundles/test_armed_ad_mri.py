@@ -31,6 +31,7 @@ from ad_mri_runs import BUNDLE, command, configs, environment, run, workflow
 from monai.bundle import ConfigParser, ckpt_export, onnx_export, verify_net_in_out
 
 from monai_armed.apps.record_metrics import evaluate_weights
+from monai_armed.data import ad_mri_partitions
 
 pytestmark = pytest.mark.usefixtures("untouched_interpreter")
 
@@ -102,7 +103,27 @@ def test_inference_on_one_file(trained, image, tmp_path):
     assert known["population_probability"] == pytest.approx(row["population_probability"])
 
 
-@pytest.mark.parametrize("model", ["conventional", "without_adversary", "subject_effects"])
+def test_with_another_seed_no_subject_of_the_training_is_evaluated(trained, options, tmp_path):
+    run("evaluate", ckpt_path=str(trained() / "model.pt"), output_dir=str(tmp_path), **options, seed=5)
+    record = json.loads((trained() / "trained_on.json").read_text())
+    evaluated = pd.read_csv(tmp_path / "predictions.csv")["subject"]
+    assert record["train"] and record["val"] and not set(evaluated) & {*record["train"], *record["val"]}
+
+
+def test_evaluation_on_another_hospital_alone(trained, options, study, tmp_path, caplog):
+    model = shutil.copytree(trained(), tmp_path / "model")
+    record = json.loads((model / "trained_on.json").read_text()) | {"study": "data"}
+    (model / "trained_on.json").write_text(json.dumps(record))
+    images = pd.DataFrame(ad_mri_partitions(study)["unseen"]).drop(columns="site_role")
+    images.to_csv(tmp_path / "new.csv", index=False)
+    settings = {**options, "dataset_dir": str(tmp_path / "new.csv"), "output_dir": str(tmp_path)}
+    run("evaluate", ckpt_path=str(model / "model.pt"), **settings)
+    metrics = pd.read_csv(tmp_path / "metrics.csv")
+    assert set(metrics["partition"]) == {"unseen"} and (metrics["samples"] == len(images)).all()
+    assert not (tmp_path / "audit.csv").exists() and "there is no audit" in caplog.text
+
+
+@pytest.mark.parametrize("model", ["cluster_input", "conventional", "without_adversary", "subject_effects"])
 def test_inference_on_a_folder_with_the_other_models(model, trained, image, tmp_path):
     weights = str(trained(model) / "model.pt")
     for copy in ("a.nii.gz", "deeper/b.nii.gz"):

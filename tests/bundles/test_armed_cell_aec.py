@@ -83,7 +83,8 @@ def command(folder: Path, *launcher: str, files: list[str] | None = None, **opti
 
 
 def partitions(folder: Path) -> dict[str, list]:
-    return {name: items for name, items in cell_partitions(folder).items() if name != "batches"}
+    parts = cell_partitions(folder)
+    return {name: parts[name] for name in ("train", "val", "test", "unseen")}
 
 
 def load(path: Path):

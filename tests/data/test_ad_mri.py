@@ -14,6 +14,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from monai_armed.apps.training_record import read_training, record_training
 from monai_armed.data import ad_mri_partitions, ad_mri_simulator
 
 
@@ -49,6 +50,31 @@ def test_seen_sites_by_name_and_another_split(table):
     assert first != second
     with pytest.raises(ValueError, match=r"no image of the seen sites \['s9'\]"):
         ad_mri_partitions(table, seen_sites=["s9"])
+
+
+def test_a_trained_model_is_tested_on_what_it_was_not_trained_on(table, tmp_path):
+    at_training = ad_mri_partitions(table, seen_sites=["s4", "s1", "s2"], split_seed=3)
+    record_training(at_training, tmp_path / "out")
+    trained = read_training(tmp_path / "out" / "model.pt")
+    assert ad_mri_partitions(table, split_seed=8, trained=trained) == at_training
+    with pytest.raises(ValueError, match=r"was trained on \['s1', 's2', 's4'\], not on \['s0'\]"):
+        ad_mri_partitions(table, seen_sites=["s0"], trained=trained)
+
+    rows = pd.read_csv(table)
+    test = {item["subject"] for item in at_training["test"]}
+    rows[~rows["subject"].isin(test) & (rows["site"] != "s0")].to_csv(tmp_path / "less.csv", index=False)
+    parts = ad_mri_partitions(tmp_path / "less.csv", trained=trained)
+    assert not parts["test"] and {item["site"] for item in parts["unseen"]} == {"s3"}
+    rows[rows["subject"].isin(trained["train"])].to_csv(tmp_path / "known.csv", index=False)
+    with pytest.raises(ValueError, match=r"trained on the subject of every one of the .* images: none is left"):
+        ad_mri_partitions(tmp_path / "known.csv", trained=trained)
+
+
+def test_a_record_of_another_draw_does_not_count(table, tmp_path):
+    parts = ad_mri_partitions(table)
+    record_training(parts | {"study": "simulated draw 1"}, tmp_path)
+    assert ad_mri_partitions(table, trained=read_training(tmp_path / "model.pt")) == parts
+    assert read_training(tmp_path / "elsewhere" / "model.pt") is None
 
 
 def test_the_study_is_simulated_first_if_a_scale_is_given(tmp_path, monkeypatch):

@@ -42,10 +42,11 @@ def test_reads_sessions_and_optional_columns(tree):
         "label": 1,
         "site": "002",
         "subject": "sub-01",
+        "session": "",
         "manufacturer": "GE",
     }
-    assert [item.get("session") for item in datalist] == [None, "ses-a", "ses-b"]
-    assert datalist[1]["label"] == 0 and "manufacturer" not in datalist[1]
+    assert [item["session"] for item in datalist] == ["", "ses-a", "ses-b"]
+    assert datalist[1]["label"] == 0 and datalist[1]["manufacturer"] == ""
 
 
 def test_reads_other_columns_and_diagnoses(tree):
@@ -81,6 +82,11 @@ def test_missing_folder_file_and_images(tmp_path):
             "no 'site' in 1 rows.*line 3",
         ),
         ([], ("participant_id", "site", "diagnosis"), "has no rows"),
+        (
+            [("01", "2", "AD"), ("02", "2", "CN"), ("01", "2", "CN")],
+            ("participant_id", "site", "diagnosis"),
+            "more than one row of 1 participants .first: 01.* a CSV with one row an image",
+        ),
     ],
 )
 def test_bad_tables_get_a_sentence(tree, rows, columns, message):
@@ -114,3 +120,20 @@ def test_csv_errors(tree):
     file.write_text("image,label,site,subject\na.nii,3,2,s\n")
     with pytest.raises(ValueError, match=r"unknown values \['3'\]"):
         load_csv_datalist(file)
+
+
+def test_what_only_some_images_have_is_empty_for_the_others(tree):
+    rows = [("01", " 2 ", "AD", "n/a"), ("02", "2", "CN", "GE")]
+    write(tree, rows)
+    items = load_bids_datalist(tree)
+    assert len({tuple(item) for item in items}) == 1  # the same keys, as a batch needs
+    assert {item["subject"]: item["manufacturer"] for item in items} == {"sub-01": "", "sub-02": "GE"}
+    assert {item["site"] for item in items} == {"2"}
+
+
+def test_an_image_listed_twice_is_refused(tmp_path):
+    (tmp_path / "a.nii").touch()
+    table = tmp_path / "twice.csv"
+    table.write_text("image,label,site,subject\na.nii,0,1,p1\n./a.nii,0,1,p2\n")
+    with pytest.raises(ValueError, match=r"twice.csv lists 1 images twice .first: .*a\.nii"):
+        load_csv_datalist(table)

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 import torch
 
+from monai_armed.apps.training_record import read_training, record_training
 from monai_armed.data import METASTATIC_EFFICIENCY, cell_partitions, read_cells
 from monai_armed.transforms import LoadCelld
 
@@ -175,6 +176,16 @@ def test_partitions_are_cell_wise_in_the_shares_of_the_paper(tmp_path):
         assert len(of_batch) == 14 * 3 and sum(i["label"] for i in of_batch) == 7 * 3
     assert cell_partitions(folder, seed=3) == partitions
     assert cells_by_partition(cell_partitions(folder, seed=4))["test"] != cells["test"]
+
+
+def test_a_trained_model_is_tested_on_cells_that_it_was_not_trained_on(tmp_path):
+    folder = csv_folder(tmp_path, study_rows())
+    at_training = cell_partitions(folder, seed=3, seen_batches=["b0", "b3"])
+    record_training(at_training, tmp_path / "out", "cell", "batches")
+    trained = read_training(tmp_path / "out" / "model.pt")
+    assert cell_partitions(folder, seed=4, trained=trained) == at_training
+    with pytest.raises(ValueError, match=r"was trained on \['b0', 'b3'\], not on \['b1'\]"):
+        cell_partitions(folder, seen_batches=["b1"], trained=trained)
 
 
 @pytest.mark.filterwarnings("ignore:.*has no image with label:UserWarning")

@@ -141,6 +141,14 @@ def test_resume_without_a_checkpoint_says_that_it_starts_anew(tmp_path, caplog):
     assert not [r for r in caplog.records if "starts anew" in r.message]
 
 
+def test_resume_with_another_number_of_epochs_says_so(tmp_path, caplog):
+    _training(tmp_path, epochs=1)[0].run()
+    _training(tmp_path, epochs=1, resume=True)[0].run()
+    assert "planned" not in caplog.text
+    _training(tmp_path, epochs=2, resume=True)[0].run()
+    assert "the training was planned for 1 epochs, now for 2" in caplog.text
+
+
 def test_resume_with_another_network_says_so(tmp_path):
     trainer, _ = _training(tmp_path, epochs=1)
     trainer.run()
