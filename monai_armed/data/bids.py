@@ -140,7 +140,7 @@ def load_csv_datalist(
         raise FileNotFoundError(f"CSV file {file} does not exist.")
     table = _read_table(file, ",", [image_column, label_column, site_column, subject_column])
     known = dict(diagnoses or DIAGNOSES)
-    known |= {str(label): label for label in known.values()}
+    known |= {text: label for label in known.values() for text in (str(label), f"{label}.0")}  # pandas writes 1.0
     labels = _labels(table[label_column], known, file)
     for column in (image_column, site_column, subject_column):
         _check_filled(table, column, file)

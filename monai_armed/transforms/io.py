@@ -31,7 +31,8 @@ class LoadVolumed(LoadImaged):
 
     Raises:
         FileNotFoundError: when a file does not exist.
-        ValueError: when a file cannot be read (such as a truncated one), holds NaN or infinite values, or is constant.
+        ValueError: when a file cannot be read (such as a truncated one), holds NaN or infinite values, is constant, or
+            holds more than one volume.
     """
 
     def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
@@ -49,7 +50,12 @@ class LoadVolumed(LoadImaged):
                 "it may be truncated: replace it."
             ) from error
         for key in self.key_iterator(data):
-            self._check_values(loaded[key], data[key])
+            image = loaded[key]
+            if image.ndim > 4 or (image.ndim == 4 and image.shape[0] != 1):
+                raise ValueError(
+                    f"image file {data[key]} has the shape {tuple(image.shape)}: give one 3-D volume a file."
+                )
+            self._check_values(image, data[key])
         return loaded
 
     @staticmethod

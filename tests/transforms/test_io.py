@@ -66,3 +66,10 @@ def test_unusable_values_are_named(tmp_path, voxels, spoil, message):
     file = save(tmp_path / "bad.nii.gz", spoil(voxels).astype(np.float32))
     with pytest.raises(ValueError, match=rf"bad\.nii\.gz .*{message}"):
         LoadVolumed("image")({"image": file})
+
+
+def test_more_than_one_volume_in_a_file_is_refused(tmp_path, voxels):
+    load = LoadVolumed("image", ensure_channel_first=True)
+    with pytest.raises(ValueError, match=r"bold\.nii has the shape \(2, 12, 13, 14\): give one 3-D volume a file"):
+        load({"image": save(tmp_path / "bold.nii", np.stack([voxels, voxels], axis=-1))})
+    assert load({"image": save(tmp_path / "one.nii", voxels[..., None])})["image"].shape == (1, 12, 13, 14)
