@@ -82,6 +82,12 @@ class Comparison:
         stratum = 2 * cluster + label
         parts = []
         if self.split == "stratified":
+            if samples.group is not None and len(np.unique(samples.group[pool])) < len(pool):
+                key = self.bundle.options["group_key"]
+                raise ValueError(
+                    f"a stratified split would put samples of one {key} into training and test: give --split grouped "
+                    "or monte_carlo."
+                )
             for k, (rest, test) in enumerate(stratified_folds(label, cluster, num_folds, self.seed)):
                 cells = np.unique(stratum[rest], return_counts=True)[1]
                 fits = cells.min() > 1 and VALIDATION_SHARE * len(rest) >= len(cells)

@@ -127,19 +127,28 @@ def preprocess(
         processes: how many scans are worked on at a time, each by a process with 1.5 GB of memory.
 
     Returns:
-        the quality table, one row a scan. ``status`` is ``"ok"``, ``"turned"`` (put right, see ``reason``) or
-        ``"left out"`` (for the ``reason``, with no volume in the tree).
+        the quality table, a row a scan. ``status`` is ``"ok"``, ``"turned"`` (put right) or ``"left out"``: see ``reason``.
 
     Raises:
         FileNotFoundError: when there is no scan.
-        ValueError: when both folders are the same.
+        ValueError: when both folders are the same, the output is a file, or two scans would have the same results.
     """
     source, output = Path(dataset_dir).resolve(), Path(output_dir).resolve()
     if source == output:
         raise ValueError(f"the results cannot go where the raw scans are, {source}; give another output folder.")
+    if output.is_file():
+        raise ValueError(f"{output} is a file: give a folder for the results.")
     tasks = [ScanTask(scan, source, output, registration) for scan in list_bids_images(source)]
     if not tasks:
         raise FileNotFoundError(f"no scan sub-*/[ses-*/]anat/*_T1w.nii[.gz] found in {source}.")
+    owner: dict[Path, ScanTask] = {}
+    for task in tasks:
+        for result in (task.brain, task.slice):
+            if (first := owner.setdefault(result, task)) is not task:
+                raise ValueError(
+                    f"{first.name} and {task.name} would both become {result.relative_to(output)}: keep one of them, "
+                    "or name them sub-*_ses-*_T1w.nii.gz as BIDS does."
+                )
     # with one thread ITK repeats exactly; scans, not threads, share the cores
     os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
     records = {task.name: record for task in tasks if (record := _finished(task))}
@@ -174,13 +183,24 @@ def _write_study(tasks: Sequence[ScanTask], table: pd.DataFrame) -> None:
     datalist.unlink(missing_ok=True)
     if (source / "participants.tsv").is_file():
         shutil.copy(source / "participants.tsv", output)
+    usable = {str(task.brain) for task, status in zip(tasks, table["status"]) if status != "left out"}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # subjects without a volume: the quality table tells why
-            rows = pd.DataFrame(load_bids_datalist(output))
+            listed = load_bids_datalist(output)
     except (ValueError, FileNotFoundError) as error:
         print(f"no data list: {error}")
         return
+    rows = pd.DataFrame([item for item in listed if item["image"] in usable], columns=list(listed[0]))
+    for volumes, what in (
+        (usable - set(rows["image"]), "have no row in participants.tsv and are not in datalist.csv"),
+        (
+            {item["image"] for item in listed} - usable,
+            "are of scans that are gone and not in datalist.csv: delete them",
+        ),
+    ):
+        if volumes:
+            print(f"{len(volumes)} volumes {what} (first: {Path(min(volumes)).relative_to(output)}).")
     rows["image"] = [Path(image).relative_to(output).as_posix() for image in rows["image"]]
     rows.to_csv(datalist, index=False)
 

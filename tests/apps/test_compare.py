@@ -154,6 +154,8 @@ def test_groups_stay_together(bundle, tmp_path, split):
     change(bundle, "compare", split=split, group_key="cluster")
     partitions = "$spiral_partitions(None, @simulation, @data_seed)"  # ten clusters
     change(bundle, "train", partitions=partitions)
+    with pytest.raises(ValueError, match="samples of one cluster into training and test: give --split grouped"):
+        comparison_of(bundle, tmp_path / "out", num_folds=3, split="stratified").plan()
     tasks, samples = comparison_of(bundle, tmp_path / "out", num_folds=3, split=split).plan()
     (known,) = samples.values()
     for task in tasks:

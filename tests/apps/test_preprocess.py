@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -123,6 +124,38 @@ def test_what_is_done_is_not_done_again(tmp_path, quick):
     os.utime(tmp_path / "raw" / "sub-c" / "anat" / "sub-c_T1w.nii.gz", (1, 1))
     app.preprocess(tmp_path / "raw", tmp_path / "out")
     assert quick[done:] == ["sub-a_T1w.nii.gz", "sub-c_T1w.nii.gz"]
+
+
+def test_scans_that_are_gone_or_of_no_participant_are_told_and_not_listed(tmp_path, quick, capsys):
+    write_tree(tmp_path / "raw", {"a": volume(), "b": volume(), "c": volume()})
+    app.preprocess(tmp_path / "raw", tmp_path / "out")
+    (tmp_path / "raw" / "sub-b" / "anat" / "sub-b_T1w.nii.gz").unlink()
+    participants = tmp_path / "raw" / "participants.tsv"
+    lines = participants.read_text().splitlines(keepends=True)
+    participants.write_text("".join(line for line in lines if not line.startswith("sub-c")))
+    capsys.readouterr()
+    app.preprocess(tmp_path / "raw", tmp_path / "out")
+    assert pd.read_csv(tmp_path / "out" / "datalist.csv")["subject"].tolist() == ["sub-a"]
+    said = capsys.readouterr().out
+    assert "1 volumes have no row in participants.tsv and are not in datalist.csv (first: sub-c/" in said
+    assert "1 volumes are of scans that are gone and not in datalist.csv: delete them (first: sub-b/" in said
+
+
+def test_two_scans_with_the_same_results_are_refused(tmp_path, quick):
+    write_tree(tmp_path / "raw", {"a": volume()})
+    anat = tmp_path / "raw" / "sub-a" / "anat"
+    (anat / "sub-a_T1w.nii").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"sub-a_T1w.nii(.gz)? and .* would both become sub-a/anat/sub-a_desc-brain"):
+        app.preprocess(tmp_path / "raw", tmp_path / "out")
+    (anat / "sub-a_T1w.nii").unlink()
+    for session in ("ses-1", "ses-2"):
+        shutil.copytree(anat, tmp_path / "raw" / "sub-a" / session / "anat")
+    with pytest.raises(ValueError, match=r"would both become slices/sub-a_T1w.png: keep one"):
+        app.preprocess(tmp_path / "raw", tmp_path / "out")
+    assert not quick and not (tmp_path / "out").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file is a file: give a folder"):
+        app.preprocess(tmp_path / "raw", tmp_path / "file")
 
 
 def test_an_error_that_is_not_the_scans_is_tried_again(tmp_path, quick, monkeypatch):
