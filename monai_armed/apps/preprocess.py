@@ -127,7 +127,7 @@ def preprocess(
         processes: how many scans are worked on at a time, each by a process with 1.5 GB of memory.
 
     Returns:
-        the quality table, a row a scan. ``status`` is ``"ok"``, ``"turned"`` (put right) or ``"left out"``: see ``reason``.
+        the quality table, a row a scan: ``status`` ``"ok"``, ``"turned"`` (put right) or ``"left out"``; ``reason``.
 
     Raises:
         FileNotFoundError: when there is no scan.

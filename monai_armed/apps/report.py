@@ -31,6 +31,7 @@ else:
 
 __all__ = ["plot_comparison", "write_report"]
 
+PANELS_A_ROW = 4
 NEUTRAL, OURS, PAPER, CEILING = "0.35", "#1f5fa8", "#d9822b", "#2a8a4a"
 
 
@@ -86,7 +87,7 @@ def write_report(
 
 
 def plot_comparison(summary: pd.DataFrame, settings: list[str], percent: bool = False) -> Figure:
-    """Means with their intervals, one panel a setting and one row a model; paper values and the ceiling beside them.
+    """Means with their intervals, a panel for each setting, four in a row, with the paper's values and the ceiling.
 
     Args:
         summary: frame from :py:func:`~monai_armed.metrics.comparison.summarize_folds`, with the columns ``paper``,
@@ -96,8 +97,12 @@ def plot_comparison(summary: pd.DataFrame, settings: list[str], percent: bool = 
     """
     parts = list(summary.groupby(settings, sort=False))
     models = list(dict.fromkeys(summary["model"]))
-    figure = Figure(figsize=(1.5 + 3.2 * len(parts), 1.2 + 0.38 * len(models)), layout="constrained")
-    panels = figure.subplots(1, len(parts), squeeze=False, sharey=True)[0]
+    rows, columns = -(-len(parts) // PANELS_A_ROW), min(len(parts), PANELS_A_ROW)
+    size = (1.5 + 3.2 * columns, 0.4 + rows * (0.8 + 0.38 * len(models)))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for panel in panels[len(parts) :]:
+        panel.set_axis_off()
     scale = 100 if percent else 1
     handles: dict[str, Any] = {}
     for panel, (key, part) in zip(panels, parts):
