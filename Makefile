@@ -12,7 +12,7 @@ help:
 	@echo "make tables-spirals   Tables 1 and 2 on simulated spirals, 10 folds of every model, in runs/spirals"
 	@echo "make tables-mci   Table 3, Figs. 3, 4 and S6 on a simulated MCI study, 10 folds of every model, in runs/mci"
 	@echo "make bench    cost of a training step of ARMED over the conventional network, and with many clusters"
-	@echo "make docs     the docs site, in docs/_build/index.html"
+	@echo "make docs     the docs site, in docs/_build/html/index.html"
 	@echo "make test     style, types and all tests"
 	@echo "make install  make $(VENV) from constraints.txt, with all that demo and test need"
 	@echo "make lint     style and types alone"
@@ -51,8 +51,8 @@ bench: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/nested_effects.py
 
 docs: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -b html -c docs . docs/_build
-	@echo "docs/_build/index.html"
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -b html -c docs . docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 # One thread for each of the two test processes: PyTorch's own threads would fight over the cores.
 test: lint

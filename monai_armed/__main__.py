@@ -21,8 +21,8 @@ from pathlib import Path
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from monai_armed.apps.compare import Comparison, compare, parse_overrides
-    from monai_armed.apps.study_bundle import StudyBundle
+    from monai_armed.compare.runner import Comparison, compare, parse_overrides
+    from monai_armed.compare.study_bundle import StudyBundle
 
     overrides = parse_overrides(arguments.set)
     only = parse_overrides(arguments.only)
@@ -39,12 +39,12 @@ def _compare(arguments: argparse.Namespace) -> int:
         arguments.processes,
     )
     if arguments.command == "spirals":
-        from monai_armed.apps.spirals import spiral_study
+        from monai_armed.studies.spirals.study import spiral_study
 
         files = spiral_study(comparison, arguments.starts)
         print(files["importance_report"].read_text(encoding="utf-8"))
     elif arguments.command == "mci":
-        from monai_armed.apps.mci import conversion_study
+        from monai_armed.studies.mci.study import conversion_study
 
         files = conversion_study(comparison)
         print(files["reading"].read_text(encoding="utf-8"))
@@ -58,14 +58,14 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from monai_armed.apps.demo import run_demo
+    from monai_armed.studies.ad_mri.demo import run_demo
 
     run_demo(arguments.out)
     return 0
 
 
 def _preprocess(arguments: argparse.Namespace) -> int:
-    from monai_armed.apps.preprocess import preprocess, summary
+    from monai_armed.studies.ad_mri.preprocess import preprocess, summary
 
     table = preprocess(arguments.dataset_dir, arguments.output_dir, arguments.registration, arguments.processes)
     print(f"{summary(table)}; written to {arguments.output_dir}: quality.csv has the reasons, quality_*.png the slices")

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from monai_armed.data import ad_mri_simulator
-from monai_armed.data.ad_mri_cohort import Subject, draw_cohort
+from monai_armed.studies.ad_mri import simulator as ad_mri_simulator
+from monai_armed.studies.ad_mri.cohort import Subject, draw_cohort
 
 
 def few_subjects(scale: float, seed: int, unseen_scale: float | None = None) -> list[Subject]:

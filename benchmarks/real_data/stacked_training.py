@@ -10,8 +10,8 @@
 # limitations under the License.
 """Training of several small networks at once, on samples of their own: folds, candidates, starts.
 
-``monai_armed.apps.stacked`` does this with small batches and early stopping, for the bundles. Tables of some thousand
-rows are better served by large batches and a penalty on the weights.
+``monai_armed.compare.stacked`` does this with small batches and early stopping, for the bundles. Tables of some
+thousand rows are better served by large batches and a penalty on the weights.
 """
 
 from __future__ import annotations

@@ -9,37 +9,20 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Readers, splits and simulators: where the samples come from.
-
-``monai_armed.data.ad_mri_simulator`` can be run with ``python -m`` and is therefore not imported here.
-"""
+"""Readers, splits and files: where any study's samples come from."""
 
 from __future__ import annotations
 
-from .ad_mri import ad_mri_partitions
-from .ad_mri_ceilings import ad_mri_ceilings
-from .ad_mri_truth import with_true_regions
 from .bids import load_bids_datalist, load_csv_datalist
 from .cached_files import file_hashing
-from .cell_images import METASTATIC_EFFICIENCY, cell_partitions, read_cells
 from .images import list_images
-from .mci import mci_ceiling, mci_partitions, read_new_subjects
 from .splits import split_by_subject, split_seen_unseen
 
 __all__ = [
-    "METASTATIC_EFFICIENCY",
-    "ad_mri_partitions",
-    "ad_mri_ceilings",
-    "cell_partitions",
     "file_hashing",
+    "list_images",
     "load_bids_datalist",
     "load_csv_datalist",
-    "list_images",
-    "mci_ceiling",
-    "mci_partitions",
-    "read_cells",
-    "read_new_subjects",
     "split_by_subject",
     "split_seen_unseen",
-    "with_true_regions",
 ]

@@ -30,8 +30,8 @@ import torch
 from ad_mri_runs import BUNDLE, command, configs, environment, run, workflow
 from monai.bundle import ConfigParser, ckpt_export, onnx_export, verify_net_in_out
 
-from monai_armed.apps.record_metrics import evaluate_weights
-from monai_armed.data import ad_mri_partitions
+from monai_armed.studies.ad_mri import ad_mri_partitions
+from monai_armed.studies.ad_mri.record_metrics import evaluate_weights
 
 pytestmark = pytest.mark.usefixtures("untouched_interpreter")
 

@@ -24,7 +24,7 @@ import pytest
 import torch
 from ad_mri_runs import command, environment, run
 
-from monai_armed.apps import bundle as bundle_app
+from monai_armed.bundle import run as bundle_app
 
 pytestmark = pytest.mark.usefixtures("untouched_interpreter")
 

@@ -20,10 +20,10 @@ import pytest
 from ad_mri_runs import BUNDLE, configs
 from monai.bundle import create_workflow
 
-from monai_armed.apps.fold_scoring import score_fold
-from monai_armed.apps.fold_task import FoldTask
-from monai_armed.apps.study_bundle import StudyBundle
-from monai_armed.data import ad_mri_partitions
+from monai_armed.compare.fold_scoring import score_fold
+from monai_armed.compare.fold_task import FoldTask
+from monai_armed.compare.study_bundle import StudyBundle
+from monai_armed.studies.ad_mri import ad_mri_partitions
 
 pytestmark = pytest.mark.usefixtures("untouched_interpreter")
 

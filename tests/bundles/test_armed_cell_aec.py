@@ -29,9 +29,9 @@ from ad_mri_runs import environment
 from monai.bundle import ConfigParser, ckpt_export, create_workflow, onnx_export, verify_net_in_out
 from PIL import Image
 
-from monai_armed.apps.cells import evaluate_cells
-from monai_armed.data import cell_partitions
-from monai_armed.data.cell_simulator import simulate_cells
+from monai_armed.studies.cells import cell_partitions
+from monai_armed.studies.cells.evaluation import evaluate_cells
+from monai_armed.studies.cells.simulator import simulate_cells
 
 pytestmark = [
     pytest.mark.usefixtures("untouched_interpreter"),

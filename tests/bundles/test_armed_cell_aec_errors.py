@@ -24,13 +24,13 @@ import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
-from monai_armed.apps.cell_inference import write_cells
-from monai_armed.apps.cell_scores import score_cells
-from monai_armed.apps.cells import evaluate_cells
-from monai_armed.apps.finished_model import load_part
-from monai_armed.data import cell_partitions, read_cells
-from monai_armed.data.cell_simulator import simulate_cells
+from monai_armed.bundle.finished_model import load_part
 from monai_armed.networks.nets import AEC, ARMEDAEC, CNN
+from monai_armed.studies.cells import cell_partitions, read_cells
+from monai_armed.studies.cells.evaluation import evaluate_cells
+from monai_armed.studies.cells.inference import write_cells
+from monai_armed.studies.cells.scores import score_cells
+from monai_armed.studies.cells.simulator import simulate_cells
 from monai_armed.transforms import LoadCelld
 
 CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "armed_cell_aec" / "configs"

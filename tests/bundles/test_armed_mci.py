@@ -24,9 +24,9 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow, create_workflow
 
-from monai_armed.apps.study_bundle import StudyBundle
-from monai_armed.data.mci_simulator import simulate_conversion
+from monai_armed.compare.study_bundle import StudyBundle
 from monai_armed.networks.nets import ARMED, DFNN, ClusterInput
+from monai_armed.studies.mci.simulator import simulate_conversion
 
 ROOT = Path(__file__).parents[2] / "bundles" / "armed_mci"
 MODELS = ["armed", "cluster_input", "conventional", "domain_adversarial", "mldg", "without_adversary"]

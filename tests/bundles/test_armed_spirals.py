@@ -24,9 +24,9 @@ import torch
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow, create_workflow
 
-from monai_armed.apps.study_bundle import StudyBundle
-from monai_armed.data.spirals import simulate_spirals
+from monai_armed.compare.study_bundle import StudyBundle
 from monai_armed.networks.nets import ARMED, DFNN, ClusterInput
+from monai_armed.studies.spirals.simulator import simulate_spirals
 
 ROOT = Path(__file__).parents[2] / "bundles" / "armed_spirals"
 MODELS = ["armed", "cluster_input", "conventional", "domain_adversarial", "mldg", "without_adversary"]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from monai_armed.data import split_by_subject, split_seen_unseen
-from monai_armed.data.ad_mri_cohort import draw_cohort
+from monai_armed.studies.ad_mri.cohort import draw_cohort
 
 
 def cohort_datalist(scale=1.0):

@@ -12,6 +12,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -228,7 +230,9 @@ def test_erasure_that_cannot_come_is_refused():
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="PyTorch was built without gloo")
 def test_two_processes_erase_the_same(tmp_path):
     """The running statistics of a process are its own until the next forward pass."""
-    torch.multiprocessing.spawn(_erase, (str(tmp_path / "store"), str(tmp_path)), nprocs=2)
+    commands = [[sys.executable, __file__, str(rank), str(tmp_path / "store"), str(tmp_path)] for rank in range(2)]
+    processes = [subprocess.Popen(command) for command in commands]
+    assert [process.wait() for process in processes] == [0, 0]
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert _same(first, second)
 
@@ -255,3 +259,7 @@ def test_epochs_that_early_stopping_does_not_count(first, last):
     ResumableEarlyStop(1, lambda engine: 0.0, trainer, first_epoch=first).attach(trainer)
     trainer.run([1], max_epochs=9)
     assert trainer.state.epoch == last
+
+
+if __name__ == "__main__":
+    _erase(int(sys.argv[1]), *sys.argv[2:])

@@ -1,0 +1,136 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Predictions of a trained network on its partitions, and the metrics of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers.tqdm_logger import ProgressBar
+from monai.engines import PrepareBatch, SupervisedEvaluator
+
+from monai_armed.metrics.leak import cluster_leak
+from monai_armed.metrics.youden import youden_metrics
+
+__all__ = ["collect_predictions", "evaluate_partitions", "partition_metrics"]
+
+GENERAL_ELECTRIC = r"(?i)ge\b|general electric"  # as people write it, and as DICOM headers do: "GE MEDICAL SYSTEMS"
+COLUMNS = ("subject", "session", "site", "cluster", "manufacturer", "diagnosis")
+
+
+def collect_predictions(evaluator: SupervisedEvaluator, prepare_batch: PrepareBatch, name: str = "") -> pd.DataFrame:
+    """
+    Run an evaluator with another way of preparing its batches, and tabulate what it predicts.
+
+    Args:
+        evaluator: has ``decollate=False`` and a network with one logit.
+        prepare_batch: says what the network is called with.
+        name: shown beside the progress bar; there is none without a name.
+
+    Returns:
+        a row for each sample: ``label``, ``score`` (the logit), and those of the columns subject, session, site,
+        cluster, manufacturer and diagnosis that the data have. Without samples, such as where no site is unseen, it is
+        empty.
+    """
+    if not evaluator.state.epoch_length:
+        return pd.DataFrame(columns=["label", "score"])
+    rows: list[pd.DataFrame] = []
+
+    def keep(engine: Engine) -> None:
+        batch, output = engine.state.batch, engine.state.output
+        assert isinstance(batch, Mapping) and isinstance(output, Mapping)
+        table = {key: _column(batch[key]) for key in COLUMNS if key in batch}
+        table["label"] = output["label"]["label"].reshape(-1).long().tolist()
+        table["score"] = output["pred"].float().reshape(-1).tolist()
+        rows.append(pd.DataFrame(table))
+
+    usual = evaluator.prepare_batch
+    handler = evaluator.add_event_handler(Events.ITERATION_COMPLETED, keep)
+    bar = ProgressBar(desc=name, disable=not name)
+    bar.attach(evaluator)
+    evaluator.prepare_batch = prepare_batch
+    try:
+        with torch.no_grad():
+            evaluator.run()
+    finally:
+        evaluator.prepare_batch = usual
+        handler.remove()
+        bar.close()
+    return pd.concat(rows, ignore_index=True)
+
+
+def _column(values: torch.Tensor | Sequence) -> list:
+    return values.reshape(-1).tolist() if isinstance(values, torch.Tensor) else list(values)
+
+
+def partition_metrics(table: pd.DataFrame) -> dict[str, float]:
+    """
+    Metrics of one prediction on one partition.
+
+    Args:
+        table: ``label`` and ``score``, and for the leak ``manufacturer``, empty where it is not known.
+
+    Returns:
+        number of samples, AUROC, balanced accuracy, sensitivity and specificity at the Youden point, and the leak, how
+        well the score tells General Electric's scanners from the others among controls; NaN where the makers are not
+        known.
+    """
+    metrics: dict[str, float] = {"samples": len(table)}
+    if table["label"].nunique() == 2:
+        metrics.update(youden_metrics(table["label"], table["score"]))
+        del metrics["threshold"]
+    metrics["leak"] = float("nan")
+    if "manufacturer" in table:
+        controls = table[(table["label"] == 0) & (table["manufacturer"] != "")]
+        metrics["leak"] = cluster_leak(controls["score"], controls["manufacturer"].str.match(GENERAL_ELECTRIC))
+    return metrics
+
+
+def evaluate_partitions(
+    evaluators: Mapping[str, SupervisedEvaluator],
+    predictions: Mapping[str, PrepareBatch],
+    output_dir: str | Path,
+) -> pd.DataFrame:
+    """
+    Evaluate every kind of prediction on every partition that has samples; prints the metrics and writes
+    ``predictions.csv`` and ``metrics.csv``.
+
+    Args:
+        evaluators: by name of the partition, such as seen and unseen.
+        predictions: by name of the prediction, such as mixed and fixed.
+        output_dir: folder to write to.
+
+    Returns:
+        the metrics, a row for each partition and prediction.
+    """
+    tables, metrics = [], []
+    for partition, evaluator in evaluators.items():
+        for prediction, prepare_batch in predictions.items():
+            table = collect_predictions(evaluator, prepare_batch, f"{partition} {prediction}")
+            if table.empty:
+                print(f"there is no sample that is {partition}: left out.")
+                break
+            key = {"partition": partition, "prediction": prediction}
+            tables.append(table.assign(**key))
+            metrics.append({**key, **partition_metrics(table)})
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.concat(tables, ignore_index=True).to_csv(folder / "predictions.csv", index=False)
+    frame = pd.DataFrame(metrics)
+    frame.to_csv(folder / "metrics.csv", index=False)
+    print(frame.to_string(index=False, float_format="%.3f"))
+    print(f"written to {folder / 'predictions.csv'} and {folder / 'metrics.csv'}")
+    return frame

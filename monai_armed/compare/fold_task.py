@@ -1,0 +1,129 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""One fold of one model: its samples, its config, and what is known of it already."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from monai.bundle import ConfigParser
+
+from monai_armed.compare.study_bundle import StudyBundle, seen_samples
+
+__all__ = ["FoldTask", "fold_config", "fold_partitions", "load_samples"]
+
+
+@dataclass(frozen=True)
+class FoldTask:
+    """One fold of one model in one setting.
+
+    Args:
+        folder: where its weights and results lie.
+        model: name of the model.
+        setting: overrides of the setting.
+        samples: file of the setting's samples, see :py:func:`fold_partitions`.
+        parts: indices of its ``"train"``, ``"val"`` and ``"test"`` samples.
+        seed: seed of its start, batches and random draws.
+        overrides: further config values of this fold, its hyperparameters.
+    """
+
+    folder: Path
+    model: str
+    setting: Mapping[str, Any]
+    samples: Path
+    parts: Mapping[str, np.ndarray]
+    seed: int
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def fingerprint(self, bundle: StudyBundle, *kinds: str) -> str:
+        """Hash of the samples, their parts and the configs of some kinds: all that weights, or results, depend on."""
+        digest = hashlib.sha256(self.samples.read_bytes())
+        for kind in kinds:
+            config = bundle.config(kind, self.model, self.setting, self.overrides, {"seed": self.seed}).config
+            digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+        for name in sorted(self.parts):
+            digest.update(np.asarray(self.parts[name], np.int64).tobytes())
+        return digest.hexdigest()
+
+    def result(self, bundle: StudyBundle) -> pd.DataFrame | None:
+        """Its saved metrics; None if there are none, or they come from another config or other samples."""
+        path = self.folder / "result.json"
+        if not path.is_file():
+            return None
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            current = saved["fingerprint"] == self.fingerprint(bundle, "train", "evaluate")
+            return pd.DataFrame(saved["rows"]) if current else None
+        except (ValueError, KeyError, TypeError):  # cut off while it was written
+            return None
+
+    def save_result(self, bundle: StudyBundle, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Save its metrics, in one step."""
+        result = {"fingerprint": self.fingerprint(bundle, "train", "evaluate"), "rows": rows}
+        partial = self.folder / "result.json.part"
+        partial.write_text(json.dumps(result), encoding="utf-8")
+        partial.replace(self.folder / "result.json")
+
+    def is_trained(self, bundle: StudyBundle) -> bool:
+        """Whether its weights are there and of this config: another evaluation needs no new training."""
+        path = self.folder / "trained.txt"
+        return path.is_file() and path.read_text(encoding="utf-8") == self.fingerprint(bundle, "train")
+
+    def mark_trained(self, bundle: StudyBundle) -> None:
+        """Note that its weights are there."""
+        (self.folder / "trained.txt").write_text(self.fingerprint(bundle, "train"), encoding="utf-8")
+
+
+@functools.lru_cache(maxsize=4)
+def load_samples(path: str) -> dict[str, Any]:
+    """The partitions of a setting from the file that the runner has written."""
+    with open(path, "rb") as file:  # written by this run, see compare.py
+        return pickle.load(file)
+
+
+def fold_partitions(samples: str, parts: str) -> dict[str, Any]:
+    """
+    A bundle's ``partitions`` divided anew: what the runner puts in the place of the config's own expression.
+
+    Args:
+        samples: file with the pickled partitions.
+        parts: JSON file with the indices of the fold's ``"train"``, ``"val"`` and ``"test"`` samples.
+    """
+    partitions = load_samples(samples)
+    seen = seen_samples(partitions)
+    index = json.loads(Path(parts).read_text(encoding="utf-8"))
+    return {**partitions, **{name: [seen[i] for i in chosen] for name, chosen in index.items()}}
+
+
+def fold_config(bundle: StudyBundle, kind: str, task: FoldTask) -> ConfigParser:
+    """The config of a fold, with its partitions, seed and folders; not yet evaluated."""
+    task.folder.mkdir(parents=True, exist_ok=True)
+    parts = task.folder / "parts.json"
+    parts.write_text(json.dumps({k: np.asarray(v).tolist() for k, v in task.parts.items()}), encoding="utf-8")
+    parser = bundle.config(kind, task.model, task.setting, task.overrides, {"seed": task.seed})
+    parser["imports"] = [*parser.get("imports", []), "$from monai_armed.compare.fold_task import fold_partitions"]
+    parser["partitions"] = f"$fold_partitions({str(task.samples)!r}, {str(parts)!r})"
+    folders = {"output_dir": task.folder, "ckpt_dir": task.folder, "ckpt_path": task.folder / "model.pt"}
+    folders["cache_dir"] = task.samples.parent / "cache"
+    for name, folder in folders.items():
+        if name in parser:
+            parser[name] = str(folder)
+    return parser

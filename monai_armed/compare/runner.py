@@ -1,0 +1,337 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The comparison runner: all models of a bundle on the same folds, with statistics and a report."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import pickle
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.model_selection import train_test_split
+from tqdm import tqdm
+
+from monai_armed.compare.fold_task import FoldTask
+from monai_armed.compare.fold_training import train_and_score
+from monai_armed.compare.report import write_report
+from monai_armed.compare.study_bundle import BASE_MODEL, Samples, StudyBundle
+from monai_armed.data.folds import grouped_folds, monte_carlo_folds, stratified_folds
+
+__all__ = ["Comparison", "compare"]
+
+VALIDATION_SHARE = 0.1  # of a fold's training samples, for choosing the epoch
+STACK_SIZE = 100  # networks trained as one stack at most: what an interruption can cost
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """
+    What is compared, and how.
+
+    Args:
+        bundle: the bundle, with its variant and overrides.
+        models: names of the models.
+        out: folder for everything.
+        num_folds: number of folds, or of random splits.
+        split: ``"stratified"`` (by class x cluster), ``"grouped"`` or ``"monte_carlo"``.
+        seed: of the folds, and of the starts: fold k starts from seed + k.
+        inner_folds: folds of the nested cross-validation that chooses hyperparameters; 0: as configured.
+        repeat: config id whose value is k for fold k, such as a seed of the data: fold k is then one of other data.
+        processes: number of processes among which the models and settings are shared.
+    """
+
+    bundle: StudyBundle
+    models: Sequence[str]
+    out: Path
+    num_folds: int = 10
+    split: str = "stratified"
+    seed: int = 0
+    inner_folds: int = 0
+    repeat: str = ""
+    processes: int = 1
+    failures: dict[Path, str] = field(default_factory=dict)
+
+    def folds(self, samples: Samples, pool: np.ndarray, num_folds: int) -> list[dict[str, np.ndarray]]:
+        """
+        Parts of each fold: indices of the training, validation and test samples, taken from a pool of them.
+
+        Raises:
+            ValueError: when the samples cannot be split like that.
+        """
+        label = samples.label[pool]
+        cluster = np.unique(samples.cluster[pool], return_inverse=True)[1]
+        stratum = 2 * cluster + label
+        parts = []
+        if self.split == "stratified":
+            if samples.group is not None and len(np.unique(samples.group[pool])) < len(pool):
+                key = self.bundle.options["group_key"]
+                raise ValueError(
+                    f"a stratified split would put samples of one {key} into training and test: give --split grouped "
+                    "or monte_carlo."
+                )
+            for k, (rest, test) in enumerate(stratified_folds(label, cluster, num_folds, self.seed)):
+                cells = np.unique(stratum[rest], return_counts=True)[1]
+                fits = cells.min() > 1 and VALIDATION_SHARE * len(rest) >= len(cells)
+                strata = (stratum if fits else label)[rest]  # small data: by class alone
+                train, val = train_test_split(
+                    rest, test_size=VALIDATION_SHARE, stratify=strata, random_state=self.seed + k
+                )
+                parts.append({"train": np.sort(train), "val": np.sort(val), "test": test})
+        else:
+            if samples.group is None:
+                key = self.bundle.options["group_key"]
+                raise ValueError(f"samples have no '{key}' that a {self.split} split keeps together: use stratified.")
+            group = samples.group[pool]
+            splitter = grouped_folds if self.split == "grouped" else monte_carlo_folds
+            for k, (rest, test) in enumerate(splitter(label, group, num_folds, seed=self.seed)):
+                ((train, val),) = monte_carlo_folds(label[rest], group[rest], 1, VALIDATION_SHARE, seed=self.seed + k)
+                parts.append({"train": rest[train], "val": rest[val], "test": test})
+        return [{name: pool[index] for name, index in part.items()} for part in parts]
+
+    @property
+    def test_ratio(self) -> float:
+        """Size of a test part, as a share of all that is not in it."""
+        return 0.25 if self.split == "monte_carlo" else 1 / max(1, self.num_folds - 1)
+
+    def plan(self) -> tuple[list[FoldTask], dict[Path, Samples]]:
+        """All folds of all models in all settings, and the samples of each, written to their files."""
+        tasks, known = [], {}
+        for setting in self.bundle.options["settings"]:
+            folder = self.out / (",".join(f"{name}={value}" for name, value in setting.items()) or "all")
+            repetitions = [{self.repeat: k} for k in range(self.num_folds)] if self.repeat else [{}]
+            parts: list[tuple[Path, dict[str, Any], dict[str, np.ndarray]]] = []
+            for k, repetition in enumerate(repetitions):
+                samples = self.bundle.samples({**setting, **repetition})
+                path = _write_samples(folder, f"samples_{k}.pkl", samples)
+                known[path] = samples
+                own = self.folds(samples, np.arange(len(samples.label)), self.num_folds)
+                parts += [(path, repetition, part) for part in (own[k : k + 1] if self.repeat else own)]
+            for model, (k, (path, repetition, part)) in itertools.product(self.models, enumerate(parts)):
+                name = folder / model / f"fold_{k:02d}"
+                tasks.append(FoldTask(name, model, setting, path, part, self.seed + k, repetition))
+        return tasks, known
+
+    def run(self, tasks: Sequence[FoldTask], name: str) -> None:
+        """Train and score the folds that have no result yet."""
+        missing = [task for task in tasks if task.result(self.bundle) is None]
+        stacked = self.bundle.options["stacked"]
+        groups = []
+        for _, members in itertools.groupby(sorted(missing, key=lambda t: t.model), key=lambda t: t.model):
+            whole = list(members)
+            groups += [whole[i : i + STACK_SIZE] for i in range(0, len(whole), STACK_SIZE)]
+        bar = tqdm(total=len(tasks), initial=len(tasks) - len(missing), desc=name, unit="fold")
+
+        def note(task: FoldTask, error: str) -> None:
+            if error:
+                self.failures[task.folder] = error
+            bar.update()
+
+        with bar:
+            if self.processes == 1 or len(groups) < 2:
+                for group in groups:
+                    label = f"{len(group)} folds of {group[0].model}"
+                    bar.set_postfix_str(label)
+
+                    def epoch(done: int, of: int, label: str = label) -> None:
+                        bar.set_postfix_str(f"{label}, epoch {done} of {of}")
+
+                    train_and_score(self.bundle, group, stacked, note, epoch)
+                return
+            spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
+            with ProcessPoolExecutor(self.processes, mp_context=spawn) as pool:
+                for outcome in pool.map(_work, [self.bundle] * len(groups), groups, [stacked] * len(groups)):
+                    for task, error in outcome:
+                        note(task, error)
+
+    def search(self, tasks: Sequence[FoldTask], samples: Mapping[Path, Samples]) -> list[FoldTask]:
+        """The tasks with the hyperparameters that nested cross-validation within their training samples chose."""
+        inner: dict[tuple[Path, int], list[FoldTask]] = {}
+        for task in tasks:
+            pool = np.sort(np.concatenate([task.parts["train"], task.parts["val"]]))
+            candidates = self.bundle.search(task.model)
+            parts = self.folds(samples[task.samples], pool, self.inner_folds) if candidates else []
+            for c, candidate in enumerate(candidates):
+                inner[task.folder, c] = [
+                    replace(
+                        task,
+                        folder=task.folder / "search" / f"{c}_{i}",
+                        parts=part,
+                        overrides={**task.overrides, **candidate},
+                    )
+                    for i, part in enumerate(parts)
+                ]
+        everything = [task for group in inner.values() for task in group]
+        self.run(everything, "search")
+        return [self._chosen(task, inner) for task in tasks]
+
+    def _chosen(self, task: FoldTask, inner: Mapping[tuple[Path, int], list[FoldTask]]) -> FoldTask:
+        candidates = self.bundle.search(task.model)
+        if not candidates:
+            return task
+        scores = []
+        for c in range(len(candidates)):
+            results = [t.result(self.bundle) for t in inner[task.folder, c]]
+            metric = self.bundle.options["metrics"][0]
+            values = [_main_metric(r, task.model, metric) for r in results if r is not None]
+            scores.append(float(np.mean(values)) if len(values) == len(results) else float("-inf"))
+        best = int(np.argmax(scores))
+        task.folder.mkdir(parents=True, exist_ok=True)
+        record = {"candidates": candidates, "scores": scores, "chosen": best}
+        (task.folder / "search.json").write_text(json.dumps(record, indent=4), encoding="utf-8")
+        return replace(task, overrides={**task.overrides, **candidates[best]})
+
+    def results(self, tasks: Sequence[FoldTask]) -> pd.DataFrame:
+        """Tidy results of all folds that have any."""
+        frames = []
+        for task in tasks:
+            result = task.result(self.bundle)
+            if result is not None:
+                frames.append(result.assign(fold=int(task.folder.name.removeprefix("fold_"))))
+        if not frames:
+            return pd.DataFrame()
+        table = pd.concat(frames, ignore_index=True)
+        return table.drop_duplicates([c for c in table.columns if c != "value"], ignore_index=True)
+
+
+def _write_samples(folder: Path, name: str, samples: Samples) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path, written = folder / name, pickle.dumps(samples.partitions)
+    if not path.is_file() or path.read_bytes() != written:
+        path.write_bytes(written)
+    return path
+
+
+def _work(bundle: StudyBundle, tasks: Sequence[FoldTask], stacked: bool) -> list[tuple[FoldTask, str]]:
+    """What a process of the pool does."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    bundle.activate()
+    outcome: list[tuple[FoldTask, str]] = []
+    train_and_score(bundle, tasks, stacked, lambda task, error: outcome.append((task, error)))
+    return outcome
+
+
+def _main_metric(result: pd.DataFrame, model: str, metric: str) -> float:
+    chosen = result[(result["model"] == model) & (result["partition"] == "seen") & (result["metric"] == metric)]
+    return float(chosen["value"].iloc[0])
+
+
+def check_writable(out: Path) -> None:
+    """
+    Raises:
+        ValueError: when nothing can be written to the folder.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".probe"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as e:
+        raise ValueError(f"the folder '{out}' cannot be written to ({e.strerror}): name another with --out.") from e
+
+
+def compare(comparison: Comparison) -> dict[str, Path]:
+    """
+    Run a comparison: plan, search if asked for, train, score, report. What is there already is not done again.
+
+    Returns:
+        the report's files by name; also ``"delong"``, the AUROC of each test set with DeLong's interval.
+
+    Raises:
+        ValueError: before anything is trained, when something about the input is wrong; or when every fold failed.
+    """
+    check_writable(comparison.out)
+    tasks, samples = comparison.plan()
+    if comparison.inner_folds:
+        tasks = comparison.search(tasks, samples)
+    comparison.run(tasks, "folds")
+    results = comparison.results(tasks)
+    if results.empty:
+        raise ValueError(f"every fold failed, the first with: {next(iter(comparison.failures.values()))}")
+    return _report(comparison, results)
+
+
+def _report(comparison: Comparison, results: pd.DataFrame) -> dict[str, Path]:
+    options = comparison.bundle.options
+    settings = list(options["settings"][0])
+    metrics = [*options["metrics"], f"worst_cluster_{options['metrics'][0]}"]
+    shown = results[results["metric"].isin(metrics) & results["value"].notna()]
+    order = shown["metric"].map(metrics.index)
+    shown = shown.loc[order.sort_values(kind="stable").index]
+    paper = pd.DataFrame(options["paper"]) if options["paper"] else None
+    ceiling = _ceilings(comparison)
+    delong = results[results["metric"].isin(["auroc", "auroc_low", "auroc_high"])]
+    keys = [*settings, "partition", "model", "fold"]
+    delong = delong.pivot(index=keys, columns="metric", values="value").reset_index()
+    notes = [options["notes"], f"Split: {comparison.split}, {comparison.num_folds} folds, seed {comparison.seed}."]
+    if comparison.repeat:
+        notes.append(f"Fold k is of other data, those with {comparison.repeat} = k.")
+    if comparison.inner_folds:
+        notes.append(f"Hyperparameters chosen in {comparison.inner_folds} inner folds within each training part.")
+    if comparison.num_folds == 1 and "auroc_low" in delong:
+        texts = [
+            f"{r['model']} ({r['partition']}) {r['auroc']:.3f} [{r['auroc_low']:.3f}, {r['auroc_high']:.3f}]"
+            for r in delong.to_dict("records")
+        ]
+        notes.append(f"AUROC of the one test set with DeLong's 95 % interval: {'; '.join(texts)}.")
+    if comparison.failures:
+        notes.append(f"{len(comparison.failures)} folds failed and are left out; each folder's error.txt says why.")
+    text = " ".join(note for note in notes if note)
+    ratio = None if comparison.repeat else comparison.test_ratio
+    files = write_report(shown, comparison.out, options["title"], paper, ceiling, options["percent"], text, ratio)
+    files["delong"] = comparison.out / "delong.csv"
+    delong.to_csv(files["delong"], index=False)
+    return files
+
+
+def _ceilings(comparison: Comparison) -> pd.DataFrame | None:
+    """Best attainable values, where the evaluate config has an id ``ceiling``: metric to value, on all seen samples."""
+    rows = []
+    repetitions = [{comparison.repeat: k} for k in range(comparison.num_folds)] if comparison.repeat else [{}]
+    for setting, repetition in itertools.product(comparison.bundle.options["settings"], repetitions):
+        parser = comparison.bundle.config("evaluate", BASE_MODEL, setting, repetition)
+        if "ceiling" in parser:
+            values = parser.get_parsed_content("ceiling")
+            rows += [{**setting, "partition": "seen", "metric": m, "value": float(v)} for m, v in values.items()]
+    if not rows:
+        return None
+    frame = pd.DataFrame(rows)
+    return frame.groupby([c for c in frame.columns if c != "value"], sort=False)["value"].mean().reset_index()
+
+
+def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
+    """
+    ``id=value`` pairs, values as JSON where they are, else as text.
+
+    Raises:
+        ValueError: when a pair has no ``=``.
+    """
+    overrides = {}
+    for pair in pairs:
+        name, sign, text = pair.partition("=")
+        if not sign:
+            raise ValueError(f"an override is written id=value, got '{pair}'.")
+        try:
+            overrides[name] = json.loads(text)
+        except json.JSONDecodeError:
+            overrides[name] = text
+    return overrides

@@ -1,0 +1,206 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Partitions of the MCI conversion study: the simulated one, or a user's ADNIMERGE.csv."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from monai.utils import CommonKeys
+
+from monai_armed.data.splits import split_by_subject
+from monai_armed.metrics.youden import youden_metrics
+from monai_armed.studies.mci.adnimerge import CATEGORIES, NUMBERS, conversion_subjects, parse_adnimerge, read_adnimerge
+from monai_armed.studies.mci.simulator import simulate_conversion
+from monai_armed.transforms.table import EncodeRow
+
+__all__ = ["PROBES", "confounded_probes", "mci_ceiling", "mci_partitions", "read_new_subjects"]
+
+PROBES = ("X1", "X2", "X3", "X4", "X5")
+PROBE_SD = 0.05
+AVAILABLE_SHARE = 0.7  # a feature is used if so many subjects have it
+SMALLEST_CATEGORY = 5  # subjects; rarer categories get no column
+
+
+def mci_partitions(
+    dataset: str | os.PathLike[str] | None = None,
+    data_seed: int = 0,
+    split_seed: int = 0,
+    num_seen: int = 20,
+    probes: bool = False,
+) -> dict[str, Any]:
+    """
+    Read the subjects of the MCI conversion study and divide them (Supplement 3.3.1 of
+    https://arxiv.org/abs/2202.11783): 80 / 10 / 10 % of the subjects of the largest sites for training, validation and
+    test, and all subjects of the other sites.
+
+    Args:
+        dataset: ADNIMERGE.csv; None: simulate.
+        data_seed: seed of the simulation, and of the probes' noise.
+        split_seed: seed of the division.
+        num_seen: number of seen sites; with fewer sites in the table all are seen.
+        probes: whether to add the paper's five confounded probes to the features.
+
+    Returns:
+        ``"train"``, ``"val"``, ``"test"`` and ``"unseen"``, MONAI data lists whose ``image`` is the subject's row of
+        the table; ``"sites"``, the names of the seen sites in the order of their cluster index; ``"features"``, what
+        :py:meth:`monai_armed.transforms.EncodeRow.fit` wants: those that 70 % of the subjects have, and of the
+        categories those of at least 5 subjects; and ``"truth"``, of a simulated study its
+        :py:class:`monai_armed.studies.mci.simulator.SimulatedConversion`, else None.
+
+    Raises:
+        FileNotFoundError: when there is no such table.
+        ValueError: when the table is not as described, or the subjects of seen sites are too few to be divided.
+    """
+    if dataset is None:
+        truth = simulate_conversion(data_seed)
+        table = parse_adnimerge(truth.table.astype(str), "simulated study")
+    else:
+        truth, table = None, read_adnimerge(dataset)
+    subjects = conversion_subjects(table)
+    _check_spelling(subjects["site"], "the subjects")
+    if probes:
+        subjects = subjects.join(confounded_probes(subjects["label"], subjects["site"], data_seed))
+    features = _features(subjects, (*NUMBERS, *(PROBES if probes else ())))
+    counts = subjects["site"].value_counts()
+    largest = sorted(counts.index, key=lambda site: (-counts[site], site))[:num_seen]  # ties: by name
+    sites = sorted(largest)
+    items = _datalist(subjects, list(features), sites)
+    train, val, test = split_by_subject([d for d in items if d["cluster"] >= 0], (0.8, 0.1, 0.1), split_seed)
+    unseen = [d for d in items if d["cluster"] < 0]
+    parts = {"train": train, "val": val, "test": test, "unseen": unseen}
+    return {**parts, "sites": sites, "features": features, "truth": truth}
+
+
+def mci_ceiling(partitions: Mapping[str, Any]) -> dict[str, float]:
+    """
+    What the truth of a simulated study allows on seen sites: the metrics of Table 3 of the probability of conversion
+    given all features and the site's true effects, on all subjects of seen sites.
+
+    Args:
+        partitions: from :py:func:`mci_partitions`.
+
+    Returns:
+        AUROC, and balanced accuracy, sensitivity and specificity at the Youden point; empty for real data.
+    """
+    if partitions["truth"] is None:
+        return {}
+    subjects = partitions["truth"].subjects
+    best = dict(zip(subjects["PTID"], subjects["best_probability"]))
+    seen = [item for name in ("train", "val", "test") for item in partitions[name]]
+    metrics = youden_metrics([item[CommonKeys.LABEL] for item in seen], [best[item["subject"]] for item in seen])
+    return {name: value for name, value in metrics.items() if name != "threshold"}
+
+
+def confounded_probes(label: pd.Series, site: pd.Series, seed: int = 0) -> pd.DataFrame:
+    """
+    The five confounded probes of Supplement 3.3.1: functions of the share rho of converters at the subject's site, with
+    noise of s.d. 0.05. They tell of the label through the site alone. In X3 = 1/rho, a site without any converter
+    counts half a one.
+
+    Args:
+        label: 0 or 1 of each subject.
+        site: its site.
+        seed: seed of the noise.
+
+    Returns:
+        the columns X1 to X5.
+    """
+    by_site = label.groupby(site)
+    rho = by_site.transform("mean")
+    inverse = 1 / np.maximum(rho, 0.5 / by_site.transform("size"))
+    functions = np.stack([rho, rho**2, inverse, np.cos(rho), np.sin(rho)], axis=1)
+    noise = np.random.RandomState(seed).normal(0, PROBE_SD, functions.shape)
+    return pd.DataFrame(functions + noise, columns=list(PROBES), index=label.index)
+
+
+def read_new_subjects(
+    path: str | os.PathLike[str], encode: EncodeRow, sites: Sequence[str], labelled: bool = False
+) -> list[dict[str, Any]]:
+    """
+    Subjects to be predicted, as a MONAI data list.
+
+    Args:
+        path: CSV file with a row a subject, or a row a visit with the column VISCODE, of which the baseline (``bl``) is
+            taken; PTID, the columns of the model's features, and SITE, where it is known.
+        encode: of the model.
+        sites: the model's seen sites.
+        labelled: whether the table must have a column ``label``, 0 or 1, such as to adapt a model.
+
+    Returns:
+        dicts with ``subject`` (the PTID), ``image``, ``cluster`` (-1 for a site that the model has not seen), ``site``
+        and ``label``, -1 where it is not asked for.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it lacks a column, has a subject twice, holds text where numbers should be, or writes a site of
+            the model with other leading zeros.
+    """
+    needed = list(dict.fromkeys(column["column"] for column in encode.columns))
+    table = read_adnimerge(path, ("PTID", *needed))
+    if "VISCODE" in table:
+        table = table[table["VISCODE"] == "bl"]
+    if bool((twice := table["PTID"].duplicated()).any()):
+        raise ValueError(f"'{path}' has PTID {table.loc[twice, 'PTID'].iloc[0]} twice: keep one row a subject.")
+    site = table["SITE"] if "SITE" in table else pd.Series("", table.index)
+    _check_spelling([*sites, *site], f"'{path}' and the model together")
+    label = pd.Series(-1, table.index)
+    if labelled:
+        if "label" not in table:
+            raise ValueError(f"'{path}' has no column 'label', which must be 0 or 1 for each subject.")
+        label = table["label"].str.removesuffix(".0")
+        if not label.isin(["0", "1"]).all():
+            raise ValueError(f"'{path}' has the labels {sorted(set(table['label']))[:5]}: they must be 0 or 1.")
+    subjects = table.assign(subject=table["PTID"], site=site, label=label.astype(int))
+    return _datalist(subjects, needed, sites)
+
+
+def _check_spelling(sites: Iterable[str], where: str) -> None:
+    """Sites that differ in leading zeros only must not silently become two."""
+    spelled: dict[str, str] = {}
+    for site in sites:
+        first = spelled.setdefault(site.lstrip("0"), site)
+        if first != site:
+            raise ValueError(f"{where} have the sites {first!r} and {site!r}, which would count as two: write one way.")
+
+
+def _features(subjects: pd.DataFrame, numbers: Sequence[str]) -> dict[str, list[str] | None]:
+    """The features with enough subjects, and of each category the values that get a column."""
+    available = subjects.notna().mean() >= AVAILABLE_SHARE
+    features: dict[str, list[str] | None] = {name: None for name in numbers if available[name]}
+    for name in CATEGORIES:
+        counts = subjects[name].value_counts()
+        values = sorted(counts.index[counts >= SMALLEST_CATEGORY])
+        if available[name] and len(values) > 1:
+            features[name] = values[1:] if len(values) == 2 else values
+    if not features:
+        raise ValueError("no feature is known of 70 % of the subjects: is this ADNIMERGE.csv?")
+    return features
+
+
+def _datalist(subjects: pd.DataFrame, columns: list[str], sites: Sequence[str]) -> list[dict[str, Any]]:
+    index = {site: i for i, site in enumerate(sites)}
+    rows = subjects[columns].to_dict("records")
+    return [
+        {
+            CommonKeys.IMAGE: row,
+            CommonKeys.LABEL: label,
+            "cluster": index.get(site, -1),
+            "site": site,
+            "subject": subject,
+        }
+        for row, label, site, subject in zip(rows, subjects["label"], subjects["site"], subjects["subject"])
+    ]

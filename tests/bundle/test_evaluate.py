@@ -1,0 +1,111 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+import torch
+from monai.data import DataLoader, Dataset
+from monai.engines import SupervisedEvaluator
+
+from monai_armed.bundle.evaluate import collect_predictions, evaluate_partitions, partition_metrics
+from monai_armed.engines import PrepareBatchCluster, PrepareBatchRandomCluster
+from monai_armed.metrics.youden import youden_metrics
+from monai_armed.networks import ARMED, DFNN
+
+GE = "General Electric"
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    net = ARMED(DFNN(3), 4, (3,))
+    torch.nn.init.normal_(net.random_effects.loc)
+    return net.eval()
+
+
+def evaluator_of(network, count=20, seed=0) -> SupervisedEvaluator:
+    x = torch.randn(count, 3, generator=torch.Generator().manual_seed(seed))
+    data = [
+        {
+            "image": x[i],
+            "label": i % 2,
+            "cluster": i % 4,
+            "site": f"s{i % 4}",
+            "manufacturer": GE if i % 3 else "Siemens",
+        }
+        for i in range(count)
+    ]
+    loader = DataLoader(Dataset(data), batch_size=8)
+    return SupervisedEvaluator("cpu", loader, network, prepare_batch=PrepareBatchCluster(), decollate=False)
+
+
+def test_predictions_are_the_networks(network):
+    evaluator = evaluator_of(network)
+    usual = evaluator.prepare_batch
+    mixed = collect_predictions(evaluator, PrepareBatchCluster())
+    fixed = collect_predictions(evaluator, PrepareBatchCluster(effects="fixed"))
+    assert evaluator.prepare_batch is usual
+    batch = list(evaluator.data_loader.dataset)
+    x, cluster = torch.stack([d["image"] for d in batch]), torch.tensor([d["cluster"] for d in batch])
+    assert mixed["score"].to_list() == pytest.approx(network(x, cluster).flatten().tolist())
+    assert fixed["score"].to_list() == pytest.approx(network(x, effects="fixed").flatten().tolist())
+    assert mixed["label"].to_list() == [d["label"] for d in batch]
+    assert mixed["cluster"].to_list() == cluster.tolist()
+    assert mixed["site"].to_list() == [d["site"] for d in batch] and "subject" not in mixed
+
+
+def test_the_evaluator_is_left_as_it_was_after_an_error(network):
+    evaluator = evaluator_of(network)
+    usual = evaluator.prepare_batch
+    with pytest.raises(ValueError, match="no 'nosuch'"):
+        collect_predictions(evaluator, PrepareBatchCluster(cluster_key="nosuch"))
+    assert evaluator.prepare_batch is usual
+
+
+def test_metrics_of_a_partition():
+    table = pd.DataFrame({"label": [0, 0, 0, 0, 1, 1], "score": [0, 3, 1, 2, 4, 1.5]})
+    table["manufacturer"] = ["Siemens", GE, "Siemens", GE, GE, GE]
+    metrics = partition_metrics(table)
+    assert metrics["samples"] == 6 and metrics["leak"] == 1.0
+    assert metrics["auroc"] == youden_metrics(table["label"], table["score"])["auroc"]
+    table["manufacturer"] = ["SIEMENS", "GE MEDICAL SYSTEMS", "Siemens", "", "ge", "GEneric"]
+    assert partition_metrics(table)["leak"] == 1.0  # without the score of 2, whose maker is not known
+    assert "auroc" not in partition_metrics(table[table["label"] == 0])
+    assert math.isnan(partition_metrics(table.drop(columns="manufacturer"))["leak"])
+
+
+def test_files_and_rows(network, tmp_path, capsys):
+    evaluators = {"seen": evaluator_of(network), "unseen": evaluator_of(network, 10, seed=1)}
+    predictions = {"mixed": PrepareBatchCluster(), "randomized": PrepareBatchRandomCluster(num_clusters=4)}
+    frame = evaluate_partitions(evaluators, predictions, tmp_path / "new" / "folder")
+    written = pd.read_csv(tmp_path / "new" / "folder" / "metrics.csv")
+    pd.testing.assert_frame_equal(written, frame)
+    assert list(zip(frame["partition"], frame["prediction"])) == [
+        ("seen", "mixed"), ("seen", "randomized"), ("unseen", "mixed"), ("unseen", "randomized"),
+    ]  # fmt: skip
+    table = pd.read_csv(tmp_path / "new" / "folder" / "predictions.csv")
+    assert len(table) == 2 * (20 + 10)
+    again = table[(table["partition"] == "unseen") & (table["prediction"] == "mixed")]
+    assert frame["auroc"][2] == pytest.approx(youden_metrics(again["label"], again["score"])["auroc"])
+    assert "metrics.csv" in capsys.readouterr().out
+
+
+def test_a_partition_without_samples_is_left_out(network, tmp_path, capsys):
+    """Data in which every site is seen have no unseen one."""
+    evaluators = {"seen": evaluator_of(network), "unseen": evaluator_of(network, 0)}
+    frame = evaluate_partitions(evaluators, {"mixed": PrepareBatchCluster()}, tmp_path)
+    assert frame["partition"].to_list() == ["seen"]
+    assert set(pd.read_csv(tmp_path / "predictions.csv")["partition"]) == {"seen"}
+    assert "no sample that is unseen" in capsys.readouterr().out

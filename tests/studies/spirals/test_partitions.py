@@ -1,0 +1,66 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from monai_armed.studies.spirals.simulator import read_points, simulate_spirals, spiral_partitions
+
+
+def test_partitions_divide_each_class_of_each_cluster_alike():
+    partitions = spiral_partitions(simulation=3, data_seed=2, split_seed=1)
+    rows = [(name, int(d["label"][0]), d["cluster"]) for name in ("train", "val", "test") for d in partitions[name]]
+    counts = pd.DataFrame(rows, columns=["part", "label", "cluster"]).value_counts().unstack("part")
+    share = counts.div(counts.sum(axis=1), axis=0)
+    assert np.allclose(share["train"], 0.8, atol=0.01) and np.allclose(share["test"], 0.1, atol=0.01)
+    points = {d["image"].tobytes() for name in ("train", "val", "test") for d in partitions[name]}
+    assert points == {x.tobytes() for x in partitions["data"].x}
+    other = spiral_partitions(simulation=3, data_seed=2, split_seed=2)
+    assert not np.array_equal(other["test"][0]["image"], partitions["test"][0]["image"])
+
+
+def test_partitions_of_files(tmp_path):
+    data = simulate_spirals(2, num_clusters=2, samples_per_cluster=40, seed=1)
+    data.save(tmp_path / "sim2.npz")
+    partitions = spiral_partitions(tmp_path, simulation=2)
+    assert sum(len(partitions[name]) for name in ("train", "val", "test")) == 80
+    with pytest.raises(FileNotFoundError, match="no spiral data"):
+        spiral_partitions(tmp_path, simulation=1)
+
+
+def test_points_are_read(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text("x2,x1,cluster\n1,2,0\n3,4,-1\n")
+    first, second = read_points(path)
+    assert first["image"].tolist() == [2, 1] and first["image"].dtype == np.float32
+    assert (first["cluster"], second["cluster"]) == (0, -1)
+    path.write_text("x1,x2\n1,2\n")
+    assert read_points(path)[0]["cluster"] == -1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n", "columns"),
+        ("x1,x2\n1,two\n", "not a number"),
+        ("x1,x2\n1,\n", "empty or infinite cells in row 2"),
+    ],
+)
+def test_bad_points_are_named(tmp_path, text, message):
+    path = tmp_path / "points.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_points(path)
+    with pytest.raises(FileNotFoundError, match="no file of points"):
+        read_points(tmp_path / "none.csv")
