@@ -21,6 +21,7 @@ import torch
 import torch.distributed
 from ignite.engine import Events
 
+from ..data.checksums import check_shipped
 from ..data.replaced_file import replaced_file
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def read_checkpoint(path: str | os.PathLike, device: str | torch.device = "cpu")
     """What a checkpoint file holds; tensors, numbers and strings only (``weights_only``)."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}: train first, or name another file.")
+    check_shipped(path)
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # pickle, zip and torch have errors of their own for a damaged file
