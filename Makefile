@@ -13,9 +13,9 @@ help:
 	@echo "make tables-mci   Table 3, Figs. 3, 4 and S6 on a simulated MCI study, 10 folds of every model, in runs/mci"
 	@echo "make bench    cost of a training step of ARMED over the conventional network, and with many clusters"
 	@echo "make docs     the docs site, in docs/_build/html/index.html"
-	@echo "make test     style, types and all tests"
+	@echo "make test     style, types, safety and all tests"
 	@echo "make install  make $(VENV) from constraints.txt, with all that demo and test need"
-	@echo "make lint     style and types alone"
+	@echo "make lint     style, types, and what bandit and picklescan find unsafe in code and weights"
 	@echo "make format   put the style right"
 	@echo "make clean    remove $(VENV) and the tools' caches"
 
@@ -62,6 +62,8 @@ lint: $(INSTALLED)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+	$(BIN)/python -m bandit -q -c pyproject.toml -r monai_armed benchmarks
+	$(BIN)/python -m picklescan -p bundles
 
 format: $(INSTALLED)
 	$(BIN)/python -m ruff check --fix .

@@ -37,6 +37,7 @@ include_patterns = [
     "benchmarks/real_data/README.md",
     "tutorials/*.ipynb",
     "CONTRIBUTING.md",
+    "SECURITY.md",
 ]
 exclude_patterns = ["docs/_build", "tutorials/output", "**/.ipynb_checkpoints"]
 # Notebooks may be missing, and may call commands ("!"); that the pages' own links lead somewhere is tested.
