@@ -33,7 +33,7 @@ def cluster_means(features: torch.Tensor, cluster: torch.Tensor, num_clusters: i
         num_clusters: number of clusters C.
 
     Returns:
-        (C, D) in double precision; a cluster without samples has a row of zeros.
+        (C, D) in double precision; a cluster without samples has a row of zeros. Memory grows with (N + C) D.
 
     Raises:
         ValueError: when there is not one index from -1 to C - 1 for each sample.
@@ -47,10 +47,10 @@ def cluster_means(features: torch.Tensor, cluster: torch.Tensor, num_clusters: i
             f"cluster indices are from {int(cluster.min())} to {int(cluster.max())}: they must be from 0 to "
             f"{num_clusters - 1}, or -1 where not known."
         )
-    known, features = cluster >= 0, features.double()  # a sum that is zero is to be seen as zero
-    one_hot = nn.functional.one_hot(cluster[known].long(), num_clusters).to(features)
-    count = one_hot.sum(dim=0).unsqueeze(1)
-    means = one_hot.T @ features[known] / count.clamp(min=1)
+    known = cluster >= 0
+    index, features = cluster[known].long(), features[known].double()  # a sum that is zero is to be seen as zero
+    count = features.new_zeros(num_clusters, 1).index_add_(0, index, features.new_ones(len(index), 1))
+    means = features.new_zeros(num_clusters, features.shape[1]).index_add_(0, index, features) / count.clamp(min=1)
     share = count / count.sum().clamp(min=1)
     return (means - (share * means).sum(dim=0)) * share.sqrt()
 

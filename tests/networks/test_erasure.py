@@ -14,6 +14,8 @@ from __future__ import annotations
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from monai_armed.networks.erasure import cluster_means, erase_directions
 
@@ -92,6 +94,27 @@ def test_units_that_do_not_vary_are_no_obstacle(data):
 def test_features_of_another_layer_or_none_are_refused(features, message):
     with pytest.raises(ValueError, match=message):
         erase_directions(torch.nn.Linear(4, UNITS), features, torch.randn(2, UNITS))
+
+
+class LargestTensor(TorchDispatchMode):
+    """The number of elements of the largest tensor that any operation makes."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.size = max([self.size, *(t.numel() for t in tree_leaves(result) if isinstance(t, torch.Tensor))])
+        return result
+
+
+def test_memory_does_not_grow_with_samples_times_clusters():
+    features, cluster = torch.randn(2000, 3), torch.arange(2000) % 1500
+    with LargestTensor() as largest:
+        means = cluster_means(features, cluster, 1500)
+    assert largest.size == features.numel()
+    means_of = torch.stack([features[cluster == k].double().mean(0) for k in range(1500)])
+    share = torch.bincount(cluster)[:, None] / 2000
+    torch.testing.assert_close(means, (means_of - features.double().mean(0)) * share.double().sqrt())
 
 
 @pytest.mark.parametrize(
