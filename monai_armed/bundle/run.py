@@ -24,6 +24,8 @@ from types import TracebackType
 
 import torch
 
+from monai_armed.bundle.config_warning import warn_of_configs_once
+
 __all__ = ["bundle_root", "find_bundle", "plain_errors", "require_versions"]
 
 NO_ACCESS = (
@@ -80,8 +82,9 @@ def plain_errors() -> None:
     """
     From now on, an error that ends the program and that monai_armed itself raised (bad data, bad arguments) is printed
     as its one sentence, and so is a file or folder that cannot be read or written. The whole traceback is shown if the
-    environment variable MONAI_ARMED_TRACEBACK is set.
+    environment variable MONAI_ARMED_TRACEBACK is set. MONAI's warning of configs is not said again in this process.
     """
+    warn_of_configs_once()
     if not os.environ.get("MONAI_ARMED_TRACEBACK"):
         sys.excepthook = _print_plainly
 

