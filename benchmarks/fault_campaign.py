@@ -52,7 +52,7 @@ LIMIT = 300.0  # seconds of a command
 
 
 def prepare(shared: Path, bundle: str) -> None:
-    """Make the data of a bundle, and train its models on them."""
+    """Make the data of a bundle, train its models on them, and evaluate its own."""
     if (shared / bundle / "whole").exists():
         return
     shutil.rmtree(shared / bundle, ignore_errors=True)
@@ -65,6 +65,11 @@ def prepare(shared: Path, bundle: str) -> None:
         code, text = run_command(bundle_command(bundle, "train", options, model), shared / bundle, {}, LIMIT)
         if code:
             raise RuntimeError(f"the training of {bundle} {model} with good data failed:\n{text[-2000:]}")
+    options = {"dataset_dir": data, "ckpt_path": shared / bundle / "run" / "model.pt"}
+    command = bundle_command(bundle, "evaluate", {**options, "output_dir": shared / bundle / "evaluated"})
+    code, text = run_command(command, shared / bundle, {}, LIMIT)
+    if code:
+        raise RuntimeError(f"the evaluation of {bundle} with good data failed:\n{text[-2000:]}")
     (shared / bundle / "whole").touch()
 
 

@@ -19,6 +19,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from .commands import BUNDLES, SHORT, bundle_command, package_command
 
 VERDICTS = ("sentence", "accepted", "traceback", "silently wrong", "misleading", "hangs")
@@ -135,7 +138,7 @@ class Wanted:
             pattern, check = self.reported
             if not re.search(pattern, outcome.text, re.I):
                 return "misleading", f"no match of {pattern!r}"
-            return _checked(check, outcome, "sentence")
+            return _checked(check, outcome, "sentence", "misleading")
         if not outcome.sentences:
             return "traceback", "it ends without a word"
         if self.sentence is None:
@@ -145,11 +148,11 @@ class Wanted:
         return "sentence", ""
 
 
-def _checked(check: Check, outcome: Outcome, right: str) -> tuple[str, str]:
+def _checked(check: Check, outcome: Outcome, right: str, wrong: str = "silently wrong") -> tuple[str, str]:
     try:
         check(outcome)
     except (AssertionError, OSError, KeyError, ValueError) as error:
-        return "silently wrong", f"{type(error).__name__}: {error}".splitlines()[0]
+        return wrong, f"{type(error).__name__}: {error}".splitlines()[0]
     return right, ""
 
 
@@ -240,6 +243,19 @@ class Case:
 
 def _filled(value: object, place: Place) -> object:
     return value if value is True else place.filled(str(value))
+
+
+def same_as_good(outcome: Outcome) -> None:
+    """The very samples are evaluated that are with the settings of the training, and with the same results."""
+    tables = [
+        pd.read_csv(folder / "predictions.csv")
+        for folder in (outcome.place.out, outcome.place.shared / outcome.place.bundle / "evaluated")
+    ]
+    keys = [name for name in ("partition", "prediction", "subject", "file", "label") if name in tables[1]]
+    numbers = [name for name in ("score",) if name in tables[1]]
+    new, good = (t.sort_values(keys + numbers)[keys + numbers].reset_index(drop=True) for t in tables)
+    assert new[keys].equals(good[keys]), f"other samples are evaluated: {len(new)} rows, {len(good)} with the settings"
+    assert np.allclose(new[numbers], good[numbers], atol=1e-5), "the samples are the same, the scores are not"
 
 
 def table(command: str, *rows: tuple) -> list[Case]:

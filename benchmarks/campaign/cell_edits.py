@@ -59,16 +59,18 @@ def first(place: Place) -> Path:
     return sorted(place.data.glob("*.png"))[0]
 
 
-def image(change: Callable[[Path], object]) -> Callable[[Place], object]:
-    """An edit of the first image's file."""
-    return lambda place: change(first(place))
+def image(change: Callable[[Path], object], count: int = 1) -> Callable[[Place], object]:
+    """An edit of the files of the first images; of four neighbours one at least is trained on."""
+    return lambda place: [change(path) for path in sorted(place.data.glob("*.png"))[:count]]
 
 
-def pixels(change: Callable[[np.ndarray], np.ndarray], suffix: str = ".tif", every: bool = True) -> Callable:
-    """An edit that saves what becomes of the pixels (in single precision, 0 to 1) as a file of another kind."""
+def pixels(
+    change: Callable[[np.ndarray], np.ndarray], suffix: str = ".tif", count: int | None = None
+) -> Callable[[Place], None]:
+    """An edit that saves what becomes of the pixels (in single precision, 0 to 1) as files of another kind."""
 
     def edit(place: Place) -> None:
-        chosen = sorted(place.data.glob("*.png"))[: None if every else 1]
+        chosen = sorted(place.data.glob("*.png"))[:count]
         for path in chosen:
             grey = np.asarray(Image.open(path)).astype(np.float32) / 255
             path.unlink()
@@ -93,12 +95,22 @@ def white_is_zero(place: Place) -> None:
 
 
 def stack(place: Place) -> None:
-    """A TIFF of three planes in the place of the first image."""
+    """TIFFs of three planes in the place of the first images."""
+    names = {}
+    for path in sorted(place.data.glob("*.png"))[:4]:
+        with Image.open(path) as plane:
+            plane.save(path.with_suffix(".tif"), save_all=True, append_images=[plane, plane])
+        path.unlink()
+        names[path.name] = path.with_suffix(".tif").name
+    column("file", lambda files: files.replace(names))(place)
+
+
+def twin(place: Place) -> None:
+    """A second image whose name differs from the first one's in its ending alone."""
     path = first(place)
-    plane = Image.open(path)
-    plane.save(path.with_suffix(".tif"), save_all=True, append_images=[plane, plane])
-    path.unlink()
-    column("file", lambda names: [path.with_suffix(".tif").name if n == path.name else n for n in names])(place)
+    with Image.open(path) as image_of_cell:
+        image_of_cell.save(path.with_suffix(".tif"))
+    rows(lambda given: pd.concat([given, given[given["file"] == path.name].assign(file=path.stem + ".tif")]))(place)
 
 
 def numbered_by_batch(place: Place) -> None:

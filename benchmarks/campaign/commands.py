@@ -40,9 +40,11 @@ def config_files(bundle: str, step: str, model: str = "armed") -> list[str]:
     return [str(folder / f"{name}.json") for name in names]
 
 
-def bundle_command(bundle: str, step: str, options: Mapping[str, object], model: str = "armed") -> list[str]:
-    """Words after ``python`` of MONAI's command; values are given as text, as a shell does."""
-    files = config_files(bundle, step, model)
+def bundle_command(
+    bundle: str, step: str, options: Mapping[str, object], model: str = "armed", further: Sequence[str] = ()
+) -> list[str]:
+    """Words after ``python`` of MONAI's command; values are given as text, as a shell does; override files last."""
+    files = [*config_files(bundle, step, model), *further]
     words = ["-m", "monai.bundle", "run", "--config_file", str(files) if len(files) > 1 else files[0]]
     for name, value in options.items():
         words += [f"--{name}", str(value)]

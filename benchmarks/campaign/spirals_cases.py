@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from .case import Outcome, Place, either, goes_on, says, table, told
+from .case import Outcome, Place, either, goes_on, same_as_good, says, table, told
 from .weights import DAMAGED_WEIGHTS, resumed, trained
 
 Arrays = dict[str, np.ndarray]
@@ -238,7 +238,7 @@ POINTS = table(
 EVALUATED = table(
     "spirals/evaluate",
     ("good", "data and model of the training", goes_on(is_file("out", "metrics.csv"))),
-    ("other-split", "another split: trained on a part of the test", says("trained"), {"seed": 1}),
+    ("other-split", "another split: trained on a part of the test", either("trained", same_as_good), {"seed": 1}),
     ("other-draw", "other points", says("trained|data"), only("x", lambda x: x + 1)),
     ("other-size", "another size than the checkpoint's", says("another"), {"hidden_channels": "[8]"}),
     ("other-simulation", "points with more features", says("another|trained|features"), {"simulation": 3}),
