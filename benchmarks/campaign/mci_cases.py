@@ -73,9 +73,9 @@ TRAIN = table(
         "-1",
         "-1 where missing",
         either("Hippocampus_bl.*-1", mean_of("Hippocampus_bl", 6000, 8000)),
-        values("Hippocampus_bl", some("-1", 3)),
+        values("Hippocampus_bl", some("-1", 7)),
     ),
-    ("999", "age 999", either("AGE.*999", told("AGE.*999", trained)), values("AGE", some("999"))),
+    ("999", "age 999", either("AGE.*999", mean_of("AGE", 60, 90)), values("AGE", some("999"))),
     ("twice", "each row twice", goes_on(trained), visits(lambda given: pd.concat([given, given]))),
     (
         "contradiction",

@@ -137,8 +137,8 @@ SETTINGS = table(
     *(
         (f"{name}={value}", f"{name} {value}", wanted, {name: value})
         for name, value, wanted in [
-            ("simulation", 4, says("simulation must be 1, 2 or 3")),
-            ("simulation", "one", says("simulation")),
+            ("simulation", 4, says("simulation must be|no spiral data at .*sim4")),
+            ("simulation", "one", says("simulation|no spiral data at .*simone")),
             ("max_epochs", 0, says("max_epochs")),
             ("max_epochs", -1, says("max_epochs")),
             ("max_epochs", "abc", says("max_epochs")),

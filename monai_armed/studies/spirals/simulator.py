@@ -13,16 +13,16 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from monai.utils import CommonKeys
 from scipy.special import expit, logsumexp
 from sklearn.model_selection import train_test_split
+
+from monai_armed.studies.spirals.point_files import read_arrays, read_table
 
 __all__ = [
     "SpiralData",
@@ -68,17 +68,9 @@ class SpiralData:
 
         Raises:
             FileNotFoundError: when there is no such file.
-            ValueError: when the file is not an ``.npz`` archive, or an array is missing from it.
+            ValueError: as :py:func:`monai_armed.studies.spirals.point_files.read_arrays` does.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"no spiral data at '{path}': simulate_spirals(...).save(path) writes such a file.")
-        if not zipfile.is_zipfile(path):
-            raise ValueError(f"spiral data '{path}' is not an .npz archive.")
-        names = [f.name for f in fields(cls)]
-        with np.load(path, allow_pickle=False) as archive:
-            if missing := [name for name in names if name not in archive]:
-                raise ValueError(f"spiral data '{path}' lacks the arrays {missing}, expected {names}.")
-            return cls(**{name: archive[name] for name in names})
+        return cls(**read_arrays(path, [f.name for f in fields(cls)]))
 
     def datalist(self) -> list[dict[str, Any]]:
         """The points as a MONAI data list: ``image`` (F,) float32, ``label`` (1,) float32, ``cluster`` int."""
@@ -89,27 +81,8 @@ class SpiralData:
 
 
 def read_points(path: str | Path) -> list[dict[str, Any]]:
-    """Points to be classified, as a MONAI data list.
-
-    Args:
-        path: CSV file with the columns x1, x2 (and x3, x4 for simulation 3) and, where it is known, cluster.
-
-    Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when it lacks x1 or x2, or holds something that is not a number.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no file of points '{path}': name a CSV file with the columns x1, x2 and cluster.")
-    table = pd.read_csv(path)
-    if not {"x1", "x2"} <= set(table):
-        raise ValueError(f"'{path}' has the columns {list(table)}, but x1 and x2 are needed.")
-    try:
-        x = table[[name for name in ("x1", "x2", "x3", "x4") if name in table]].to_numpy(np.float32)
-        cluster = table["cluster"].to_numpy(np.int64) if "cluster" in table else np.full(len(x), -1)
-    except ValueError as e:
-        raise ValueError(f"'{path}' holds something that is not a number: {e}.") from e
-    if not np.isfinite(x).all():
-        raise ValueError(f"'{path}' has empty or infinite cells in row {int(np.argwhere(~np.isfinite(x))[0, 0]) + 2}.")
+    """A MONAI data list of what :py:func:`monai_armed.studies.spirals.point_files.read_table` reads."""
+    x, cluster = read_table(path)
     label = np.zeros(1, np.float32)  # not known, and not used
     return [{CommonKeys.IMAGE: p, CommonKeys.LABEL: label, "cluster": int(c)} for p, c in zip(x, cluster)]
 
