@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .case import Outcome, Place, either, goes_on, says, table
+from .case import Case, Outcome, Place, either, goes_on, says, table
 from .commands import BUNDLES
+from .execution import run_command
 from .spirals_cases import only
 
 
@@ -40,12 +41,9 @@ def finished(change: Callable[[Path], object]) -> Callable[[Place], None]:
     """A comparison that has been run, in which a file of the first fold is changed afterwards."""
 
     def edit(place: Place) -> None:
-        from monai_armed.__main__ import main
-
-        words = ["compare", "--bundle", str(BUNDLES["spirals"]), "--folds", "2", "--models", "conventional"]
-        words += ["--only", "simulation=1", "--out", str(place.out), "--set", f"dataset_dir={place.filled('<data>')}"]
-        words += ["--set", "max_epochs=2", "--set", "batch_size=16"]
-        assert main(words) == 0
+        case = Case("spirals/compare/first", "", goes_on(results(2)))
+        code, text = run_command(case.command(place), place.folder, {}, 300)
+        assert code == 0, text
         change(place.out / "simulation=1" / "conventional" / "fold_00")
 
     return edit
@@ -152,12 +150,6 @@ STUDIES = [
     *table(
         "mci/compare",
         ("num_seen=0", "num_seen 0", says("num_seen|seen"), {"set": ["num_seen=0"]}),
-        (
-            "stratified",
-            "a split that parts subjects' visits",
-            either("subject", results(2)),
-            {"split": "stratified", "folds": 2},
-        ),
     ),
     *table(
         "ad_mri/compare",

@@ -83,7 +83,7 @@ DAMAGED_WEIGHTS: list[tuple] = [
 
 def resumed(bundle: str, other_size: dict[str, object], other_data: Callable[[Place], object]) -> list[tuple]:
     """What is resumed for a third epoch, in a copy of the trained folder, with what differs from the two before."""
-    checkpoint = Path() if bundle in ("mci", "spirals") else Path("network")
+    checkpoint = Path() if bundle == "spirals" else Path("network")
 
     def left(outcome: Outcome) -> None:
         state = torch.load(outcome.place.run / checkpoint / "checkpoint.pt", weights_only=True)
