@@ -72,6 +72,17 @@ def _preprocess(arguments: argparse.Namespace) -> int:
     return int((table["status"] == "left out").all())
 
 
+def _at_least(least: int) -> Callable[[str], int]:
+    """A type of arguments: whole numbers from ``least`` on."""
+
+    def whole_number(text: str) -> int:
+        if (number := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {number}")
+        return number
+
+    return whole_number
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m monai_armed", description="Mixed effects deep learning for MONAI.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -83,11 +94,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--dataset_dir", type=Path, required=True, help="BIDS tree of raw scans")
     add("--output_dir", type=Path, required=True, help="folder for results; what is there already is not done again")
     add("--registration", choices=("rigid", "affine", "syn"), default="affine", help="to the ICBM152 template")
-    add("--processes", type=int, default=1, help="scans at a time; each needs a core and 1.5 GB of memory")
+    add("--processes", type=_at_least(1), default=1, help="scans at a time; each needs a core and 1.5 GB of memory")
     preprocess.set_defaults(run=_preprocess)
     compare = commands.add_parser("compare", help="compare all models of a bundle on the same folds")
     spirals = commands.add_parser("spirals", help="compare, and Table 2 and the figures of the spiral study")
-    spirals.add_argument("--starts", type=int, default=0, help="further starts for Table 2")
+    spirals.add_argument("--starts", type=_at_least(0), default=0, help="further starts for Table 2")
     mci = commands.add_parser("mci", help="compare, and the figures of the MCI conversion study")
     for command in (compare, spirals, mci):
         command.set_defaults(run=_compare)
@@ -98,17 +109,17 @@ def _parser() -> argparse.ArgumentParser:
 def _add_comparison(add: Callable[..., object]) -> None:
     add("--bundle", type=Path, required=True, help="folder of the bundle")
     add("--models", default="all", help="'all', or names joined by commas")
-    add("--folds", type=int, default=10, help="number of folds or random splits")
+    add("--folds", type=_at_least(1), default=10, help="number of folds or random splits")
     add("--out", type=Path, required=True, help="folder for results; what is there already is not done again")
     add("--split", choices=("stratified", "grouped", "monte_carlo"), help="default: as the bundle's compare.json says")
     add("--variant", action="append", default=[], help="override file for all models, such as 'paper'")
     add("--set", action="append", default=[], metavar="ID=VALUE", help="override a config value; repeatable")
     add("--only", action="append", default=[], metavar="ID=VALUE", help="take the settings with this value alone")
     add("--search", action="store_true", help="nested cross-validation over configs/search.json")
-    add("--inner-folds", type=int, default=10, help="inner folds of --search")
+    add("--inner-folds", type=_at_least(2), default=10, help="inner folds of --search")
     add("--repeat", default="", metavar="ID", help="config id, such as data_seed, that is k in fold k")
-    add("--seed", type=int, default=0, help="seed of the folds and starts")
-    add("--processes", type=int, default=1, help="processes to share the work among")
+    add("--seed", type=_at_least(0), default=0, help="seed of the folds and starts")
+    add("--processes", type=_at_least(1), default=1, help="processes to share the work among")
 
 
 def main(argv: list[str] | None = None) -> int:

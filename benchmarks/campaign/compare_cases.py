@@ -93,7 +93,7 @@ OPTIONS = table(
             ("processes", "many", says("processes")),
             ("inner-folds", 0, either("inner.folds", results(2))),
             ("out", "/dev/null/out", says("cannot be written|--out")),
-            ("fold", 3, says("fold|unrecognized|ambiguous")),
+            ("fold", 3, either("fold", results(3))),
         ]
     ),
     ("nan", "points that are NaN", says("NaN|finite"), only("x", lambda x: np.where(x > 0.5, np.nan, x))),

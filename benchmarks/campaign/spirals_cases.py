@@ -109,7 +109,7 @@ READING = table(
         says(r"lacks the arrays \['radius'\]"),
         arrays(lambda given: {name: value for name, value in given.items() if name != "radius"}),
     ),
-    ("pickled-array", "array of objects that run code", says(r"sim1\.npz.*\by\b"), arrays(hostile)),
+    ("pickled-array", "array of objects that run code", says(r"sim1\.npz.*object"), arrays(hostile)),
     ("nan", "points that are NaN", says("NaN|finite"), only("x", lambda x: np.where(x > 0.5, np.nan, x))),
     ("inf", "a point at infinity", says("finite"), only("x", lambda x: np.where(x == x.max(), np.inf, x))),
     ("lengths", "fewer labels than points", says(r"\by\b|label"), only("y", lambda y: y[:170])),

@@ -241,6 +241,18 @@ def check_writable(out: Path) -> None:
         raise ValueError(f"the folder '{out}' cannot be written to ({e.strerror}): name another with --out.") from e
 
 
+def check_study(comparison: Comparison, setting: str, name: str) -> None:
+    """
+    Raises:
+        ValueError: when the comparison's bundle has no such setting, and so is of another study than ``name``.
+    """
+    if not all(setting in chosen for chosen in comparison.bundle.options["settings"]):
+        raise ValueError(
+            f"{comparison.bundle.root} is of another study: this command needs {name}, whose compare.json has the "
+            f"setting '{setting}'; compare any bundle with `python -m monai_armed compare`."
+        )
+
+
 def compare(comparison: Comparison) -> dict[str, Path]:
     """
     Run a comparison: plan, search if asked for, train, score, report. What is there already is not done again.

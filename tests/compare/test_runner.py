@@ -283,6 +283,23 @@ def test_bad_input_is_named_before_anything_is_trained(bundle, tmp_path, monkeyp
     expect_error(good, capsys, "unknown keys ['colour']")
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "least"),
+    [("folds", "0", 1), ("processes", "0", 1), ("processes", "-2", 1), ("inner-folds", "1", 2), ("seed", "-1", 0)],
+)
+def test_numbers_that_are_too_small_are_named(option, value, least, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", "--bundle", str(SPIRALS), "--out", str(tmp_path), f"--{option}={value}"])
+    assert f"--{option}: must be at least {least}, got {value}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "bundle"), [("spirals", "armed_mci"), ("mci", "armed_spirals")])
+def test_the_bundle_of_another_study_is_refused(command, bundle, tmp_path, capsys):
+    words = [command, "--bundle", str(SPIRALS.with_name(bundle)), "--out", str(tmp_path), "--models", "conventional"]
+    assert main(words) == 2
+    assert f"{bundle} is of another study: this command needs armed_{command}" in capsys.readouterr().err
+
+
 def test_overrides_are_json_or_text():
     assert parse_overrides(["a=1", "b#c=[1, 2]", "d=text", "e=x=y"]) == {"a": 1, "b#c": [1, 2], "d": "text", "e": "x=y"}
 

@@ -28,7 +28,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from monai_armed.compare.fold_task import FoldTask, fold_config
-from monai_armed.compare.runner import Comparison, compare
+from monai_armed.compare.runner import Comparison, check_study, compare
 from monai_armed.metrics.feature_importance import gradient_at_mean, mean_absolute_gradient, probe_sign_tests
 from monai_armed.metrics.mixed_model import ranef
 from monai_armed.networks.adaptation import adapt
@@ -254,7 +254,11 @@ def conversion_study(comparison: Comparison) -> dict[str, Path]:
         files by name: those of the comparison; ``"reading"`` (Markdown), ``"importance"``, ``"slopes"`` and
         ``"adaptation"`` (CSV); and the pictures ``"figure3"``, ``"figure4"``, ``"figure_s6"``, ``"balance"``,
         ``"caterpillar"`` and ``"shrinkage"`` of those settings and models that the comparison has.
+
+    Raises:
+        ValueError: when the bundle is that of another study, or as :py:func:`monai_armed.compare.runner.compare` does.
     """
+    check_study(comparison, "probes", "armed_mci")
     files = compare(comparison)
     out, (tasks, samples) = comparison.out, comparison.plan()
     settings = [setting.get("probes", False) for setting in comparison.bundle.options["settings"]]

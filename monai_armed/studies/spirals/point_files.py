@@ -74,6 +74,8 @@ def _fault(arrays: dict[str, np.ndarray]) -> str:
             return f"{name} has {int((~np.isfinite(array)).sum())} values that are NaN or infinite"
     if x.ndim != 2 or x.shape[1] < 2:
         return f"x must hold two features or more of each point, (N, F), got the shape {x.shape}"
+    if not len(x):
+        return "x holds no points"
     for name in ("y", "cluster"):
         if arrays[name].shape != x.shape[:1]:
             return f"{name} must have an entry for each of the {len(x)} points, got the shape {arrays[name].shape}"

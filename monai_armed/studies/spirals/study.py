@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 
 from monai_armed.compare.fold_task import FoldTask, fold_config
-from monai_armed.compare.runner import Comparison, compare
+from monai_armed.compare.runner import Comparison, check_study, compare
 from monai_armed.compare.study_bundle import Samples
 from monai_armed.metrics.feature_importance import gradient_at_mean, mean_absolute_gradient, probe_t_tests
 from monai_armed.networks.nets import ARMED
@@ -161,7 +161,11 @@ def spiral_study(comparison: Comparison, num_starts: int = 0) -> dict[str, Path]
     Returns:
         files by name: those of the comparison, ``"importance"`` (CSV), ``"importance_report"`` (Markdown),
         ``"boundaries"`` (Fig. 2) and ``"data_1"`` to ``"data_3"`` (Fig. S2).
+
+    Raises:
+        ValueError: when the bundle is that of another study, or as :py:func:`monai_armed.compare.runner.compare` does.
     """
+    check_study(comparison, "simulation", "armed_spirals")
     files = compare(comparison)
     out = comparison.out
     tasks, samples = comparison.plan()

@@ -49,7 +49,7 @@ def test_a_cluster_without_points_is_no_fault(arrays, tmp_path):
         ("radius", lambda r: r * np.inf, "radius has 3 values"),
         ("x", lambda x: x.astype("U8"), "x holds <U8, not numbers"),
         ("x", lambda x: x[:, 0], r"x must hold two features .* got the shape \(60,\)"),
-        ("x", lambda x: x[:0], "y must have an entry for each of the 0 points"),
+        ("x", lambda x: x[:0], "x holds no points"),
         ("y", lambda y: y[:50], r"y must have an entry for each of the 60 points, got the shape \(50,\)"),
         ("y", lambda y: y + np.arange(60) % 2, r"y must hold the classes 0 and 1, both of them, got \[0, 1, 2\]"),
         ("y", lambda y: 0 * y, r"y must hold the classes 0 and 1, both of them, got \[0\]"),
