@@ -32,7 +32,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,11 +52,12 @@ LIMIT = 600.0  # seconds of a training that nobody kills
 
 @dataclass(frozen=True)
 class Trained:
-    """A training that nobody killed: its data, its folder, and how many seconds it took."""
+    """A training that nobody killed: its data, its folder, and its seconds before and after the first checkpoint."""
 
     data: Path
     folder: Path
-    seconds: float
+    before: float
+    after: float
 
     def same(self, other: Path) -> bool:
         """Whether another folder has the same weights, bit for bit."""
@@ -67,26 +68,46 @@ class Trained:
         )
 
 
+class Checkpoints:
+    """Tells how long ago a training has left its first checkpoint in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.start, self.first = folder, time.time(), 0.0
+
+    def elapsed(self) -> float:
+        """Seconds since this object was made."""
+        return time.time() - self.start
+
+    def seconds(self) -> float:
+        """Seconds since the first checkpoint that is newer than this object; -1 while there is none."""
+        if not self.first and any(path.stat().st_mtime > self.start for path in self.folder.rglob("checkpoint.pt")):
+            self.first = time.time()
+        return time.time() - self.first if self.first else -1.0
+
+
+def later_than(clock: Callable[[], float], wait: float) -> Callable[[], bool]:
+    """Whether a clock shows more than so many seconds, to be asked again and again."""
+    return lambda: clock() > wait
+
+
 def train(
-    bundle: str, data: Path, out: Path, changes: Mapping[str, str], resume: bool = False, limit: float = LIMIT
+    bundle: str, data: Path, out: Path, changes: Mapping[str, str], kill: Callable[[], bool] = lambda: False
 ) -> tuple[int | None, str]:
-    """Exit code and text of a training; it is killed after ``limit`` seconds, with all its children."""
+    """Exit code (None: killed, with all its children) and text of a training."""
     options = {"dataset_dir": data, "output_dir": out, **SHORT[bundle], "max_epochs": EPOCHS, **changes}
-    if resume:
-        options["resume"] = "true"
     folder = out.with_name(out.name + "_printed")
     folder.mkdir(parents=True, exist_ok=True)
-    return run_command(bundle_command(bundle, "train", options), folder, {}, limit)
+    return run_command(bundle_command(bundle, "train", options), folder, {}, LIMIT, kill)
 
 
 def unkilled(bundle: str, data: Path, folder: Path, changes: Mapping[str, str]) -> Trained:
     """The training to compare with."""
     out = folder / ("changed" if changes else "usual")
-    start = time.perf_counter()
-    code, text = train(bundle, data, out, changes)
+    watch = Checkpoints(out)
+    code, text = train(bundle, data, out, changes, later_than(watch.seconds, LIMIT))
     if code:
         raise RuntimeError(f"the training of {bundle} that is not killed failed:\n{text[-2000:]}")
-    return Trained(data, out, time.perf_counter() - start)
+    return Trained(data, out, watch.first - watch.start, time.time() - watch.first)
 
 
 def one_kill(
@@ -99,14 +120,18 @@ def one_kill(
         shutil.copytree(changed.folder, out)
     moments = []
     for again in range(int(rng.integers(1, 3))):
-        moments.append(float(rng.uniform(0, usual.seconds)))
-        train(bundle, usual.data, out, {}, resume=again > 0, limit=moments[-1])
+        watch = Checkpoints(out)
+        early = rng.random() < 0.25  # before there is anything to resume
+        wait = float(rng.uniform(0, usual.before if early else usual.after))
+        moments.append(f"{wait:.1f} s" + ("" if early else " of training"))
+        kill = later_than(watch.elapsed if early else watch.seconds, wait)
+        train(bundle, usual.data, out, {"resume": "true"} if again else {}, kill)
     right = changed if situation == "changed" else usual
-    code, text = train(bundle, usual.data, out, CHANGED if situation == "changed" else {}, resume=True)
-    verdict, note = _verdict(code, text, situation, right, out)
-    told = " and ".join(f"{moment:.1f} s" for moment in moments) + f" of {usual.seconds:.1f} s"
+    changes = {"resume": "true", **(CHANGED if situation == "changed" else {})}
+    verdict, note = _verdict(*train(bundle, usual.data, out, changes), situation, right, out)
     if verdict in ("same", "refused"):
         shutil.rmtree(out)
+    told = " and ".join(moments)
     return {
         "bundle": bundle,
         "number": number,

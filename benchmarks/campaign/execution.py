@@ -20,7 +20,8 @@ import os
 import runpy
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 __all__ = ["run_command", "start_server"]
@@ -48,7 +49,11 @@ def start_server() -> None:
 
 
 def run_command(
-    words: Sequence[str], folder: Path, environment: Mapping[str, str], limit: float
+    words: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    limit: float,
+    kill: Callable[[], bool] = lambda: False,
 ) -> tuple[int | None, str]:
     """
     What ``python`` with these words would do.
@@ -57,21 +62,24 @@ def run_command(
         words: ``-m``, a module and its arguments.
         folder: current folder of the command.
         environment: variables in addition to this process's.
-        limit: seconds after which it is ended, with all that it has started.
+        limit: seconds after which it is killed, with all that it has started.
+        kill: asked again and again; it is killed as soon as the answer is yes.
 
     Returns:
-        the exit code, None where it was ended; and all that it printed.
+        the exit code, None where it was killed; and all that it printed.
     """
     printed = folder / "printed.txt"
     process = SERVER.Process(target=_become, args=(list(words), str(folder), dict(environment), str(printed)))
     process.start()
-    process.join(limit)
-    ended = process.is_alive()
+    end = time.monotonic() + limit
+    while process.is_alive() and time.monotonic() < end and not kill():
+        process.join(0.02)
+    killed = process.is_alive()
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid or 0, signal.SIGKILL)  # children that it left behind, too
     process.join()
     text = printed.read_text(encoding="utf-8", errors="replace") if printed.is_file() else ""
-    return None if ended else process.exitcode, text
+    return None if killed else process.exitcode, text
 
 
 def _become(words: list[str], folder: str, environment: dict[str, str], printed: str) -> None:

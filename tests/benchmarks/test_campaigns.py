@@ -100,7 +100,7 @@ def test_weights_are_compared_bit_by_bit(modules, tmp_path):
     for folder in folders:
         folder.mkdir()
         torch.save({"x": torch.tensor([0.0, float("nan")])}, folder / "model.pt")
-    trained = modules["kill_campaign"].Trained(tmp_path, folders[0], 1.0)
+    trained = modules["kill_campaign"].Trained(tmp_path, folders[0], 1.0, 1.0)
     assert trained.same(folders[1])
     torch.save({"x": torch.tensor([-0.0, float("nan")])}, folders[1] / "model.pt")
     assert not trained.same(folders[1])
