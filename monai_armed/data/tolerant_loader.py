@@ -64,7 +64,7 @@ class TolerantLoader(DataLoader):
     def __len__(self) -> int:
         raise TypeError("a TolerantLoader has no length: how many samples can be loaded is not known before.")
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """
         Returns:
             the batches.
@@ -73,7 +73,9 @@ class TolerantLoader(DataLoader):
             ValueError: when there is no sample that can be loaded.
         """
         self.failed, self.loaded = [], 0
-        waiting = []  # a batch is given when the next is there, so that with the last one all failures are known
+        waiting: list[
+            Any
+        ] = []  # a batch is given when the next is there, so that with the last one all failures are known
         for number, batch, failures in super().__iter__():
             self.failed += failures
             self.loaded += number

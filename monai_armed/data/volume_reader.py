@@ -59,47 +59,53 @@ class VolumeReader(NibabelReader):
         self.filenames = ensure_tuple(data)
         images = [nib.load(name, **self.kwargs, **kwargs) for name in self.filenames]
         for image in images:
-            self._check(image)
+            _check(image)
         return images if len(images) > 1 else images[0]
 
     def _get_affine(self, img: nib.spatialimages.SpatialImage) -> np.ndarray:
-        affine = np.array(super()._get_affine(img), dtype=np.float64)
-        affine[:3] *= MILLIMETRES.get(_unit(img), 1.0)
-        return affine
+        return _affine(img)
 
-    def _check(self, image: nib.spatialimages.SpatialImage) -> None:
-        file = image.get_filename()
-        if not isinstance(image, (nib.Nifti1Pair, nib.MGHImage)):
-            raise HeaderError(
-                f"image file {file} is of the {type(image).__name__.removesuffix('Image')} format, which does not tell "
-                "left from right: convert it to NIfTI with a program that knows how it was written."
-            )
-        if isinstance(image, nib.Nifti1Pair) and image.header["sform_code"] == image.header["qform_code"] == 0:
-            raise HeaderError(
-                f"image file {file} does not know its orientation (sform_code and qform_code of its header are 0), so "
-                "left and right cannot be told: convert it anew from DICOM, or write the right affine into it."
-            )
-        if image.get_data_dtype().kind not in "iufb":
-            raise HeaderError(
-                f"image file {file} holds {image.get_data_dtype()} values: give it one real number a voxel, such as "
-                "the magnitude of complex ones."
-            )
-        self._check_voxels(file, self._get_affine(image), _unit(image))
 
-    @staticmethod
-    def _check_voxels(file: str | None, affine: np.ndarray, unit: str) -> None:
-        if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
-            raise HeaderError(
-                f"image file {file} has an affine in its header that is no map of voxels into space "
-                f"({np.round(affine[:3], 3).tolist()}): write the right one into it."
-            )
-        sizes = np.linalg.norm(affine[:3, :3], axis=0)
-        if sizes.min() < VOXEL_SIZES[0] or sizes.max() > VOXEL_SIZES[1]:
-            told = "no unit" if unit == "unknown" else f"the unit {unit}"
-            raise HeaderError(
-                f"image file {file} has voxels of {' x '.join(f'{size:.3g}' for size in sizes)} mm by its header, "
-                f"which gives {told}: that cannot be; put the unit or the voxel size right."
-            )
+def _affine(image: nib.spatialimages.SpatialImage) -> np.ndarray:
+    """From voxels to mm (4, 4)."""
+    affine = np.array(image.affine, dtype=np.float64)
+    affine[:3] *= MILLIMETRES.get(_unit(image), 1.0)
+    return affine
+
+
+def _check(image: Any) -> None:
+    file = image.get_filename()
+    if not isinstance(image, (nib.Nifti1Pair, nib.MGHImage)):
+        raise HeaderError(
+            f"image file {file} is of the {type(image).__name__.removesuffix('Image')} format, which does not tell "
+            "left from right: convert it to NIfTI with a program that knows how it was written."
+        )
+    if isinstance(image, nib.Nifti1Pair) and image.header["sform_code"] == image.header["qform_code"] == 0:
+        raise HeaderError(
+            f"image file {file} does not know its orientation (sform_code and qform_code of its header are 0), so "
+            "left and right cannot be told: convert it anew from DICOM, or write the right affine into it."
+        )
+    if image.get_data_dtype().kind not in "iufb":
+        raise HeaderError(
+            f"image file {file} holds {image.get_data_dtype()} values: give it one real number a voxel, such as "
+            "the magnitude of complex ones."
+        )
+    _check_voxels(file, _affine(image), _unit(image))
+
+
+def _check_voxels(file: str | None, affine: np.ndarray, unit: str) -> None:
+    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
+        raise HeaderError(
+            f"image file {file} has an affine in its header that is no map of voxels into space "
+            f"({np.round(affine[:3], 3).tolist()}): write the right one into it."
+        )
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    if sizes.min() < VOXEL_SIZES[0] or sizes.max() > VOXEL_SIZES[1]:
+        told = "no unit" if unit == "unknown" else f"the unit {unit}"
+        raise HeaderError(
+            f"image file {file} has voxels of {' x '.join(f'{size:.3g}' for size in sizes)} mm by its header, "
+            f"which gives {told}: that cannot be; put the unit or the voxel size right."
+        )
 
 
 def _unit(image: nib.spatialimages.SpatialImage) -> str:
