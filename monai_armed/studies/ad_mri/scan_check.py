@@ -51,34 +51,39 @@ def judge_scan(record: Mapping[str, Any], min_similarity: float = MIN_SIMILARITY
     if error := record.get("error"):
         return {"status": "left out", "reason": error, "remarks": ""}
     remarks = "; ".join(_remarks(record))
-    reasons = " ".join(_reasons(record, min_similarity))
-    if reasons:
-        return {"status": "kept" if keep else "left out", "reason": reasons, "remarks": remarks}
-    if record["turned"]:
-        reason = (
-            f"its axes run {record['axes']}, not {record['axes_in_header']} as its header says: put right, but left "
-            "and right may be mirrored."
-        )
-        return {"status": "turned", "reason": reason, "remarks": remarks}
-    return {"status": "ok", "reason": "", "remarks": remarks}
+    objection, turned = _objection(record, min_similarity), _turned(record)
+    if objection and not keep:
+        return {"status": "left out", "reason": objection, "remarks": remarks}
+    status = "kept" if objection else "turned" if turned else "ok"
+    return {"status": status, "reason": " ".join(filter(None, (objection, turned))), "remarks": remarks}
 
 
-def _reasons(record: Mapping[str, Any], min_similarity: float) -> list[str]:
+def _turned(record: Mapping[str, Any]) -> str:
+    if not record["turned"]:
+        return ""
+    return (
+        f"its axes run {record['axes']}, not {record['axes_in_header']} as its header says: put right, but left and "
+        "right may be mirrored."
+    )
+
+
+def _objection(record: Mapping[str, Any], min_similarity: float) -> str:
+    """Why it is not to be trained on, if so."""
     volume, (low, high) = record["brain_volume_ml"], BRAIN_VOLUMES
     if not low <= volume <= high:
-        return [
+        return (
             f"its brain has {volume:.4g} ml, which no human brain has ({low:.0f} to {high:.0f}): the voxel size in its "
             "header is wrong, or it is an animal's, an infant's or no whole head."
-        ]
+        )
     if record["similarity"] >= min_similarity:
-        return []
+        return ""
     told = f"its similarity with the template is {_below(record['similarity'], min_similarity)}:"
     if lost := _lost(record):
-        return [f"{told} {lost[0]}; look at its slice, and keep it by --keep if that is good."]
-    return [
+        return f"{told} {lost[0]}; look at its slice, and keep it by --keep if that is good."
+    return (
         f"{told} it is no T1-weighted head, or could not be registered; look at its slice, and keep it by --keep or a "
         "lower --min_similarity if that is good."
-    ]
+    )
 
 
 def _below(value: float, limit: float) -> str:

@@ -70,4 +70,6 @@ def test_the_user_has_the_last_word_where_there_is_something_to_keep():
     assert judge_scan(bad, min_similarity=0.4)["status"] == "ok"
     assert judge_scan(bad, keep=True)["status"] == "kept" and "0.42" in judge_scan(bad, keep=True)["reason"]
     assert judge_scan(GOOD, keep=True)["status"] == "ok"
+    assert "may be mirrored" in judge_scan({**bad, "turned": True}, keep=True)["reason"]
+    assert "may be mirrored" not in judge_scan({**bad, "turned": True})["reason"]
     assert judge_scan({"error": "gone"}, keep=True)["status"] == "left out"
