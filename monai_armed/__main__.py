@@ -67,7 +67,14 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _preprocess(arguments: argparse.Namespace) -> int:
     from monai_armed.studies.ad_mri.preprocess import preprocess, summary
 
-    table = preprocess(arguments.dataset_dir, arguments.output_dir, arguments.registration, arguments.processes)
+    table = preprocess(
+        arguments.dataset_dir,
+        arguments.output_dir,
+        arguments.registration,
+        arguments.processes,
+        arguments.min_similarity,
+        arguments.keep,
+    )
     print(f"{summary(table)}; written to {arguments.output_dir}: quality.csv has the reasons, quality_*.png the slices")
     return int((table["status"] == "left out").all())
 
@@ -95,6 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--output_dir", type=Path, required=True, help="folder for results; what is there already is not done again")
     add("--registration", choices=("rigid", "affine", "syn"), default="affine", help="to the ICBM152 template")
     add("--processes", type=_at_least(1), default=1, help="scans at a time; each needs a core and 1.5 GB of memory")
+    add("--min_similarity", type=float, default=0.5, help="least similarity with the template, a correlation")
+    add("--keep", nargs="+", default=[], metavar="NAME", help="scans to keep whatever the check says: sub-01, sub-02*")
     preprocess.set_defaults(run=_preprocess)
     compare = commands.add_parser("compare", help="compare all models of a bundle on the same folds")
     spirals = commands.add_parser("spirals", help="compare, and Table 2 and the figures of the spiral study")

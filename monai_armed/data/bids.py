@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-__all__ = ["DIAGNOSES", "list_bids_images", "load_bids_datalist", "load_csv_datalist"]
+from .bids_scans import one_scan_a_session, unmatched
+from .volume_reader import VOLUME_ENDINGS
+
+__all__ = ["DIAGNOSES", "left_out_of_bids", "list_bids_images", "load_bids_datalist", "load_csv_datalist"]
 
 DIAGNOSES = {"CN": 0, "AD": 1}
 """Class labels of the diagnoses."""
@@ -37,7 +40,8 @@ def load_bids_datalist(
     """Data list of the images of a BIDS tree.
 
     Sites and diagnoses are those of ``participants.tsv``; images are ``sub-*/[ses-*/]anat/*_T1w.nii[.gz]``, any
-    number of sessions (and runs) a subject. Subjects without an image are left out with a warning.
+    number of sessions a subject, one image each (see :func:`list_bids_images`). Subjects without an image, images
+    without a subject and further images are left out with a warning.
 
     Args:
         root: the folder that holds ``participants.tsv``.
@@ -71,31 +75,26 @@ def load_bids_datalist(
         )
 
     datalist: list[dict[str, Any]] = []
-    without = []
     for row, label in zip(table.to_dict("records"), labels, strict=True):
         subject = str(row["participant_id"])
         subject = subject if subject.startswith("sub-") else f"sub-{subject}"
-        images = list_bids_images(folder, subject, suffix)
-        if not images:
-            without.append(subject)
-        for image in images:
+        for image in list_bids_images(folder, subject, suffix):
             item = {"image": str(image), "label": label, "site": row[site_column], "subject": subject}
             session = image.parent.parent.name
             extra = {"session": session} if session.startswith("ses-") else {}
             datalist.append(item | extra | _optional(row))
     if not datalist:
         raise FileNotFoundError(f"no image sub-*/[ses-*/]anat/*_{suffix}.nii[.gz] of a participant found in {folder}.")
-    if without:
-        warnings.warn(
-            f"{len(without)} of {len(table)} participants have no {suffix} image in {folder} and are left out "
-            f"(first: {without[0]}).",
-            stacklevel=2,
-        )
+    for sentence in left_out_of_bids(folder, table["participant_id"], suffix):
+        warnings.warn(sentence, stacklevel=2)
     return _same_keys(sorted(datalist, key=lambda item: item["image"]))
 
 
 def list_bids_images(root: str | os.PathLike[str], subject: str = "sub-*", suffix: str = "T1w") -> list[Path]:
-    """Images of a BIDS tree by path alone.
+    """Images of a BIDS tree by path alone, one for each subject and session.
+
+    Derivatives (``desc-brain``, ``space-MNI``) and further runs are not further images of a subject: see
+    :func:`monai_armed.data.bids_scans.one_scan_a_session`.
 
     Args:
         root: folder of the tree.
@@ -105,8 +104,25 @@ def list_bids_images(root: str | os.PathLike[str], subject: str = "sub-*", suffi
     Returns:
         the files, sorted.
     """
-    patterns = (f"{subject}/{session}anat/*_{suffix}{end}" for session in ("", "ses-*/") for end in (".nii", ".nii.gz"))
-    return sorted(path for pattern in patterns for path in Path(root).glob(pattern))
+    return one_scan_a_session(_all_images(Path(root), subject, suffix))
+
+
+def left_out_of_bids(root: Path, participants: Collection[str], suffix: str = "T1w") -> list[str]:
+    """What of a BIDS tree is not in its data list, a sentence each; see :func:`monai_armed.data.bids_scans.unmatched`.
+
+    Args:
+        root: folder of the tree.
+        participants: names of the rows of ``participants.tsv``.
+        suffix: BIDS suffix of the images.
+    """
+    there = _all_images(root, "sub-*", suffix)
+    return unmatched(participants, one_scan_a_session(there), there, root, suffix)
+
+
+def _all_images(root: Path, subject: str, suffix: str) -> list[Path]:
+    places = (f"{subject}/{session}anat/*_{suffix}" for session in ("", "ses-*/"))
+    found = (path for place in places for end in VOLUME_ENDINGS for path in root.glob(place + end))
+    return [path for path in found if not path.name.startswith(".") and path.suffix != ".hdr"]
 
 
 def load_csv_datalist(

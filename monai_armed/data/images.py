@@ -9,13 +9,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-
-"""NIfTI files by path alone, for prediction."""
+"""Files of volumes by path alone, for prediction."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from .volume_reader import VOLUME_ENDINGS
 
 __all__ = ["list_images"]
 
@@ -23,24 +25,36 @@ __all__ = ["list_images"]
 def list_images(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     """
     Args:
-        path: a NIfTI file, or a folder in which (and below which) all NIfTI files are taken; masks and other
-            derivatives of BIDS are left out.
+        path: a file of :py:data:`monai_armed.data.volume_reader.VOLUME_ENDINGS`, or a folder in which (and below which,
+            links to folders followed) all of them are taken; masks and other derivatives of BIDS are left out.
 
     Returns:
         MONAI data list with ``image`` and ``file``, both the file's path.
 
     Raises:
-        FileNotFoundError: when there is no such file or folder, or no NIfTI file in it.
+        FileNotFoundError: when there is no such file or folder, or no such file in it.
     """
     place = Path(path)
     if place.is_file():
         files = [place]
     elif place.is_dir():
-        files = sorted(f for f in place.rglob("*.nii*") if "derivatives" not in f.relative_to(place).parts)
+        # of a pair, the header is found by its image
+        endings = tuple(ending for ending in VOLUME_ENDINGS if ending != ".hdr")
+        files = sorted(file for file in _files_below(place) if file.name.endswith(endings))
     else:
         raise FileNotFoundError(
             f"there is no file or folder {place}: give the path of a NIfTI file or a folder of them."
         )
     if not files:
-        raise FileNotFoundError(f"folder {place} holds no NIfTI file (*.nii, *.nii.gz).")
+        raise FileNotFoundError(f"folder {place} holds no NIfTI file (*.nii, *.nii.gz, *.img) and no *.mgz.")
     return [{"image": str(f), "file": str(f)} for f in files]
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Files in and below a folder, but for derivatives; each folder once, though links may lead to it in a circle."""
+    seen = {os.path.realpath(folder)}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        there = {os.path.realpath(os.path.join(place, name)): name for name in folders if name != "derivatives"}
+        folders[:] = [name for real, name in there.items() if real not in seen]
+        seen |= set(there)
+        yield from (Path(place, name) for name in names if not name.startswith("."))

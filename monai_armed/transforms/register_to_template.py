@@ -12,7 +12,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations, product
 from tempfile import TemporaryDirectory
@@ -27,10 +28,11 @@ from monai.transforms import MapTransform, SpatialResample, Transform
 from monai.utils import optional_import
 from numpy.typing import NDArray
 from scipy.linalg import polar
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_erosion, binary_opening, gaussian_filter
 
 __all__ = [
     "HIPPOCAMPUS",
+    "PLACES",
     "RegisterToTemplate",
     "RegisterToTemplateD",
     "RegisterToTemplateDict",
@@ -39,6 +41,18 @@ __all__ = [
 
 HIPPOCAMPUS = (32.0, -6.0, -26.0)
 """The paper's point in the right hippocampus: MNI coordinates in mm."""
+
+PLACES: dict[str, Callable[..., NDArray[np.bool_]]] = {
+    "brain": lambda x, y, z: np.isfinite(x),
+    "top": lambda x, y, z: z > 50,
+    "bottom": lambda x, y, z: z < -40,
+    "front": lambda x, y, z: y > 50,
+    "back": lambda x, y, z: y < -80,
+    "left": lambda x, y, z: x < -50,
+    "right": lambda x, y, z: x > 50,
+    "temporal poles": lambda x, y, z: (y > 5) & (y < 25) & (z < -18),
+}
+"""Parts of the template's brain, by MNI coordinates in mm: the whole and what a scan may have lost of it."""
 
 _LPS = np.array([-1.0, -1.0, 1.0])  # ANTs counts millimetres to the left and to the back, NIfTI to the right and front
 _KINDS = {"rigid": "Rigid", "affine": "Affine", "syn": "SyN"}  # ANTs' own names
@@ -90,6 +104,29 @@ def _size_and_centre(img: MetaTensor) -> tuple[float, NDArray[np.float64]]:
     return len(voxels) * abs(float(np.linalg.det(affine[:3, :3]))), centre
 
 
+@dataclass(frozen=True)
+class _Registration:
+    """Similarity, rotation (3, 3) of the subject's space to the template's, the point (3,) in the subject's space, and
+    what is missing."""
+
+    similarity: float
+    rotation: NDArray[np.float64]
+    place: NDArray[np.float64]
+    missing: dict[str, float]
+
+
+def _missing(moved: NDArray[np.float32]) -> dict[str, float]:
+    """Part of the template's brain, by place, in which a brain that was brought to its grid is 0."""
+    template = _on_template_grid(_template(), np.eye(4), _FINE)
+    brain = binary_erosion(template > 0, iterations=2)  # the edge is where any two brains differ
+    hole = binary_opening(moved <= 0) & brain  # single voxels are fluid
+    affine = np.asarray(_template().affine) @ np.diag([_FINE, _FINE, _FINE, 1.0])
+    voxels = np.argwhere(brain)
+    x, y, z = (voxels @ affine[:3, :3].T + affine[:3, 3]).T
+    inside = hole[tuple(voxels.T)]
+    return {name: float(inside[holds(x, y, z)].mean()) for name, holds in PLACES.items()}
+
+
 class RegisterToTemplate(Transform):
     """Give the brain an affine by which a point of MNI space is where it is in the ICBM152 template.
 
@@ -99,13 +136,15 @@ class RegisterToTemplate(Transform):
     coordinates. :class:`CoronalSlice` at the point's y then cuts through it, orthogonal to the anterior-posterior axis
     of the brain.
 
-    Registration starts from the best of the 24 turns that map axes onto axes, with the brain brought to the
-    template's volume. So a scan that is turned, or whose header has a wrong direction, is put right. What the image
-    cannot tell is left from right: after two axes were swapped in the header, the result may be mirrored.
+    Registration starts from the header's own turn and from the best of the 24 turns that map axes onto axes, with the
+    brain brought to the template's volume, and the more similar result is kept. So a scan that is turned, or whose
+    header has a wrong direction, is put right, and a head that is pitched is not taken for one. What the image cannot
+    tell is left from right: after two axes were swapped in the header, the result may be mirrored.
 
     The result's ``meta["registration"]`` has ``similarity``, Pearson's correlation with the template within the
-    template's brain after the linear part of the registration (a nonlinear one makes even a phantom look similar), and
-    ``turned``, whether it started from another turn than that in the header.
+    template's brain after the linear part of the registration (a nonlinear one makes even a phantom look similar);
+    ``turned``, whether it started from another turn than that in the header; and ``missing``, the part of the
+    template's brain, 0 to 1, where the scan has none, by the names of :data:`PLACES`.
 
     Args:
         registration: ``"rigid"``, ``"affine"`` or ``"syn"`` (nonlinear, as in the paper): decides where the point is.
@@ -141,20 +180,25 @@ class RegisterToTemplate(Transform):
         """
         if not isinstance(img, MetaTensor) or img.ndim != 4 or len(img) != 1 or not img.any():
             raise ValueError(
-                f"RegisterToTemplate needs a brain as a MetaTensor (1, X, Y, Z) that is not all 0, got "
+                f"RegisterToTemplate needs a brain as a MetaTensor (1, X, Y, Z) that is 0 outside and not all 0, got "
                 f"{type(img).__name__} {tuple(img.shape)}."
             )
-        start, turned = self._start(img)
-        similarity, rotation, place = self._register(img, start)
+        if img.min() < 0:
+            raise ValueError(
+                f"RegisterToTemplate needs a brain of values of 0 or more, got {float(img.min()):g}: take the air's "
+                "value off, as SkullStrip does."
+            )
+        found = [(self._register(img, world), turned) for world, turned in self._starts(img)]
+        best, turned = max(found, key=lambda candidate: candidate[0].similarity)
         move = np.eye(4)
-        move[:3, :3], move[:3, 3] = rotation, self.point - rotation @ place
+        move[:3, :3], move[:3, 3] = best.rotation, self.point - best.rotation @ best.place
         result = img.clone()
         result.affine = torch.from_numpy(move) @ torch.as_tensor(img.affine, dtype=torch.float64)
-        result.meta["registration"] = {"similarity": similarity, "turned": turned}
+        result.meta["registration"] = {"similarity": best.similarity, "turned": turned, "missing": best.missing}
         return result
 
-    def _start(self, img: MetaTensor) -> tuple[NDArray[np.float64], bool]:
-        """The turn, scaling and shift (4, 4) with the best correlation, and whether it turns."""
+    def _starts(self, img: MetaTensor) -> list[tuple[NDArray[np.float64], bool]]:
+        """Turn, scaling and shift (4, 4) as the header has it and, where it turns, with the best correlation."""
         template = _on_template_grid(_smooth(_template()), np.eye(4), _COARSE)
         smooth = _smooth(img)
         (size, centre), (template_size, template_centre) = _size_and_centre(img), _size_and_centre(_template())
@@ -166,13 +210,10 @@ class RegisterToTemplate(Transform):
             moved = _on_template_grid(smooth, world, _COARSE)
             either = (template > 0.05 * template.max()) | (moved > 0.05 * moved.max())
             found.append((float(np.corrcoef(template[either], moved[either])[0, 1]), index, world))
-        _, index, world = max(found, key=lambda candidate: candidate[0])
-        return world, index > 0
+        _, index, best = max(found, key=lambda candidate: candidate[0])
+        return [(found[0][2], False), *([(best, True)] if index else [])]
 
-    def _register(
-        self, img: MetaTensor, start: NDArray[np.float64]
-    ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-        """Similarity, rotation (3, 3) of the subject's space to the template's, the point (3,) in the subject's."""
+    def _register(self, img: MetaTensor, start: NDArray[np.float64]) -> _Registration:
         fixed = _on_template_grid(_template(), np.eye(4), _FINE)
         moving = _on_template_grid(img, start, _FINE)
         moving = moving.clip(0, np.quantile(moving[moving > 0], 0.99))
@@ -194,7 +235,7 @@ class RegisterToTemplate(Transform):
         linear = (frame[1:] - frame[0]).T / 50.0  # from the template to the brain that was brought near it
         rotation, _ = polar(np.linalg.inv(linear) @ start[:3, :3])
         back = np.linalg.inv(start)
-        return similarity, rotation, back[:3, :3] @ place + back[:3, 3]
+        return _Registration(similarity, rotation, back[:3, :3] @ place + back[:3, 3], _missing(moved))
 
     def _to_ants(self, volume: NDArray[np.float32]) -> Any:
         origin = _LPS * np.asarray(_template().affine)[:3, 3]

@@ -22,15 +22,17 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import optional_import
+from numpy.typing import NDArray
 
-__all__ = ["SkullStrip", "SkullStripD", "SkullStripDict", "SkullStripd"]
+__all__ = ["SkullStrip", "SkullStripD", "SkullStripDict", "SkullStripd", "air_level"]
 
 
 class SkullStrip(Transform):
-    """Set everything but the brain to 0 in a T1-weighted head of any orientation.
+    """Set everything but the brain to 0 in a T1-weighted head of any orientation, and count its values from the air's.
 
     The mask is that of `deepbet <https://github.com/wwu-mmll/deepbet>`_, whose weights come with its package; it holds
-    the brain with the fluid in and around it. Its volume in ml is kept as ``meta["brain_volume"]``.
+    the brain with the fluid in and around it. Its volume in ml is kept as ``meta["brain_volume"]``. What is taken off
+    all values, so that an offset of the scan's intensities leaves no trace, is ``meta["air"]``; see :func:`air_level`.
 
     Raises:
         ImportError: when deepbet is not installed.
@@ -49,7 +51,7 @@ class SkullStrip(Transform):
             img: volume (1, X, Y, Z) with its affine.
 
         Returns:
-            the brain, of the same shape and affine.
+            the brain, of the same shape and affine, values of 0 or more.
 
         Raises:
             ValueError: when the input is no such volume, or nothing like a brain is found in it.
@@ -62,11 +64,29 @@ class SkullStrip(Transform):
         except (AssertionError, ValueError) as error:  # how deepbet says that its mask is empty
             name = img.meta.get("filename_or_obj", "the volume")
             raise ValueError(f"no brain was found in {name}; is it a T1-weighted scan of a head?") from error
-        inside = torch.from_numpy(np.asarray(mask.dataobj) > 0).to(img.device)
-        brain = cast(MetaTensor, img * inside)
+        inside = torch.from_numpy(np.asarray(mask.dataobj) > 0)[None].to(img.device)
+        air = air_level(volume, inside.cpu().numpy()[0])
+        brain = cast(MetaTensor, (img - air).clip(min=0) * inside)
         voxel = abs(float(torch.det(torch.as_tensor(img.affine, dtype=torch.float64)[:3, :3])))
+        brain.meta["air"] = air
         brain.meta["brain_volume"] = int(inside.sum()) * voxel / 1000
         return brain
+
+
+def air_level(volume: NDArray[np.float32], brain: NDArray[np.bool_]) -> float:
+    """
+    What a scan has where nothing is: the median of the voxels around the brain that are as dark as air can be, which
+    is darker than nearly all of the brain, but by no more than the brain's own contrast. (Farther down are values that
+    mark places without a measurement.) No more than the darkest of the brain, where the scan shows no air.
+
+    Args:
+        volume: the head (X, Y, Z).
+        brain: where its brain is (X, Y, Z), somewhere at least.
+    """
+    darkest, dark, bright = np.quantile(volume[brain], [0.001, 0.02, 0.98])
+    outside = volume[~brain]
+    air = outside[(outside <= dark) & (outside >= 2 * dark - bright)]
+    return float(min(darkest, np.median(air))) if len(air) else float(darkest)
 
 
 class SkullStripd(MapTransform):

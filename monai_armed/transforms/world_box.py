@@ -103,7 +103,7 @@ class WorldBox(Transform):
                 name = img.meta.get("filename_or_obj", "the volume")
                 raise ValueError(
                     f"{name} covers {axis} = {first:.1f} to {last:.1f} mm and so does not reach {axis} = {middle:g} "
-                    "mm; is it aligned with MNI space?"
+                    "mm: it ends before, or is not aligned with MNI space."
                 )
 
 

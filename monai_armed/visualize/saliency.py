@@ -25,14 +25,14 @@ plt, _ = optional_import("matplotlib.pyplot")
 
 __all__ = ["SaliencyPanel", "plot_saliency"]
 
-SaliencyPanel = tuple[str, np.ndarray, np.ndarray, np.ndarray]
-"""Caption, image (H, W) of 0 to 1, saliency (H, W), and true region (H, W), boolean."""
+SaliencyPanel = tuple[str, np.ndarray, np.ndarray, np.ndarray | None]
+"""Caption, image (H, W) of 0 to 1, saliency (H, W), and true region (H, W), boolean, or None where it is not known."""
 
 
 def plot_saliency(rows: Sequence[tuple[str, Sequence[SaliencyPanel]]], path: str | Path, title: str = "") -> Path:
     """
     Images in rows, such as one for each site, as Figure 5 of https://arxiv.org/abs/2202.11783 has them: the saliency in
-    colour, each on its own scale from 0 to its largest value, and the true region as a white line.
+    colour, each on its own scale from 0 to its largest value, and the true region, where known, as a white line.
 
     Args:
         rows: name and panels of each row.
@@ -56,7 +56,8 @@ def plot_saliency(rows: Sequence[tuple[str, Sequence[SaliencyPanel]]], path: str
             if positive.any():
                 positive = positive / positive.max()
                 axis.imshow(positive, cmap="inferno", vmin=0, vmax=1, alpha=0.6 * positive)
-            axis.contour(roi, levels=[0.5], colors="white", linewidths=0.8)
+            if roi is not None:
+                axis.contour(roi, levels=[0.5], colors="white", linewidths=0.8)
             axis.set_title(caption, fontsize=8)
     if title:
         figure.suptitle(title, fontsize=10)

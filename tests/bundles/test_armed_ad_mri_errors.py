@@ -93,6 +93,23 @@ def test_truncated_image(image, trained, tmp_path, capsys):
         run("inference", ckpt_path=str(trained() / "model.pt"), dataset_dir=str(cut), output_dir=str(tmp_path / "out"))
 
 
+def test_images_that_cannot_be_read_cost_no_other_row(image, trained, tmp_path, capsys):
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / "scans").mkdir(exist_ok=True)
+        shutil.copy(image, tmp_path / "scans" / f"{name}.nii.gz")
+    (tmp_path / "scans" / "b.nii.gz").write_bytes(image.read_bytes()[:5000])
+    (tmp_path / "scans" / "d.nii.gz").unlink()
+    (tmp_path / "scans" / "d.nii.gz").symlink_to(tmp_path / "nowhere")
+    settings = {"ckpt_path": str(trained() / "model.pt"), "dataset_dir": str(tmp_path / "scans")}
+    with sentence(capsys, "2 of 4 samples could not be used, the other 2 were (first:", "b.nii.gz cannot be read"):
+        run("inference", output_dir=str(tmp_path / "out"), **settings)
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert [Path(file).name for file in table["file"]] == ["a.nii.gz", "c.nii.gz"]
+    left_out = pd.read_csv(tmp_path / "out" / "left_out.csv")
+    assert [Path(file).name for file in left_out["file"]] == ["b.nii.gz", "d.nii.gz"]
+    assert "which does not exist: fetch it" in left_out["reason"][1]
+
+
 def test_image_full_of_nan(broken, tmp_path, capsys):
     image = nib.load(sorted(broken.glob("sub-0*/**/*_T1w.nii.gz"))[0])
     for file in broken.glob("sub-0*/**/*_T1w.nii.gz"):

@@ -92,8 +92,8 @@ def test_data_whose_truth_nobody_knows(scored, study, tmp_path):
     assert not set(rows["metric"]) & {"leak", *SALIENCY}
 
 
-def test_saliency_by_command(trained, options, tmp_path, capsys):
-    settings = {"ckpt_path": str(trained() / "model.pt"), "output_dir": str(tmp_path), "saliency#num_images": 4}
+def draw_saliency(trained, output_dir, options) -> None:
+    settings = {"ckpt_path": str(trained() / "model.pt"), "output_dir": str(output_dir), "saliency#num_images": 4}
     work = create_workflow(
         config_file=[*configs("evaluate"), str(BUNDLE / "configs" / "saliency.json")],
         workflow_type="infer",
@@ -104,6 +104,20 @@ def test_saliency_by_command(trained, options, tmp_path, capsys):
     )
     work.run()
     work.finalize()
+
+
+def test_saliency_by_command(trained, options, tmp_path, capsys):
+    draw_saliency(trained, tmp_path, options)
     table = pd.read_csv(tmp_path / "saliency.csv")
     assert set(table["partition"]) == {"seen", "unseen"} and len(table) == 8 * 2 * 3
     assert "untrained" in capsys.readouterr().out
+
+
+def test_saliency_of_data_whose_truth_nobody_knows_is_drawn(trained, options, study, tmp_path, capsys):
+    partitions = ad_mri_partitions(study)
+    images = pd.DataFrame([item for name in ("train", "val", "test", "unseen") for item in partitions[name]])
+    images.to_csv(tmp_path / "mine.csv", index=False)
+    draw_saliency(trained, tmp_path / "out", {**options, "dataset_dir": str(tmp_path / "mine.csv")})
+    drawn = {file.name for file in (tmp_path / "out").iterdir()}
+    assert {"saliency_grad_cam.png", "saliency_occlusion.png"} <= drawn and "saliency.csv" not in drawn
+    assert "not scored" in capsys.readouterr().out

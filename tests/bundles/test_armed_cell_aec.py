@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -195,6 +196,22 @@ def test_images_of_one_name_in_several_folders_are_all_written(trained_cells, im
     names = pd.read_csv(tmp_path / "predictions.csv")["image"].tolist()
     assert names == ["cell.png", "cell_2.png"]
     assert sorted(file.name for file in (tmp_path / "fixed").iterdir()) == names
+
+
+def test_a_cell_that_cannot_be_read_costs_no_other(trained_cells, image, tmp_path):
+    for name in ("a", "b", "c"):
+        shutil.copy(image, tmp_path / f"{name}.png")
+    (tmp_path / "b.png").write_bytes(image.read_bytes()[:200])
+    pd.DataFrame({"file": ["a.png", "b.png", "c.png"], "batch": "new", "label": 0}).to_csv(
+        tmp_path / "cells.csv", index=False
+    )
+    options = {"dataset_dir": str(tmp_path / "cells.csv"), "output_dir": str(tmp_path / "out"), "as_batches": []}
+    with pytest.raises(RuntimeError, match="report") as raised:
+        run("inference", ckpt_path=str(trained_cells()), **options)
+    assert re.search(r"1 of 3 samples .*b\.png cannot be read", str(raised.value.__cause__))
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert table["image"].tolist() == ["a.png", "c.png"]
+    assert len(pd.read_csv(tmp_path / "out" / "latents.csv")) == 2
 
 
 @pytest.mark.parametrize("step, network", [("train", "network_def"), ("evaluate", "armed")])

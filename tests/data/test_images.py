@@ -44,3 +44,20 @@ def test_missing_and_empty(tmp_path):
         list_images(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match=r"holds no NIfTI file"):
         list_images(tmp_path)
+
+
+def test_links_to_folders_are_followed_and_circles_are_no_trouble(tmp_path):
+    touch(tmp_path / "store" / "anat" / "x.nii.gz")
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "sub-1").symlink_to(tmp_path / "store")
+    (tmp_path / "store" / "up").symlink_to(tmp_path / "tree")
+    files = [item["file"] for item in list_images(tmp_path / "tree")]
+    assert files == [str(tmp_path / "tree" / "sub-1" / "anat" / "x.nii.gz")]
+
+
+def test_other_files_that_nibabel_reads_and_hidden_ones(tmp_path):
+    files = [touch(tmp_path / name) for name in ("a.mgz", "b.img", "c.nii")]
+    for name in ("._c.nii", "b.hdr", "c.json", "c.nii.gz.part"):
+        touch(tmp_path / name)
+    (tmp_path / "d.nii").mkdir()
+    assert [item["file"] for item in list_images(tmp_path)] == files

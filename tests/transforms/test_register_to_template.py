@@ -20,7 +20,14 @@ import torch
 from monai.data import MetaTensor
 
 from monai_armed.transforms import HIPPOCAMPUS, CoronalSlice, RegisterToTemplate, SkullStrip
-from monai_armed.transforms.register_to_template import _template, _turns
+from monai_armed.transforms.register_to_template import (
+    PLACES,
+    _missing,
+    _on_template_grid,
+    _Registration,
+    _template,
+    _turns,
+)
 
 TEMPLATES = Path("/usr/share/mricron/templates")
 ABSENT = [name for name in ("ants", "nilearn") if find_spec(name) is None]
@@ -31,9 +38,9 @@ needs_colin = pytest.mark.skipif(
 )
 
 
-def subject(turn=None, scale=0.9):
+def subject(turn=None, scale=0.9, pitch=10):
     """The template's brain, smaller, tilted, shifted, noisy, on a coarser grid; where its hippocampal point is."""
-    angle = np.radians(10)
+    angle = np.radians(pitch)
     tilt = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
     world = np.eye(4)
     world[:3, :3] = (np.eye(3) if turn is None else turn) @ tilt * scale
@@ -66,10 +73,60 @@ def test_the_point_is_found_and_nothing_is_scaled(registration):
 def test_a_wrong_direction_in_the_header_is_found(number):
     turn = _turns()[number]
     brain, world = subject(turn)
-    start, turned = RegisterToTemplate()._start(brain)
-    assert turned
+    (_, header), (start, turned) = RegisterToTemplate()._starts(brain)
+    assert turned and not header
     off = start @ world @ [*HIPPOCAMPUS, 1.0]
     assert np.linalg.norm(off[:3] - HIPPOCAMPUS) < 20.0  # roughly there: the tilt is left to ANTs
+
+
+@needs_ants
+@pytest.mark.parametrize("better", [False, True])
+def test_the_better_of_the_headers_turn_and_the_best_one_is_kept(better, monkeypatch):
+    register = RegisterToTemplate()
+    starts = [(np.eye(4), False), (np.diag([1.0, -1.0, -1.0, 1.0]), True)]
+    monkeypatch.setattr(register, "_starts", lambda img: starts)
+
+    def found(img, start):
+        similarity = 0.7 if (start[1, 1] < 0) == better else 0.4
+        return _Registration(similarity, start[:3, :3], np.zeros(3), {"brain": similarity})
+
+    monkeypatch.setattr(register, "_register", found)
+    result = register(MetaTensor(torch.ones(1, 4, 4, 4), affine=torch.eye(4)))
+    assert result.meta["registration"] == {"similarity": 0.7, "turned": better, "missing": {"brain": 0.7}}
+    assert result.affine[1, 1] == (-1 if better else 1)
+
+
+@needs_ants
+@pytest.mark.slow
+def test_a_head_that_is_pitched_is_not_taken_for_one_that_is_turned():
+    brain, world = subject(pitch=-45)
+    assert len(RegisterToTemplate()._starts(brain)) == 2  # by the turns alone it looks turned
+    result = RegisterToTemplate()(brain)
+    assert not result.meta["registration"]["turned"] and result.meta["registration"]["similarity"] > 0.9
+    move = np.asarray(result.affine) @ np.linalg.inv(np.asarray(brain.affine))
+    assert np.linalg.norm((move @ world @ [*HIPPOCAMPUS, 1.0])[:3] - HIPPOCAMPUS) < 1.0  # mm
+
+
+@needs_ants
+@pytest.mark.parametrize(
+    ("cut", "place"),
+    [
+        (lambda x, y, z: z > 40, "top"),
+        (lambda x, y, z: z < -35, "bottom"),
+        (lambda x, y, z: y > 45, "front"),
+        (lambda x, y, z: (abs(x) > 20) & (y > 0) & (y < 30) & (z < -10), "temporal poles"),
+        (lambda x, y, z: x < -100, None),
+    ],
+)
+def test_what_a_scan_lacks_of_the_brain_is_told_by_its_place(cut, place):
+    volume = _on_template_grid(_template(), np.eye(4), 2)
+    affine = np.asarray(_template().affine) @ np.diag([2.0, 2.0, 2.0, 1.0])
+    x, y, z = np.moveaxis(np.stack(np.indices(volume.shape), -1) @ affine[:3, :3].T + affine[:3, 3], -1, 0)
+    volume[cut(x, y, z)] = 0
+    missing = _missing(volume)
+    assert list(missing) == list(PLACES)
+    assert {name for name, part in missing.items() if part > 0.8} == ({place} if place else set())
+    assert max(missing.values()) > 0.8 or max(missing.values()) < 0.01
 
 
 def test_there_are_24_turns():
@@ -85,6 +142,8 @@ def test_wrong_input_is_told():
         RegisterToTemplate("b-spline")
     with pytest.raises(ValueError, match="not all 0"):
         RegisterToTemplate()(MetaTensor(torch.zeros(1, 5, 5, 5)))
+    with pytest.raises(ValueError, match="values of 0 or more, got -1000: take the air's value off"):
+        RegisterToTemplate()(MetaTensor(torch.full((1, 5, 5, 5), -1000.0)))
 
 
 def test_missing_packages_are_named(monkeypatch):

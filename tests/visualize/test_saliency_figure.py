@@ -25,3 +25,11 @@ def test_rows_of_unequal_length_and_an_empty_map(tmp_path):
     path = plot_saliency([("site 1", panels), ("site 2", panels[:1])], tmp_path / "new" / "saliency.png", "Grad-CAM")
     drawn = imread(path)
     assert drawn.shape[0] > 300 and drawn[..., :3].std() > 0.05
+
+
+def test_a_region_that_is_not_known_is_not_drawn(tmp_path, monkeypatch):
+    image, region = np.random.default_rng(0).random((20, 20)), np.eye(20, dtype=bool)
+    drawn = []
+    monkeypatch.setattr("matplotlib.axes.Axes.contour", lambda self, roi, **options: drawn.append(roi))
+    plot_saliency([("site 1", [("AD", image, image, None), ("CN", image, image, region)])], tmp_path / "saliency.png")
+    assert len(drawn) == 1 and drawn[0] is region and (tmp_path / "saliency.png").is_file()

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ import numpy as np
 import pandas as pd
 from monai.utils import optional_import
 
+from monai_armed.data.volume_reader import volume_stem
+from monai_armed.studies.ad_mri.scan_check import STATUSES
 from monai_armed.visualize.figure import save_figure
 
 plt, _ = optional_import("matplotlib.pyplot")
@@ -26,18 +29,18 @@ plt, _ = optional_import("matplotlib.pyplot")
 __all__ = ["plot_quality_sheets"]
 
 COLUMNS, ROWS = 8, 5
-COLORS = {"left out": "tab:red", "turned": "tab:orange", "ok": "black"}
+COLORS = dict(zip(STATUSES, ("tab:red", "tab:purple", "tab:orange", "black"), strict=True))
 
 
 def plot_quality_sheets(
     table: pd.DataFrame, slices: Sequence[Path], point: tuple[float, float], folder: str | Path
 ) -> list[Path]:
     """
-    Slices of all scans with the point marked, on as many pages as they need: first those left out, then those turned,
-    then the others by their similarity with the template, the least similar first.
+    Slices of all scans with the point marked, on as many pages as they need: by their status, the worst first, those
+    with remarks before those without, and then by their similarity with the template, the least similar first.
 
     Args:
-        table: ``scan``, ``status`` (left out, turned, ok), ``similarity`` and ``brain_volume_ml`` of each scan.
+        table: ``scan``, ``status``, ``remarks``, ``similarity`` and ``brain_volume_ml`` of each scan.
         slices: picture of each scan; a frame stays empty where there is none.
         point: row and column of the point, in pixels.
         folder: where to write ``quality_1.png``, ``quality_2.png`` and so on; those there are replaced.
@@ -47,9 +50,12 @@ def plot_quality_sheets(
     """
     for old in Path(folder).glob("quality_*.png"):
         old.unlink()
-    rank = table["status"].map(list(COLORS).index)
-    pictures = np.asarray(slices, dtype=object)
-    order = table.assign(rank=rank, slice=pictures).sort_values(["rank", "similarity"], na_position="first")
+    order = table.assign(
+        rank=table["status"].map(STATUSES.index),
+        clean=table["remarks"] == "",
+        similarity=pd.to_numeric(table["similarity"]),
+        slice=np.asarray(slices, dtype=object),
+    ).sort_values(["rank", "clean", "similarity"], na_position="first")
     size = COLUMNS * ROWS
     pages = [order.iloc[start : start + size] for start in range(0, len(order), size)]
     return [_page(rows, point, Path(folder) / f"quality_{number}.png") for number, rows in enumerate(pages, start=1)]
@@ -58,16 +64,17 @@ def plot_quality_sheets(
 def _page(rows: pd.DataFrame, point: tuple[float, float], path: Path) -> Path:
     height = -(-len(rows) // COLUMNS)
     width = min(COLUMNS, max(3, len(rows)))  # three leave room for the title
-    figure, axes = plt.subplots(height, width, figsize=(2 * width, 2.5 * height), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(height, width, figsize=(2 * width, 2.7 * height), layout="constrained", squeeze=False)
     for axis in axes.flat[len(rows) :]:
         axis.axis("off")
-    columns = (rows[name] for name in ("scan", "status", "similarity", "brain_volume_ml", "slice"))
-    for axis, scan, status, similarity, volume, picture in zip(axes.flat, *columns):
+    columns = (rows[name] for name in ("scan", "status", "remarks", "similarity", "brain_volume_ml", "slice"))
+    for axis, scan, status, remarks, similarity, volume, picture in zip(axes.flat, *columns):
         axis.set_xticks([])
         axis.set_yticks([])
-        lines = [Path(scan).name.removesuffix(".gz").removesuffix(".nii").removesuffix("_T1w")]
+        lines = [volume_stem(Path(scan).name).removesuffix("_T1w")]
         lines += [] if pd.isna(similarity) else [f"{similarity:.2f}, {volume:.0f} ml"]
         lines += [] if status == "ok" else [status]
+        lines += [line for remark in remarks.split("; ") for line in textwrap.wrap(remark, 36)]
         axis.set_title("\n".join(lines), fontsize=7, color=COLORS[status])
         axis.spines[:].set_color(COLORS[status])
         if picture.is_file():

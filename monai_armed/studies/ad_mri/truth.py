@@ -90,14 +90,14 @@ def with_true_regions(
         key: of the file in the items that are returned.
 
     Returns:
-        a copy of the list; an empty one where the data have no truth.
+        a copy of the list; without the file where the data have no truth.
 
     Raises:
         ValueError: see :py:func:`ad_mri_truth`.
     """
     table = ad_mri_truth(datalist, root)
     if table is None:
-        return []
+        return [dict(item) for item in datalist]
     return [{**item, key: str(Path(root) / mask)} for item, mask in zip(datalist, table["mask"])]
 
 

@@ -53,7 +53,8 @@ def strip(image):
 def register(image):
     result = image.clone()
     result.affine = torch.tensor([[4.0, 0, 0, -60], [0, 4, 0, -60], [0, 0, 4, -60], [0, 0, 0, 1]])
-    result.meta["registration"] = {"similarity": float(image.min()) / 100, "turned": False}
+    missing = {"brain": 0.0, "top": 0.0}
+    result.meta["registration"] = {"similarity": float(image.min()) / 100, "turned": False, "missing": missing}
     return result
 
 
@@ -68,6 +69,20 @@ def quick(monkeypatch):
 
     monkeypatch.setattr(app, "_transforms", lambda registration: (load, strip, register))
     return calls
+
+
+def run(tmp_path, **options):
+    """The quality table by subject."""
+    table = app.preprocess(tmp_path / "raw", tmp_path / "out", **options)
+    return table.set_index(table["scan"].str.split("/").str[0].rename(None))
+
+
+def listed(tmp_path):
+    return pd.read_csv(tmp_path / "out" / "datalist.csv")["subject"].tolist()
+
+
+def scan_of(tmp_path, name):
+    return tmp_path / "raw" / f"sub-{name}" / "anat" / f"sub-{name}_T1w.nii.gz"
 
 
 def volume(similarity=90, size=1400):
@@ -94,24 +109,100 @@ def test_one_command_makes_what_the_bundle_trains_on(tmp_path, quick, capsys):
 
 
 def test_bad_scans_are_named_and_do_not_stop_the_rest(tmp_path, quick):
-    scans = {"good": volume(), "legs": volume(similarity=20), "voxel": volume(size=9000), "cut": volume()}
-    write_tree(tmp_path / "raw", scans)
-    cut = tmp_path / "raw" / "sub-cut" / "anat" / "sub-cut_T1w.nii.gz"
-    cut.write_bytes(cut.read_bytes()[:2000])
-    table = app.preprocess(tmp_path / "raw", tmp_path / "out").set_index("scan")
-    table.index = [name.split("/")[0] for name in table.index]
-    assert table["status"].to_dict() == {
-        "sub-cut": "left out",
-        "sub-good": "ok",
-        "sub-legs": "left out",
-        "sub-voxel": "left out",
+    bad = {
+        "legs": (volume(similarity=20), "similarity with the template is 0.20, below 0.5: it is no T1-weighted head"),
+        "voxel": (volume(size=9000), "its brain has 9000 ml, which no human brain has"),
+        "monkey": (volume(similarity=20, size=104), "its brain has 104 ml, which no human brain has"),
+        "cut": (volume(), "cannot be read"),
+        "link": (volume(), "is a link to /nowhere, which does not exist: fetch it"),
+        "lost": (volume(), "does not know its orientation"),
+        "metres": (volume(), "has voxels of 0.004 x 0.004 x 0.004 mm by its header"),
     }
-    assert "cannot be read" in table.loc["sub-cut", "reason"]
-    assert "similarity with the template is 0.20" in table.loc["sub-legs", "reason"]
-    assert "9000 ml" in table.loc["sub-voxel", "reason"]
-    listed = pd.read_csv(tmp_path / "out" / "datalist.csv")
-    assert listed["subject"].tolist() == ["sub-good"]
+    write_tree(tmp_path / "raw", {"good": volume(), **{name: values for name, (values, _) in bad.items()}})
+    cut, link, lost, metres = (scan_of(tmp_path, name) for name in ("cut", "link", "lost", "metres"))
+    cut.write_bytes(cut.read_bytes()[:2000])
+    link.unlink()
+    link.symlink_to("/nowhere")
+    image = nib.load(lost)
+    image.set_sform(image.affine, 0)
+    image.set_qform(image.affine, 0)
+    nib.save(nib.Nifti1Image(image.get_fdata(), None, image.header), lost)
+    nib.save(nib.Nifti1Image(volume(), np.diag([0.004, 0.004, 0.004, 1.0])), metres)
+    table = run(tmp_path)
+    assert table.loc["sub-good", "status"] == "ok" and (table.drop("sub-good")["status"] == "left out").all()
+    for name, (_, reason) in bad.items():
+        assert reason in table.loc[f"sub-{name}", "reason"]
+    assert listed(tmp_path) == ["sub-good"]
     assert [p.name for p in (tmp_path / "out").rglob("*.nii.gz")] == ["sub-good_desc-brain_T1w.nii.gz"]
+    saved = pd.read_csv(tmp_path / "out" / "quality.csv")
+    assert saved["scan"].tolist() == table["scan"].tolist() and saved["reason"].notna().sum() == len(bad)
+
+
+def test_a_link_that_was_fetched_is_no_longer_left_out(tmp_path, quick):
+    write_tree(tmp_path / "raw", {"a": volume(), "b": volume()})
+    link, store = scan_of(tmp_path, "b"), tmp_path / "store.nii.gz"
+    link.rename(store)
+    link.symlink_to(tmp_path / "not yet")
+    assert run(tmp_path)["status"].tolist() == ["ok", "left out"]
+    store.rename(tmp_path / "not yet")
+    assert run(tmp_path)["status"].tolist() == ["ok", "ok"]
+
+
+def test_the_least_similarity_and_what_to_keep_are_the_users(tmp_path, quick, capsys):
+    write_tree(tmp_path / "raw", {"a": volume(), "b": volume(similarity=49.86), "c": volume(similarity=30)})
+    assert run(tmp_path)["status"].tolist() == ["ok", "left out", "left out"]
+    assert "its similarity with the template is 0.499, below 0.5:" in capsys.readouterr().out
+    done = len(quick)
+    table = run(tmp_path, min_similarity=0.4)
+    assert table["status"].tolist() == ["ok", "ok", "left out"] and quick[done:] == ["sub-b_T1w.nii.gz"]
+    arguments = ["preprocess", "--dataset_dir", str(tmp_path / "raw"), "--output_dir", str(tmp_path / "out")]
+    capsys.readouterr()
+    assert main([*arguments, "--keep", "sub-[bc]"]) == 0
+    assert "3 scans: 1 ok, 0 turned, 2 kept, 0 left out" in capsys.readouterr().out
+    assert listed(tmp_path) == ["sub-a", "sub-b", "sub-c"]
+    table = pd.read_csv(tmp_path / "out" / "quality.csv")
+    assert "0.30, below 0.5" in table["reason"][2] and table["status"][2] == "kept"
+    done = len(quick)
+    assert run(tmp_path)["status"].tolist() == ["ok", "left out", "left out"]
+    assert len(quick) == done and listed(tmp_path) == ["sub-a"]  # judged anew, not done again
+    assert len(list((tmp_path / "out").rglob("*.nii.gz"))) == 1
+    assert main([*arguments, "--keep", "sub-z*"]) == 2
+    assert "keep names 'sub-z*', but there is no such scan" in capsys.readouterr().err
+    assert main([*arguments, "--min_similarity", "50"]) == 2
+    assert "min_similarity is a correlation, from -1 to 1, got 50.0" in capsys.readouterr().err
+
+
+def test_scans_that_are_kept_cannot_be_those_that_are_not_there(tmp_path, quick):
+    write_tree(tmp_path / "raw", {"a": volume(), "b": volume()})
+    scan_of(tmp_path, "b").write_bytes(b"")
+    assert run(tmp_path, keep=["*"])["status"].tolist() == ["ok", "left out"]
+
+
+def test_participants_without_a_scan_scans_without_a_participant_and_further_images_are_named(tmp_path, quick, capsys):
+    write_tree(tmp_path / "raw", {"a": volume(), "b": volume(), "c": volume()})
+    for name in ("sub-a_run-2_T1w.nii.gz", "sub-a_desc-brain_T1w.nii.gz", "._sub-a_T1w.nii.gz"):
+        shutil.copy(scan_of(tmp_path, "a"), scan_of(tmp_path, "a").with_name(name))
+    shutil.rmtree(tmp_path / "raw" / "sub-b")
+    participants = tmp_path / "raw" / "participants.tsv"
+    participants.write_text("".join(line for line in participants.open() if not line.startswith("sub-c")))
+    table = run(tmp_path)
+    assert [Path(name).name for name in table["scan"]] == ["sub-a_T1w.nii.gz", "sub-c_T1w.nii.gz"]
+    said = capsys.readouterr().out
+    assert "1 of 2 participants have no T1w image" in said and "left out: sub-b." in said
+    assert "not in the data list: sub-c." in said
+    assert "2 further T1w images" in said and "sub-a/anat/sub-a_run-2_T1w.nii.gz." in said
+    assert listed(tmp_path) == ["sub-a"]
+
+
+@pytest.mark.parametrize("name", ["sub-a_T1w.mgz", "sub-a_T1w.img"])
+def test_other_files_that_nibabel_reads(tmp_path, quick, name):
+    write_tree(tmp_path / "raw", {"a": volume()})
+    image = nib.load(scan_of(tmp_path, "a"))
+    kind = nib.MGHImage if name.endswith("mgz") else nib.Nifti1Pair
+    nib.save(kind(image.get_fdata(dtype=np.float32), image.affine), scan_of(tmp_path, "a").with_name(name))
+    scan_of(tmp_path, "a").unlink()
+    assert run(tmp_path)["status"].tolist() == ["ok"]
+    assert (tmp_path / "out" / "sub-a" / "anat" / "sub-a_desc-brain_T1w.nii.gz").is_file()
 
 
 def test_what_is_done_is_not_done_again(tmp_path, quick):
@@ -137,25 +228,19 @@ def test_scans_that_are_gone_or_of_no_participant_are_told_and_not_listed(tmp_pa
     app.preprocess(tmp_path / "raw", tmp_path / "out")
     assert pd.read_csv(tmp_path / "out" / "datalist.csv")["subject"].tolist() == ["sub-a"]
     said = capsys.readouterr().out
-    assert "1 volumes have no row in participants.tsv and are not in datalist.csv (first: sub-c/" in said
+    assert "not in the data list: sub-c." in said
     assert "1 volumes are of scans that are gone and not in datalist.csv: delete them (first: sub-b/" in said
 
 
-def test_two_scans_with_the_same_results_are_refused(tmp_path, quick):
+def test_sessions_that_only_folders_tell_have_results_of_their_own(tmp_path, quick):
     write_tree(tmp_path / "raw", {"a": volume()})
     anat = tmp_path / "raw" / "sub-a" / "anat"
-    (anat / "sub-a_T1w.nii").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"sub-a_T1w.nii(.gz)? and .* would both become sub-a/anat/sub-a_desc-brain"):
-        app.preprocess(tmp_path / "raw", tmp_path / "out")
-    (anat / "sub-a_T1w.nii").unlink()
     for session in ("ses-1", "ses-2"):
         shutil.copytree(anat, tmp_path / "raw" / "sub-a" / session / "anat")
-    with pytest.raises(ValueError, match=r"would both become slices/sub-a_T1w.png: keep one"):
-        app.preprocess(tmp_path / "raw", tmp_path / "out")
-    assert not quick and not (tmp_path / "out").exists()
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="file is a file: give a folder"):
-        app.preprocess(tmp_path / "raw", tmp_path / "file")
+    assert run(tmp_path)["status"].tolist() == ["ok"] * 3
+    names = {"sub-a_T1w.png", "ses-1_sub-a_T1w.png", "ses-2_sub-a_T1w.png"}
+    assert {file.name for file in (tmp_path / "out" / "slices").iterdir()} == names
+    assert len(list((tmp_path / "out").rglob("*.nii.gz"))) == 3
 
 
 def test_an_error_that_is_not_the_scans_is_tried_again(tmp_path, quick, monkeypatch):
@@ -172,25 +257,15 @@ def test_an_error_that_is_not_the_scans_is_tried_again(tmp_path, quick, monkeypa
     assert app.preprocess(tmp_path / "raw", tmp_path / "out")["status"].tolist() == ["ok"]
 
 
-def die_on_b(task):
-    if task.scan.name == "b":
-        os._exit(9)
-    return {"scan": task.scan.name, "status": "ok", "reason": ""}
-
-
-@pytest.mark.slow
-def test_a_killed_process_takes_no_other_scan_with_it(tmp_path):
-    tasks = [app.ScanTask(tmp_path / name, tmp_path, tmp_path / "out", "affine") for name in "abc"]
-    found = {task.scan.name: record["status"] for task, record in app._work(die_on_b, tasks, 2)}
-    assert found == {"a": "ok", "b": "left out", "c": "ok"}
-
-
 def test_wrong_folders_are_told_in_one_sentence(tmp_path, capsys):
     command = ["preprocess", "--dataset_dir", str(tmp_path), "--output_dir"]
     assert main([*command, str(tmp_path)]) == 2
     assert "cannot go where the raw scans are" in capsys.readouterr().err
     assert main([*command, str(tmp_path / "out")]) == 2
     assert "no scan sub-*" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main([*command, str(tmp_path / "file")]) == 2
+    assert "file is a file: give a folder" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@
 # distributed under the License is distributed on an "AS IS" BASIS,
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
+# limitations under the License.
 
 from __future__ import annotations
 
@@ -14,23 +15,30 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from monai_armed.studies.ad_mri.quality_sheet import plot_quality_sheets
+from monai_armed.studies.ad_mri import quality_sheet
 
 
-def test_bad_scans_come_first_and_old_pages_go(tmp_path):
-    count = 45
-    table = pd.DataFrame({"scan": [f"sub-{n}/anat/sub-{n}_T1w.nii.gz" for n in range(count)]})
-    table["status"] = ["ok"] * 43 + ["left out", "turned"]
-    table["similarity"] = [0.7] * 43 + [np.nan, 0.6]
-    table["brain_volume_ml"] = [1400.0] * 43 + [np.nan, 1500.0]
-    slices = [tmp_path / f"{n}.png" for n in range(count)]
-    for file in slices[:43]:
-        Image.fromarray(np.full((192, 192), 255, np.uint8)).save(file)
-    (tmp_path / "quality_9.png").write_bytes(b"old")
-    pages = plot_quality_sheets(table, slices, (120.0, 127.0), tmp_path)
-    assert [page.name for page in pages] == ["quality_1.png", "quality_2.png"]
-    assert sorted(tmp_path.glob("quality_*.png")) == pages
-    first = np.asarray(Image.open(pages[0]).convert("RGB")).astype(int)
-    tenth = first[:, : first.shape[1] // 8], first[:, -first.shape[1] // 8 :]
-    reds = [((part[..., 0] - part[..., 1]) > 120).sum() for part in tenth]
-    assert reds[0] > reds[1]  # the red frame of the one left out is in the first column
+def test_the_worst_come_first_and_remarks_are_on_the_sheet(tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(
+        quality_sheet, "save_figure", lambda figure, path: titles.extend(a.get_title() for a in figure.axes) or path
+    )
+    rows = [
+        ("good", "ok", "", 0.7, 1500.0),
+        ("thick", "ok", "slices of 5.0 mm: its coronal slice is interpolated", 0.72, 1500.0),
+        ("fair", "ok", "", 0.6, 1500.0),
+        ("unread", "left out", "", None, None),
+        ("kept", "kept", "2% of the brain are missing (temporal poles 90%)", 0.4, 1400.0),
+        ("turned", "turned", "", 0.7, 1500.0),
+    ]
+    table = pd.DataFrame(rows, columns=["scan", "status", "remarks", "similarity", "brain_volume_ml"])
+    table["scan"] = "sub-1/anat/" + table["scan"] + "_T1w.nii.gz"
+    pictures = [tmp_path / f"{name}.png" for name, *_ in rows]
+    for picture in pictures[:3]:
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(picture)
+    assert quality_sheet.plot_quality_sheets(table, pictures, (4.0, 4.0), tmp_path) == [tmp_path / "quality_1.png"]
+    shown = [title.split("\n") for title in titles if title]
+    assert [lines[0] for lines in shown] == ["unread", "kept", "turned", "thick", "fair", "good"]
+    assert shown[0] == ["unread", "left out"]
+    assert shown[1][1:3] == ["0.40, 1400 ml", "kept"] and "temporal poles" in " ".join(shown[1])
+    assert "slices of 5.0 mm" in " ".join(shown[3])

@@ -19,13 +19,8 @@ from monai.data import DataLoader, Dataset
 
 from monai_armed.engines import PrepareBatchCluster
 from monai_armed.networks.nets import ARMED, CNN, ClusterInput, ZPredictor
-from monai_armed.studies.ad_mri.saliency import (
-    SaliencyMaps,
-    draw_images,
-    saliency_layer,
-    saliency_scores,
-    score_saliency,
-)
+from monai_armed.studies.ad_mri.saliency import draw_images, saliency_scores, score_saliency
+from monai_armed.studies.ad_mri.saliency_maps import SaliencyMaps, saliency_layer
 
 SIZE = 24
 REGION = (slice(6, 12), slice(14, 20))
@@ -46,7 +41,7 @@ def small_cnn() -> CNN:
     return CNN((1, SIZE, SIZE), channels=(4, 8, 8), dense_channels=8)
 
 
-def loader(number: int = 4, soft: bool = False) -> DataLoader:
+def loader(number: int = 4, regions: bool = True) -> DataLoader:
     rng = np.random.default_rng(0)
     roi = np.zeros((1, SIZE, SIZE))
     roi[0][REGION] = 1
@@ -55,7 +50,8 @@ def loader(number: int = 4, soft: bool = False) -> DataLoader:
         image = np.zeros((1, SIZE, SIZE), np.float32)
         image[0, 2:-2, 2:-2] = rng.uniform(0.5, 1, (SIZE - 4, SIZE - 4))
         names = {"subject": f"s{k // 2}", "site": f"site {k % 2}", "manufacturer": "made"}
-        items.append({"image": image, "label": float(k % 2), "cluster": -1 if k == 3 else k % 2, "roi": roi, **names})
+        items.append({"image": image, "label": float(k % 2), "cluster": -1 if k == 3 else k % 2, **names})
+        items[-1] |= {"roi": roi} if regions else {}
     return DataLoader(Dataset(items), batch_size=3)
 
 
@@ -88,11 +84,19 @@ def test_figures_for_the_comparison(tmp_path):
     assert not rows.duplicated(["partition", "metric", "prediction", "model"]).any()
 
 
-def test_nothing_is_scored_where_no_region_is_known(tmp_path, capsys):
+def test_maps_are_drawn_where_no_region_is_known(tmp_path, capsys):
+    maps = SaliencyMaps(small_cnn(), PrepareBatchCluster(pass_cluster=False), 8.0)
+    table = score_saliency(maps, {"seen": loader(regions=False), "unseen": loader(2, regions=False)}, tmp_path)
+    assert table.empty and saliency_scores(table, "fixed") == []
+    assert {p.name for p in tmp_path.iterdir()} == {"saliency_grad_cam.png", "saliency_occlusion.png"}
+    said = capsys.readouterr().out
+    assert "not scored: the true regions are known of a simulated study alone" in said and str(tmp_path) in said
+
+
+def test_without_images_nothing_is_drawn(tmp_path, capsys):
     maps = SaliencyMaps(small_cnn(), PrepareBatchCluster(pass_cluster=False), 8.0)
     table = score_saliency(maps, {"seen": DataLoader(Dataset([]), batch_size=2)}, tmp_path)
-    assert saliency_scores(table, "fixed") == [] and not list(tmp_path.iterdir())
-    assert "simulated study alone" in capsys.readouterr().out
+    assert table.empty and not list(tmp_path.iterdir()) and "no image" in capsys.readouterr().out
 
 
 def test_fixed_effects_have_the_maps_of_the_wrapped_network():

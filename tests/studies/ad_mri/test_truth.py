@@ -35,8 +35,10 @@ def test_truth_and_regions_are_those_of_the_images(study):
 
 def test_data_without_a_truth(study, tmp_path):
     images = ad_mri_partitions(study)["test"]
-    assert ad_mri_truth(images, tmp_path) is None and with_true_regions(images, tmp_path) == []
-    assert with_true_regions(images, tmp_path / "images.csv") == []
+    assert ad_mri_truth(images, tmp_path) is None
+    for place in (tmp_path, tmp_path / "images.csv"):
+        same = with_true_regions(images, place)
+        assert same == images and same[0] is not images[0]
     with pytest.raises(FileNotFoundError, match="simulate_ad_mri"):
         read_truth(tmp_path)
 
