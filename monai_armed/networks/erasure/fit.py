@@ -21,6 +21,7 @@ import torch
 from .eraser import ClusterEraser
 from .feature_sums import FeatureSums
 from .greatest_root import greatest_root_edge
+from .shrinkage import feature_scale, shrunk_covariance
 
 __all__ = ["fit_eraser"]
 
@@ -92,8 +93,8 @@ def fit_eraser(
     matrix = torch.eye(size).to(scatter.within)
     if directions.shape[1]:
         kept = _label_covariance(sums) if keep_label else directions[:, :0]
-        matrix = _least_change(directions, kept, _shrunk_covariance(sums))
-    mean = sums.total[..., :size].sum(dim=(0, 1)) / sums.count.sum()
+        matrix = _least_change(directions, kept, _covariance(sums))
+    mean = _mean(sums)
     eraser = ClusterEraser(size).to(matrix)
     eraser.matrix.copy_(matrix)
     eraser.offset.copy_(mean - mean @ matrix)
@@ -137,7 +138,7 @@ def _regress_out(differences: torch.Tensor, within: torch.Tensor, size: int) -> 
 def _directions(scatter: _Scatter, above_noise: bool) -> torch.Tensor:
     """Columns (D, R) that span the differences, the strongest first."""
     scattered = scatter.within + scatter.differences.T @ scatter.differences
-    unit = _unit(scattered)
+    unit = feature_scale(scattered)
     differences = scatter.differences / unit
     if not above_noise:
         axes, strength, _ = torch.linalg.svd(differences.T, full_matrices=False)
@@ -157,12 +158,6 @@ def _directions(scatter: _Scatter, above_noise: bool) -> torch.Tensor:
     return scatter.differences.T @ combinations[:, :found]  # whole, also outside of those components
 
 
-def _unit(covariance: torch.Tensor) -> torch.Tensor:
-    """The s.d. of each feature (D,); of those that do not vary the largest one, so that they stay nothing."""
-    unit = covariance.diagonal().clamp(min=0).sqrt()
-    return torch.where(unit > 1e-12 * unit.max(), unit, unit.max().clamp(min=1e-150))
-
-
 def _label_covariance(sums: FeatureSums) -> torch.Tensor:
     """Columns (D, K or P) that span the covariance with the label within clusters."""
     size, count, total = sums.num_features, sums.count[:-1, :-1], sums.total[:-1, :-1]
@@ -174,17 +169,14 @@ def _label_covariance(sums: FeatureSums) -> torch.Tensor:
     return (count.unsqueeze(-1) * (mean - of_cluster.unsqueeze(1))).sum(dim=0).T
 
 
-def _shrunk_covariance(sums: FeatureSums) -> torch.Tensor:
-    size, samples = sums.num_features, float(sums.count.sum())
-    mean = sums.total[..., :size].sum(dim=(0, 1)) / samples
-    covariance = sums.second[:size, :size] / samples - torch.outer(mean, mean)
-    unit = _unit(covariance)
-    correlation = covariance / torch.outer(unit, unit)
-    squares, trace = float(correlation.square().sum()), float(correlation.trace())
-    excess = (samples + 1 - 2 / size) * (squares - trace**2 / size)
-    share = min(1.0, ((1 - 2 / size) * squares + trace**2) / excess) if excess > 0 else 1.0
-    shrunk = (1 - share) * correlation + share * torch.eye(size).to(correlation)
-    return shrunk * torch.outer(unit, unit)
+def _covariance(sums: FeatureSums) -> torch.Tensor:
+    samples, mean = float(sums.count.sum()), _mean(sums)
+    covariance = sums.second[: len(mean), : len(mean)] / samples - torch.outer(mean, mean)
+    return shrunk_covariance(covariance, samples)
+
+
+def _mean(sums: FeatureSums) -> torch.Tensor:
+    return sums.total[..., : sums.num_features].sum(dim=(0, 1)) / sums.count.sum()
 
 
 def _least_change(directions: torch.Tensor, kept: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
