@@ -1,0 +1,67 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The affine map that takes out of features what tells the clusters."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+__all__ = ["ClusterEraser"]
+
+
+class ClusterEraser(nn.Module):
+    """
+    Affine map of a layer's features, channel by channel, x E + b. It starts as the identity;
+    :py:func:`monai_armed.networks.erasure.fit_eraser` makes one that erases the clusters, and ``load_state_dict``
+    puts that one into this one's place. It has buffers and no parameters: gradients pass through it, and no optimizer
+    undoes it.
+
+    Args:
+        num_features: number of channels D.
+
+    Raises:
+        ValueError: when ``num_features`` is not positive.
+
+    Example:
+        >>> eraser = ClusterEraser(32)
+        >>> eraser(torch.rand(2, 32, 8, 8)).shape
+        torch.Size([2, 32, 8, 8])
+    """
+
+    matrix: torch.Tensor
+    offset: torch.Tensor
+    rank: torch.Tensor
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        if num_features < 1:
+            raise ValueError(f"num_features must be at least 1, got {num_features}.")
+        self.register_buffer("matrix", torch.eye(num_features))
+        self.register_buffer("offset", torch.zeros(num_features))
+        self.register_buffer("rank", torch.tensor(0))  # how many directions are erased
+
+    def extra_repr(self) -> str:
+        return f"{len(self.offset)}, rank={int(self.rank)}"
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            features: (B, D) or, for maps, (B, D, *spatial).
+
+        Returns:
+            of the same shape and type.
+        """
+        with torch.autocast(features.device.type, enabled=False):  # in half precision some of the clusters would stay
+            channels_last = features.movedim(1, -1).to(self.matrix.dtype)
+            erased = (channels_last @ self.matrix + self.offset).movedim(-1, 1)
+        return erased.to(features.dtype)
