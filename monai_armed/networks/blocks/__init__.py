@@ -11,7 +11,8 @@
 
 from __future__ import annotations
 
+from .cluster_light import ClusterLight
 from .random_slopes import RandomSlopes
 from .recon import RECON, RECONNorm
 
-__all__ = ["RECON", "RECONNorm", "RandomSlopes"]
+__all__ = ["ClusterLight", "RECON", "RECONNorm", "RandomSlopes"]

@@ -13,6 +13,15 @@ from __future__ import annotations
 
 from .given_cluster import ClusterLayer, given_cluster
 from .gradient_reversal import reverse_gradient
+from .image_light import ImageLight, light_plane, measure_light
 from .random_effects import RandomEffects
 
-__all__ = ["ClusterLayer", "RandomEffects", "given_cluster", "reverse_gradient"]
+__all__ = [
+    "ClusterLayer",
+    "ImageLight",
+    "RandomEffects",
+    "given_cluster",
+    "light_plane",
+    "measure_light",
+    "reverse_gradient",
+]
