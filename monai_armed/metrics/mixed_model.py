@@ -305,7 +305,11 @@ def _mean_squares(net: ARMED, slopes: RandomSlopes, x: torch.Tensor) -> np.ndarr
     with torch.no_grad(), eval_mode(net.network):
         _, latent = net.fixed_and_latent(x)
     latent = latent.transpose(0, 1).flatten(1).square().mean(1)
-    square = {"nonlinear": latent, "linear": x.square().mean(0).flatten(), "intercept": x.new_ones(1)}
+    square = {
+        "nonlinear": latent,
+        "linear": x.flatten(1)[:, slopes.linear_columns].square().mean(0),
+        "intercept": x.new_ones(1),
+    }
     logits = slopes.out_channels
     parts = [
         square[group] if len(square[group]) == size else square[group].repeat_interleave(logits)
