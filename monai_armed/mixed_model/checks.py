@@ -46,9 +46,9 @@ def check_data(design: Design, likelihood: str) -> None:
     count = len(design.y)
     _check_labels(design, likelihood)
     for factor in design.factors:
-        seen, size = np.unique(factor.cluster, return_counts=True)
+        seen, samples = np.unique(factor.cluster, return_counts=True)
         effects = len(seen) * factor.z.shape[1]
-        if size.max() == 1:
+        if samples.max() == 1:
             trouble = f"every cluster of the factor {factor.name!r} has one sample"
         elif effects >= count:
             trouble = f"the factor {factor.name!r} has {effects} effects and there are {count} samples"

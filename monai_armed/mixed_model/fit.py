@@ -27,6 +27,7 @@ from .design import read_design
 from .fitted import MixedModelFit
 from .gpboost_fit import LIKELIHOODS, Estimate, estimate, moments
 from .quadrature import estimate_by_quadrature
+from .standard_errors import theta_curvature, with_full_errors
 from .write_back import write_effects, write_head
 
 __all__ = ["fit_mixed_model"]
@@ -78,7 +79,7 @@ def fit_mixed_model(
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
-    loss = likelihood.loss if isinstance(likelihood, ARMEDLoss) else likelihood
+    loss: Any = likelihood.loss if isinstance(likelihood, ARMEDLoss) else likelihood
     family = _family(loss, method)
     if quadrature_points < 1 or (quadrature_points > 1 and method != "Laplace"):
         raise ValueError(f"quadrature_points must be 1, or more with method='Laplace', got {quadrature_points}.")
@@ -91,6 +92,8 @@ def fit_mixed_model(
         found, conditional = estimate_by_quadrature(reduced, family, found, quadrature_points)
         unconditional = conditional
     else:
+        if family != "gaussian":
+            found = with_full_errors(found, theta_curvature(reduced, family, found, False))
         conditional = moments(reduced, family, found)
         unconditional = moments(reduced, family, found, diffuse=True) if any(kept) else conditional
     check_fit(reduced, family, found)

@@ -20,6 +20,7 @@ effects, too, with a variance so large that it does not matter (Section 2.4 of h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +31,7 @@ from .design import Design, Factor
 
 gpboost, _ = optional_import("gpboost")
 
-__all__ = ["LIKELIHOODS", "Estimate", "Moments", "estimate", "moments"]
+__all__ = ["LIKELIHOODS", "Estimate", "Moments", "estimate", "moments", "profile"]
 
 LIKELIHOODS = {
     "gaussian": "gaussian",
@@ -39,7 +40,7 @@ LIKELIHOODS = {
     "poisson": "poisson",
     "negative_binomial": "negative_binomial",
 }
-DIFFUSE = 1e5  # variance of fixed effects in REML, in units of the sum of squares of y
+DIFFUSE = 1e4  # variance of fixed effects in REML: of orthonormal columns, by sample, in units of y's
 CONVERGED = 1e-10
 MANY_EFFECTS = 20_000  # GPBoost factorises sparse matrices up to here, and iterates above
 
@@ -69,10 +70,18 @@ class Moments(NamedTuple):
 
 
 class _Model:
-    """GPBoost's model of a design with given L, perhaps with diffuse fixed effects, in units of its own."""
+    """
+    GPBoost's model of a design with given L, in units of its own. Fixed effects that are ``diffuse`` around given
+    values are random effects of a large variance; the values are taken off before, or digits would be lost.
+    """
 
-    def __init__(self, design: Design, likelihood: str, lower: Sequence[np.ndarray], diffuse: bool = False) -> None:
-        self.design, self.lower, self.diffuse = design, lower, diffuse
+    def __init__(
+        self, design: Design, likelihood: str, lower: Sequence[np.ndarray], diffuse: np.ndarray | None = None
+    ) -> None:
+        self.diffuse = diffuse is not None
+        if diffuse is not None:
+            design = design._replace(offset=design.offset + design.x @ diffuse)
+        self.design, self.lower = design, lower
         self.gaussian = likelihood == "gaussian"
         root = np.sqrt(design.weight)[:, None] if self.gaussian else 1.0
         self.unit = design.y.std() if self.gaussian and design.y.std() > 0 else 1.0
@@ -86,7 +95,8 @@ class _Model:
         self.column_scale = [np.maximum(np.sqrt((c**2).mean(0)), 1e-12) for c in columns]
         groups = [f.cluster for f in design.factors]
         columns = [c / s for c, s in zip(columns, self.column_scale)]
-        if diffuse:
+        self.own = sum(c.shape[1] for c in columns)
+        if self.diffuse:
             q, self.r = np.linalg.qr(self.x)
             columns.append(q)
             groups.append(np.zeros(len(y), int))
@@ -113,7 +123,8 @@ class _Model:
         if free is not None:
             params["estimate_cov_par_index"] = np.asarray(free, int)
         x = None if self.diffuse or not self.x.shape[1] else self.x
-        self.gp.fit(y=self.y, X=x, params=params, offset=self.offset)
+        with redirect_stdout(None):  # at the maximum its line search finds nothing better, and it warns
+            self.gp.fit(y=self.y, X=x, params=params, offset=self.offset)
         return self
 
     @property
@@ -126,7 +137,7 @@ class _Model:
         parts = [] if residual is None else [np.array([residual**2]) / self.unit**2]
         parts += [v * s**2 / self.unit**2 for v, s in zip(variances, self.column_scale)]
         if self.diffuse:
-            parts.append(np.full(self.x.shape[1], DIFFUSE * (self.y**2).sum()))
+            parts.append(np.full(self.x.shape[1], DIFFUSE * len(self.y)))
         return np.concatenate(parts)
 
     def log_likelihood(self) -> float:
@@ -136,7 +147,7 @@ class _Model:
         if self.diffuse:
             p = self.x.shape[1]
             count -= p
-            value += p / 2 * np.log(2 * np.pi * DIFFUSE * (self.y**2).sum())
+            value += p / 2 * np.log(2 * np.pi * DIFFUSE * len(self.y))
             value -= np.log(np.abs(np.diag(self.r)) * self.scale).sum()
         if self.gaussian:
             value += np.log(self.design.weight).sum() / 2 - count * np.log(self.unit)
@@ -190,11 +201,24 @@ def _fitted(design: Design, likelihood: str, lower: Sequence[np.ndarray], restri
     if not restricted:
         return model
     residual, variances = model.effects()
-    diffuse = _Model(design, likelihood, lower, diffuse=True)
+    diffuse = _Model(design, likelihood, lower, model.coefficients()[0])
     start = diffuse.start(variances, residual)
-    own = len(start) - diffuse.x.shape[1]
+    own = 1 + diffuse.own
     start[:own] = np.maximum(start[:own], 1e-3 * start[0])  # from zero the optimiser does not come back
     return diffuse.fit(start, np.arange(len(start)) < own)
+
+
+def profile(design: Design, likelihood: str, fit: Estimate, restricted: bool) -> tuple[float, np.ndarray]:
+    """Log-likelihood with the variance components of ``fit`` and the fixed effects that are best then, and these."""
+    model = _Model(design, likelihood, fit.lower)
+    start = model.start(fit.variances, fit.residual)
+    model.fit(start, np.zeros(len(start)))
+    coefficients = model.coefficients()[0]
+    if not restricted:
+        return model.log_likelihood(), coefficients
+    model = _Model(design, likelihood, fit.lower, coefficients)
+    start = model.start(fit.variances, fit.residual)
+    return model.fit(start, np.zeros(len(start))).log_likelihood(), coefficients
 
 
 def _search_lower(design: Design, likelihood: str, restricted: bool) -> list[np.ndarray]:
@@ -242,7 +266,7 @@ def moments(design: Design, likelihood: str, fit: Estimate, diffuse: bool = Fals
     Returns:
         the moments of each factor.
     """
-    model = _Model(design, likelihood, fit.lower, diffuse)
+    model = _Model(design, likelihood, fit.lower, fit.coefficients if diffuse else None)
     start = model.start(fit.variances, fit.residual)
     model.fit(start, np.zeros(len(start)))
     columns = sum(len(v) for v in fit.variances)
@@ -263,8 +287,8 @@ def _moments_of(
     probes = np.zeros((len(pairs), size))
     for row, (i, j) in enumerate(pairs):
         probes[row, [i, j]] = 1.0
-    own = len(model.x[0]) if model.diffuse else 0
-    data = np.zeros((len(pairs), clusters, place[1] + own))
+    diffuse = model.x.shape[1] if model.diffuse else 0
+    data = np.zeros((len(pairs), clusters, place[1] + diffuse))
     data[:, :, place[0] : place[0] + size] = probes[:, None, :]
     seen = [f.cluster[0] for f in model.design.factors] + [0] * model.diffuse  # of no weight
     groups = np.tile(np.array(seen), (len(pairs) * clusters, 1))

@@ -37,9 +37,10 @@ def write_head(net: ARMED, coefficients: np.ndarray, fixed: str) -> None:
         fixed: as in :py:func:`monai_armed.mixed_model.fit_mixed_model`.
     """
     head = find_layer(net.network, net.head)
+    assert isinstance(head, torch.nn.Linear)
     values = torch.as_tensor(coefficients).to(head.weight)
     if head.bias is not None:
-        head.bias.copy_(values[:1] + (head.bias if fixed == "offset" else 0))
+        head.bias.copy_(values[:1] + head.bias if fixed == "offset" else values[:1])
         values = values[1:]
     if fixed == "latent":
         head.weight.copy_(values.unsqueeze(0))

@@ -11,7 +11,7 @@
 
 """After ``fit_mixed_model`` a linear network says what lme4 says, of 26 models of real data.
 
-``lme4_reference.csv`` was written by ``lme4_reference.R`` with R 4.2.2 and lme4 1.1-31; each row ``call`` is the R call.
+``lme4_reference.csv`` was written by ``lme4_reference.R`` with R 4.2.2 and lme4 1.1-31; a row ``call`` is the R call.
 """
 
 from __future__ import annotations

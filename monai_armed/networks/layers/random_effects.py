@@ -134,10 +134,8 @@ class RandomEffects(nn.Module):
 
     def posterior(self, clusters: torch.Tensor | None = None) -> dist.TorchDistribution:
         """Posterior q(u) over the (C, Q) table of effects, or over its rows of the given ``clusters``."""
-        loc, log_scale = self.mean, self._log_stretched(self.log_scale)
-        if clusters is not None:
-            loc, log_scale = loc[clusters], log_scale[clusters]
-        return self._posterior(loc, log_scale, clusters)
+        index = slice(None) if clusters is None else clusters
+        return self._posterior(self.mean[index], self._log_stretched(self.log_scale)[index], clusters)
 
     def _posterior(
         self, loc: torch.Tensor, log_scale: torch.Tensor, clusters: torch.Tensor | None
@@ -173,10 +171,10 @@ class RandomEffects(nn.Module):
         Returns:
             a scalar.
         """
-        drawn, loc, log_scale = None, self.loc, self.log_scale
+        drawn = None
         if estimate and self.num_clusters > MANY_CLUSTERS:
-            drawn = torch.randint(self.num_clusters, (KL_CLUSTERS,), device=loc.device)
-            loc, log_scale = loc[drawn], log_scale[drawn]
+            drawn = torch.randint(self.num_clusters, (KL_CLUSTERS,), device=self.loc.device)
+        loc, log_scale = (t if drawn is None else t[drawn] for t in (self.loc, self.log_scale))
         # before the stretch, which changes nothing: of an effect without use its gradient is then 0, and no rounding
         posterior = self._posterior(loc, log_scale, drawn)
         prior = self._prior(self.log_prior_scale).expand([len(loc)]).to_event(1)
