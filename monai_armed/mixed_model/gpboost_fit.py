@@ -106,7 +106,7 @@ class _Model:
         kwargs: dict[str, Any] = {} if self.gaussian or (design.weight == 1).all() else {"weights": design.weight}
         self.gp = gpboost.GPModel(
             likelihood=LIKELIHOODS[likelihood],
-            group_data=np.column_stack(groups).astype(object),
+            group_data=np.column_stack(groups),
             group_rand_coef_data=np.column_stack(columns),
             ind_effect_group_rand_coef=[k + 1 for k, size in enumerate(sizes) for _ in range(size)],
             drop_intercept_group_rand_effect=[True] * len(groups),
@@ -163,12 +163,17 @@ class _Model:
             found = found[len(scale) :]
         return residual, variances
 
-    def coefficients(self) -> tuple[np.ndarray, np.ndarray]:
-        """Fixed effects and their standard errors."""
+    def coefficients(self) -> np.ndarray:
+        """Fixed effects."""
         if not self.x.shape[1]:
-            return np.zeros(0), np.zeros(0)
-        both = self.gp.get_coef(std_err=True, format_pandas=False) * self.unit / self.scale
-        return both[0], both[1]
+            return np.zeros(0)
+        return self.gp.get_coef(format_pandas=False) * self.unit / self.scale
+
+    def errors(self) -> np.ndarray:
+        """Standard errors of the fixed effects, given the variances."""
+        if not self.x.shape[1]:
+            return np.zeros(0)
+        return self.gp.get_coef(std_err=True, format_pandas=False)[1] * self.unit / self.scale
 
 
 def estimate(design: Design, likelihood: str, restricted: bool = False) -> Estimate:
@@ -193,7 +198,7 @@ def estimate(design: Design, likelihood: str, restricted: bool = False) -> Estim
         model.fit(start, np.zeros(len(start)))
     shape = model.gp.get_aux_pars(format_pandas=False)
     known = None if likelihood != "negative_binomial" or shape is None else float(np.ravel(shape)[0])
-    return Estimate(lower, variances, *model.coefficients(), residual, known, log_likelihood)
+    return Estimate(lower, variances, model.coefficients(), model.errors(), residual, known, log_likelihood)
 
 
 def _fitted(design: Design, likelihood: str, lower: Sequence[np.ndarray], restricted: bool) -> _Model:
@@ -201,7 +206,7 @@ def _fitted(design: Design, likelihood: str, lower: Sequence[np.ndarray], restri
     if not restricted:
         return model
     residual, variances = model.effects()
-    diffuse = _Model(design, likelihood, lower, model.coefficients()[0])
+    diffuse = _Model(design, likelihood, lower, model.coefficients())
     start = diffuse.start(variances, residual)
     own = 1 + diffuse.own
     start[:own] = np.maximum(start[:own], 1e-3 * start[0])  # from zero the optimiser does not come back
@@ -213,7 +218,7 @@ def profile(design: Design, likelihood: str, fit: Estimate, restricted: bool) ->
     model = _Model(design, likelihood, fit.lower)
     start = model.start(fit.variances, fit.residual)
     model.fit(start, np.zeros(len(start)))
-    coefficients = model.coefficients()[0]
+    coefficients = model.coefficients()
     if not restricted:
         return model.log_likelihood(), coefficients
     model = _Model(design, likelihood, fit.lower, coefficients)
@@ -294,7 +299,7 @@ def _moments_of(
     groups = np.tile(np.array(seen), (len(pairs) * clusters, 1))
     groups[:, k] = np.tile(np.arange(clusters), len(pairs))
     predicted = model.gp.predict(
-        group_data_pred=groups.astype(object),
+        group_data_pred=groups,
         group_rand_coef_data_pred=data.reshape(len(groups), -1),
         X_pred=None if model.diffuse or not model.x.shape[1] else np.zeros((len(groups), model.x.shape[1])),
         predict_var=True,
