@@ -18,7 +18,8 @@ import pandas as pd
 from scipy.stats import norm
 
 from .design import Design
-from .gpboost_fit import Estimate, Moments
+from .gpboost_fit import Estimate, Moments, estimate
+from .intervals import component_intervals
 
 __all__ = ["MixedModelFit"]
 
@@ -110,6 +111,32 @@ class MixedModelFit:
             variance = self.estimate.residual**2
             rows.append({"factor": "Residual", "effect": "", "variance": variance, "sd": self.estimate.residual})
         return pd.DataFrame(rows)
+
+    def confint(
+        self, method: str = "profile", level: float = 0.95, num_samples: int = 200, seed: int = 0
+    ) -> pd.DataFrame:
+        """
+        Confidence intervals of the variance components' s.d. After quadrature they are Laplace's.
+
+        Args:
+            method: ``"profile"`` of the likelihood (with REML of the restricted one), ``"wald"``, from its curvature in
+                the logarithm of the s.d., or ``"bootstrap"``, from fits to simulated labels.
+            level: of confidence.
+            num_samples: simulated data sets of the bootstrap.
+            seed: seed of the bootstrap.
+
+        Returns:
+            a row for each component: ``factor``, ``effect``, ``sd``, ``low``, ``high``; Wald's are NaN at 0.
+
+        Raises:
+            ValueError: when there is no such method.
+        """
+        kept = np.isfinite(self.estimate.coefficients)
+        fit = self.estimate._replace(coefficients=self.estimate.coefficients[kept])
+        if self.quadrature_points > 1:
+            fit = estimate(self.reduced, self.likelihood)
+        restricted = self.method == "REML"
+        return component_intervals(self.reduced, self.likelihood, restricted, fit, method, level, num_samples, seed)
 
     def ranef(self, level: float = 0.95) -> pd.DataFrame:
         """

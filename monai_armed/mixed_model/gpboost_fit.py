@@ -31,7 +31,7 @@ from .design import Design, Factor
 
 gpboost, _ = optional_import("gpboost")
 
-__all__ = ["LIKELIHOODS", "Estimate", "Moments", "estimate", "moments", "profile"]
+__all__ = ["LIKELIHOODS", "Estimate", "Held", "Moments", "estimate", "moments", "profile"]
 
 LIKELIHOODS = {
     "gaussian": "gaussian",
@@ -60,6 +60,14 @@ class Estimate(NamedTuple):
     def covariances(self) -> list[np.ndarray]:
         """Covariance matrix (Q, Q) of each factor's effects."""
         return [low @ np.diag(variance) @ low.T for low, variance in zip(self.lower, self.variances)]
+
+
+class Held(NamedTuple):
+    """What a fit must keep: the s.d. of a factor's first effect, or of the residual (None); and where it starts."""
+
+    factor: int | None
+    sd: float
+    near: Estimate
 
 
 class Moments(NamedTuple):
@@ -140,6 +148,10 @@ class _Model:
             parts.append(np.full(self.x.shape[1], DIFFUSE * len(self.y)))
         return np.concatenate(parts)
 
+    def place(self, factor: int | None) -> int:
+        """Where a factor's first effect, or the residual, is among GPBoost's variances."""
+        return 0 if factor is None else self.gaussian + sum(len(s) for s in self.column_scale[:factor])
+
     def log_likelihood(self) -> float:
         """Log-likelihood, or restricted log-likelihood of a model with diffuse fixed effects, in the label's unit."""
         value = -self.gp.get_current_neg_log_likelihood()
@@ -176,7 +188,7 @@ class _Model:
         return self.gp.get_coef(std_err=True, format_pandas=False)[1] * self.unit / self.scale
 
 
-def estimate(design: Design, likelihood: str, restricted: bool = False) -> Estimate:
+def estimate(design: Design, likelihood: str, restricted: bool = False, held: Held | None = None) -> Estimate:
     """
     Maximise the likelihood, by Laplace's approximation if it is not Gaussian, or the restricted likelihood.
 
@@ -184,12 +196,13 @@ def estimate(design: Design, likelihood: str, restricted: bool = False) -> Estim
         design: what :py:func:`monai_armed.mixed_model.design.read_design` gives.
         likelihood: one of ``LIKELIHOODS``.
         restricted: whether to use the restricted likelihood (REML); for Gaussian labels.
+        held: what stays as it is, for a profile of the likelihood.
 
     Returns:
         the fit.
     """
-    lower = _search_lower(design, likelihood, restricted)
-    model = _fitted(design, likelihood, lower, restricted)
+    lower = _search_lower(design, likelihood, restricted, held)
+    model = _fitted(design, likelihood, lower, restricted, held)
     residual, variances = model.effects()
     log_likelihood = model.log_likelihood()
     if restricted:  # the fixed effects are those of generalised least squares with these variances
@@ -201,16 +214,30 @@ def estimate(design: Design, likelihood: str, restricted: bool = False) -> Estim
     return Estimate(lower, variances, model.coefficients(), model.errors(), residual, known, log_likelihood)
 
 
-def _fitted(design: Design, likelihood: str, lower: Sequence[np.ndarray], restricted: bool) -> _Model:
-    model = _Model(design, likelihood, lower).fit()
-    if not restricted:
-        return model
-    residual, variances = model.effects()
-    diffuse = _Model(design, likelihood, lower, model.coefficients())
-    start = diffuse.start(variances, residual)
-    own = 1 + diffuse.own
-    start[:own] = np.maximum(start[:own], 1e-3 * start[0])  # from zero the optimiser does not come back
-    return diffuse.fit(start, np.arange(len(start)) < own)
+def _fitted(
+    design: Design, likelihood: str, lower: Sequence[np.ndarray], restricted: bool, held: Held | None
+) -> _Model:
+    if held is None:
+        model = _Model(design, likelihood, lower).fit()
+        if not restricted:
+            return model
+        (residual, variances), center = model.effects(), model.coefficients()
+    else:
+        residual, center = held.near.residual, held.near.coefficients
+        variances = [v.copy() for v in held.near.variances]
+        if held.factor is None:
+            residual = held.sd
+        else:
+            variances[held.factor][0] = held.sd**2
+    model = _Model(design, likelihood, lower, center if restricted else None)
+    start = model.start(variances, residual)
+    own = model.gaussian + model.own
+    free = np.arange(len(start)) < own
+    least = 1e-3 * (start[0] if model.gaussian else start[:own].max())
+    if held is not None:
+        free[model.place(held.factor)] = False
+    start[free] = np.maximum(start[free], least)  # from zero the optimiser does not come back
+    return model.fit(start, free)
 
 
 def profile(design: Design, likelihood: str, fit: Estimate, restricted: bool) -> tuple[float, np.ndarray]:
@@ -226,15 +253,15 @@ def profile(design: Design, likelihood: str, fit: Estimate, restricted: bool) ->
     return model.fit(start, np.zeros(len(start))).log_likelihood(), coefficients
 
 
-def _search_lower(design: Design, likelihood: str, restricted: bool) -> list[np.ndarray]:
+def _search_lower(design: Design, likelihood: str, restricted: bool, held: Held | None) -> list[np.ndarray]:
     """L of each factor: the identity for effects that do not correlate, else what makes the likelihood largest."""
     starts, units = [], []
-    for factor in design.factors:
+    for k, factor in enumerate(design.factors):
         size = factor.z.shape[1]
         unit = 1 / np.maximum(np.sqrt((factor.z**2).mean(0)), 1e-12)  # entries of L then are of size 1
         units.append(np.outer(unit, 1 / unit))
         diagonal = factor.start.diagonal()
-        low = factor.start / diagonal if factor.correlated else np.eye(size)
+        low = factor.start / diagonal if held is None else held.near.lower[k]
         starts.append((low / units[-1])[np.tril_indices(size, -1)] if factor.correlated else np.zeros(0))
     sizes = [len(start) for start in starts]
 
@@ -252,7 +279,7 @@ def _search_lower(design: Design, likelihood: str, restricted: bool) -> list[np.
         return triangles(np.zeros(0))
 
     def objective(values: np.ndarray) -> float:
-        return -_fitted(design, likelihood, triangles(values), restricted).log_likelihood()
+        return -_fitted(design, likelihood, triangles(values), restricted, held).log_likelihood()
 
     found = minimize(objective, np.concatenate(starts), method="BFGS", options={"eps": 1e-4, "gtol": 1e-3})
     return triangles(found.x)
