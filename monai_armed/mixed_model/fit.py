@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from ..losses.armed_loss import ARMEDLoss
-from ..losses.gaussian_likelihood import GaussianLikelihoodLoss
 from ..networks.nets.armed import ARMED
 from .checks import check_data, check_fit
 from .design import read_design
@@ -28,7 +27,7 @@ from .fitted import MixedModelFit
 from .gpboost_fit import LIKELIHOODS, Estimate, estimate, moments
 from .quadrature import estimate_by_quadrature
 from .standard_errors import theta_curvature, with_full_errors
-from .write_back import write_effects, write_head
+from .write_back import write_effects, write_head, write_loss
 
 __all__ = ["fit_mixed_model"]
 
@@ -58,13 +57,13 @@ def fit_mixed_model(
         method: ``"ML"`` or ``"REML"`` for Gaussian labels, ``"Laplace"`` for others.
         likelihood: ``"gaussian"``, ``"bernoulli"``, ``"binomial"`` (shares, the trials as weight), ``"poisson"`` or
             ``"negative_binomial"``, or the loss of the training, such as ``BCEWithLogitsLoss``; a
-            ``GaussianLikelihoodLoss`` is given the residual's s.d. By default Gaussian for ML and REML, and else
-            Bernoulli.
+            ``GaussianLikelihoodLoss`` is given the residual's s.d., a ``NegativeBinomialLikelihoodLoss`` the shape. By
+            default Gaussian for ML and REML, and else Bernoulli.
         fixed: ``"latent"``: the fixed effects are fitted anew, on what the last layer sees; ``"offset"``: the fixed
             logits are kept but for an intercept, which suits a latent that is wide for the number of samples.
         quadrature_points: of adaptive quadrature for one random effect of one factor, lme4's ``nAGQ``; 1 is Laplace.
-        prepare_batch: as for a trainer; by default :py:class:`monai_armed.engines.PrepareBatchCluster`. Targets
-            ``"offset"`` and ``"weight"`` are used where it gives them.
+        prepare_batch: as for a trainer; by default :py:class:`monai_armed.engines.PrepareBatchCluster`. Its
+            targets ``"offset"`` and ``"weight"`` count: ``PrepareBatchCluster(target_keys=["offset"])``.
         feature_names: names of the network's input features.
 
     Returns:
@@ -101,9 +100,7 @@ def fit_mixed_model(
     write_head(net, np.nan_to_num(full.coefficients), fixed)
     for factor, covariance, of_each in zip(design.factors, found.covariances, conditional):
         write_effects(net.factor_slopes[factor.name].effects, covariance, of_each)
-    if isinstance(loss, GaussianLikelihoodLoss) and found.residual is not None:
-        with torch.no_grad():
-            loss.log_scale.fill_(float(np.log(found.residual)))
+    write_loss(loss, found)
     return MixedModelFit(method, family, design, reduced, full, conditional, unconditional, quadrature_points)
 
 
@@ -111,9 +108,11 @@ def _family(likelihood: str | torch.nn.Module | None, method: str) -> str:
     gaussian = method != "Laplace"
     if likelihood is None:
         return "gaussian" if gaussian else "bernoulli"
-    families = {"GaussianLikelihoodLoss": "gaussian", "MSELoss": "gaussian", "BCEWithLogitsLoss": "bernoulli"}
+    families = {"MSELoss": "gaussian", "BCEWithLogitsLoss": "bernoulli"}
     name = likelihood if isinstance(likelihood, str) else families.get(type(likelihood).__name__)
     name = getattr(likelihood, "family", name)
+    if name == "ordinal":
+        raise ValueError("there is no exact fit of ordinal labels: read the trained network by monai_armed.metrics.")
     if name not in LIKELIHOODS:
         raise ValueError(f"likelihood must be one of {list(LIKELIHOODS)} or a loss for one, got {likelihood!r}.")
     if (name == "gaussian") != gaussian:

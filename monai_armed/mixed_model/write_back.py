@@ -16,12 +16,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ..losses.gaussian_likelihood import GaussianLikelihoodLoss
+from ..losses.likelihoods import NegativeBinomialLikelihoodLoss
 from ..networks.layers.random_effects import RandomEffects
 from ..networks.layers.taps import find_layer
 from ..networks.nets.armed import ARMED
-from .gpboost_fit import Moments
+from .gpboost_fit import Estimate, Moments
 
-__all__ = ["write_head", "write_effects"]
+__all__ = ["write_effects", "write_head", "write_loss"]
 
 SMALLEST = 1e-6  # s.d. of an effect that is nothing: the logarithm of 0 is no weight
 
@@ -70,6 +72,15 @@ def write_effects(effects: RandomEffects, covariance: np.ndarray, moments: Momen
     effects.log_prior_scale.requires_grad_()
     if full:
         effects.prior_lower.requires_grad_()
+
+
+@torch.no_grad()
+def write_loss(loss: object, fit: Estimate) -> None:
+    """Set the likelihood's own parameter, if the loss has one: the residual's s.d., or the shape of counts."""
+    if isinstance(loss, GaussianLikelihoodLoss) and fit.residual is not None:
+        loss.log_scale.fill_(float(np.log(fit.residual)))
+    if isinstance(loss, NegativeBinomialLikelihoodLoss) and fit.shape is not None:
+        loss.log_shape.fill_(float(np.log(fit.shape)))
 
 
 def _cholesky(covariance: np.ndarray, full: bool) -> torch.Tensor:

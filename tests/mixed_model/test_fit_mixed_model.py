@@ -18,7 +18,14 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
-from monai_armed.losses import ARMEDLoss, GaussianLikelihoodLoss
+from monai_armed.engines import PrepareBatchCluster
+from monai_armed.losses import (
+    ARMEDLoss,
+    GaussianLikelihoodLoss,
+    NegativeBinomialLikelihoodLoss,
+    OrdinalLikelihoodLoss,
+    PoissonLikelihoodLoss,
+)
 from monai_armed.metrics.mixed_model import VarCorr, fixef, ranef
 from monai_armed.mixed_model import fit_mixed_model
 from monai_armed.networks import ARMED, DFNN
@@ -80,15 +87,39 @@ def test_weights_and_offset_count():
     data["offset"] = torch.linspace(-3, 3, len(data["label"]))
     data["weight"] = torch.linspace(0.2, 2, len(data["label"]))
 
-    def prepare(batch, device=None):
-        target = {key: batch[key] for key in ("label", "offset", "weight")}
-        return batch["image"], target, (), {"cluster": batch["cluster"]}
-
+    prepare = PrepareBatchCluster(target_keys=["offset", "weight"])
     fit = fit_mixed_model(_net(), _batches(data), prepare_batch=prepare)
     assert fit.log_likelihood == pytest.approx(_dense_log_likelihood(fit), abs=1e-5)
     assert fit.log_likelihood > max(_dense_log_likelihood(fit, 0.9), _dense_log_likelihood(fit, 1.1))
     plain = fit_mixed_model(_net(), _batches(data))
     assert abs(plain.log_likelihood - fit.log_likelihood) > 1
+
+
+@pytest.mark.parametrize("loss", [PoissonLikelihoodLoss(), NegativeBinomialLikelihoodLoss()])
+def test_counts_with_exposure(loss):
+    """Each cluster's effect is where the derivative of likelihood and prior is 0; the truth is found."""
+    generator = torch.Generator().manual_seed(0)
+    data = {"image": torch.randn(900, 2, generator=generator), "cluster": torch.arange(60).repeat_interleave(15)}
+    data["offset"] = torch.linspace(-1, 2, 900)[torch.randperm(900, generator=generator)]
+    u = 0.7 * torch.randn(60, generator=generator)
+    mean = (data["offset"] + 0.5 * data["image"][:, 0] + u[data["cluster"]]).exp()
+    torch.manual_seed(0)
+    if loss.family == "negative_binomial":
+        mean = mean * torch.distributions.Gamma(3.0, torch.full((900,), 3.0)).sample()
+    data["label"] = torch.poisson(mean, generator=generator)
+    net, prepare = _net(60, linear_slopes=False), PrepareBatchCluster(target_keys=["offset"])
+    fit = fit_mixed_model(net, _batches(data, 900), "Laplace", loss, prepare_batch=prepare)
+    eta = net.eval()(data["image"], data["cluster"])[:, 0].detach() + data["offset"]
+    eta.requires_grad_()
+    log_likelihood = -900 * loss(eta[:, None], data["label"]).double()
+    (slope,) = torch.autograd.grad(log_likelihood, eta)
+    pull = net.random_effects.mean / net.random_effects.prior_scale**2
+    by_cluster = torch.zeros(60).index_add(0, data["cluster"], slope)
+    torch.testing.assert_close(by_cluster, pull.detach()[:, 0], atol=2e-2, rtol=1e-2)
+    assert fit.VarCorr()["sd"].tolist() == pytest.approx([u.std().item()], rel=0.1)
+    assert fit.fixef().loc[1, "estimate"] == pytest.approx(0.5, abs=3 * fit.fixef().loc[1, "se"])
+    if loss.family == "negative_binomial":
+        assert loss.shape.item() == pytest.approx(3, rel=0.3)
 
 
 def test_the_trunk_stays_and_an_offset_moves_the_bias_alone():
@@ -226,6 +257,7 @@ def test_one_binary_sample_a_cluster_is_warned_of():
         (lambda d: None, {"method": "Bayes"}, {}, "method must be one of"),
         (lambda d: None, {"likelihood": "poisson"}, {}, "the method for likelihood 'poisson' is 'Laplace', got 'ML'"),
         (lambda d: None, {"likelihood": "cauchy"}, {}, "likelihood must be one of"),
+        (lambda d: None, {"likelihood": OrdinalLikelihoodLoss(3)}, {}, "there is no exact fit of ordinal labels"),
         (lambda d: None, {"fixed": "all"}, {}, "fixed must be one of"),
         (lambda d: None, {"quadrature_points": 9}, {}, "quadrature_points must be 1, or more with method='Laplace'"),
         (_binary, {"method": "Laplace", "quadrature_points": 9}, {}, "adaptive quadrature is for one random effect"),
