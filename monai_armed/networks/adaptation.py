@@ -213,6 +213,8 @@ def _with_one_more_cluster(net: ARMED, factor: str, loc: torch.Tensor, tril: tor
         adapted.z_predictor = _NeverTheLast(adapted.z_predictor)
     effects = adapted.factor_slopes[factor].effects
     effects.num_clusters += 1
+    if effects.samples_seen is not None:
+        effects.samples_seen = nn.functional.pad(effects.samples_seen, (0, 1))
     scale = tril.diagonal()
     rows = {"loc": loc, "log_scale": scale.log()}
     if effects.covariance == "full":

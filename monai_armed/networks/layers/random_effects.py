@@ -90,6 +90,10 @@ class RandomEffects(nn.Module):
         self.log_prior_scale = nn.Parameter(prior.log(), requires_grad=learn_prior)
         self.log_stretch = nn.Parameter(torch.zeros(num_effects)) if learn_prior else None
         self._folded_version = -1  # of `log_stretch`
+        self._batch: torch.Tensor | None = None
+        self.samples_seen: torch.Tensor | None
+        many = num_clusters > MANY_CLUSTERS
+        self.register_buffer("samples_seen", torch.zeros(num_clusters) if many else None, persistent=False)
         if covariance == "full":
             # entries below the diagonal of the Cholesky factors, relative to the diagonal entry of their row
             self.lower = nn.Parameter(torch.zeros(num_clusters, num_effects, num_effects))
@@ -135,15 +139,16 @@ class RandomEffects(nn.Module):
     def posterior(self, clusters: torch.Tensor | None = None) -> dist.TorchDistribution:
         """Posterior q(u) over the (C, Q) table of effects, or over its rows of the given ``clusters``."""
         index = slice(None) if clusters is None else clusters
-        return self._posterior(self.mean[index], self._log_stretched(self.log_scale)[index], clusters)
+        posterior = self._posterior(self.mean[index], self._log_stretched(self.log_scale)[index], index)
+        return posterior.to_event(1)
 
     def _posterior(
-        self, loc: torch.Tensor, log_scale: torch.Tensor, clusters: torch.Tensor | None
+        self, loc: torch.Tensor, log_scale: torch.Tensor, clusters: torch.Tensor | slice
     ) -> dist.TorchDistribution:
         if self.covariance == "full":
-            tril = self._tril(log_scale, self.lower if clusters is None else self.lower[clusters])
-            return dist.MultivariateNormal(loc, scale_tril=tril, validate_args=False).to_event(1)
-        return dist.Normal(loc, log_scale.exp(), validate_args=False).to_event(2)
+            tril = self._tril(log_scale, self.lower[clusters])
+            return dist.MultivariateNormal(loc, scale_tril=tril, validate_args=False)
+        return dist.Normal(loc, log_scale.exp(), validate_args=False).to_event(1)
 
     def cluster_prior(self) -> dist.TorchDistribution:
         """Prior p(u) over the Q effects of one cluster, such as a new one."""
@@ -165,20 +170,38 @@ class RandomEffects(nn.Module):
         KL(q(u) || p(u)) of Eq. 7 in nats, summed over all effects of all clusters.
 
         Args:
-            estimate: if True, and there are more than 1000 clusters, the sum is estimated from 256 of them, drawn at
-                random, so that its cost does not grow. The estimate and its gradient are unbiased.
+            estimate: if True, and there are more than 1000 clusters, the sum is estimated from those of the last batch
+                in training, so that its cost does not grow. The estimate and its gradient are unbiased once every
+                cluster's share of the samples is known, after an epoch.
 
         Returns:
             a scalar.
         """
-        drawn = None
-        if estimate and self.num_clusters > MANY_CLUSTERS:
-            drawn = torch.randint(self.num_clusters, (KL_CLUSTERS,), device=self.loc.device)
-        loc, log_scale = (t if drawn is None else t[drawn] for t in (self.loc, self.log_scale))
+        if estimate and self.samples_seen is not None:
+            return self._estimated_kl(self.samples_seen)
+        return self._kl_of(slice(None)).sum()
+
+    def _kl_of(self, clusters: torch.Tensor | slice) -> torch.Tensor:
+        """KL of each of some clusters."""
         # before the stretch, which changes nothing: of an effect without use its gradient is then 0, and no rounding
-        posterior = self._posterior(loc, log_scale, drawn)
-        prior = self._prior(self.log_prior_scale).expand([len(loc)]).to_event(1)
-        return kl_divergence(posterior, prior) * (self.num_clusters / len(loc))
+        posterior = self._posterior(self.loc[clusters], self.log_scale[clusters], clusters)
+        prior = self._prior(self.log_prior_scale)
+        return kl_divergence(posterior, prior.expand(posterior.batch_shape))
+
+    def _estimated_kl(self, seen: torch.Tensor) -> torch.Tensor:
+        """
+        Sum over all clusters from those of the last batch, each as often as it is in there by its share of all samples:
+        so that likelihood and KL pull at the same rows, which a sum over others would leave to chance. What has been in
+        no batch is drawn at random.
+        """
+        drawn = torch.randint(self.num_clusters, (KL_CLUSTERS,), device=self.loc.device)
+        weight = (seen[drawn] == 0) * (self.num_clusters / KL_CLUSTERS)
+        if self._batch is not None:
+            known = self._batch >= 0
+            index = self._batch.clamp(min=0)
+            share = known * seen.sum() / seen[index].clamp(min=1) / known.sum().clamp(min=1)
+            drawn, weight = torch.cat([drawn, index]), torch.cat([weight, share])
+        return (self._kl_of(drawn) * weight.to(self.loc.dtype)).sum()
 
     @property
     def mean(self) -> torch.Tensor:
@@ -253,6 +276,9 @@ class RandomEffects(nn.Module):
                 f"cluster index {int(index.max())} is out of range: the random effects have clusters 0 to "
                 f"{self.num_clusters - 1}, and -1 means not known."
             ) from None
+        if self.training and self.samples_seen is not None:
+            self._batch = cluster
+            self.samples_seen.index_add_(0, index, (cluster >= 0).to(self.samples_seen.dtype))
         if sampled and not whole_table:
             effects = effects + self._noise(index, shared=self.sampling == "cluster")
         if not given:
