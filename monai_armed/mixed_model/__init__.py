@@ -15,5 +15,6 @@ from __future__ import annotations
 
 from .fit import fit_mixed_model
 from .fitted import MixedModelFit
+from .formula import FormulaModel, from_formula
 
-__all__ = ["MixedModelFit", "fit_mixed_model"]
+__all__ = ["FormulaModel", "MixedModelFit", "fit_mixed_model", "from_formula"]
