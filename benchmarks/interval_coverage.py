@@ -9,11 +9,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Do 90 % intervals of a fitted mixed model cover? Run ``python benchmarks/interval_coverage.py`` (half an hour of CPU).
+"""Do 90 % intervals of a fitted mixed model cover? Run ``python benchmarks/interval_coverage.py`` (half an hour).
 
 Linear mixed models, Gaussian (REML) and binary (Laplace), with a random intercept (true s.d. 1) or also a random slope
 (.5, uncorrelated), 10 or 20 samples a cluster, all simulated: share of 90 % intervals that hold the truth, over the
-fixed effects, the variance components (by profile, or Wald from 200 clusters on) and the random effects, of 20 data sets.
+fixed effects, the variance components (by profile, or Wald with more than 200 clusters) and the random effects, of 20
+data sets.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ import torch
 from monai_armed.mixed_model import fit_mixed_model
 from monai_armed.networks import ARMED, DFNN
 
-LEVEL, RESIDUAL, SD = 0.9, 0.8, {"x0": 0.5, "(Intercept)": 1.0, "": RESIDUAL}
+LEVEL, RESIDUAL = 0.9, 0.8
+SD = {"x0": 0.5, "(Intercept)": 1.0, "": RESIDUAL}
 FIXED = np.array([0.5, 1.0])
 PROFILED = 200  # clusters
 
