@@ -300,7 +300,7 @@ class _NoiseHook:
             spread = (factor @ self.noise.unsqueeze(-1)).squeeze(-1)
         else:
             spread = module.scale * self.noise
-        return args, {**kwargs, "table": module.loc + spread}
+        return args, {**kwargs, "table": module.mean + spread}
 
 
 def _check_jobs(jobs: Sequence[Job], recipe: Recipe) -> None:

@@ -32,6 +32,8 @@ class PrepareBatchCluster(PrepareBatch):
             goes into the targets, for the adversary.
         pass_cluster: if False the network is called without the cluster, as conventional networks want it.
         effects: if given, passed to the network: ``"mixed"``, ``"fixed"`` or ``"random"``.
+        target_keys: further keys for the targets, such as ``["offset", "weight"]`` for
+            :py:class:`monai_armed.losses.ARMEDLoss`.
 
     Example:
         >>> trainer = SupervisedTrainer(..., prepare_batch=PrepareBatchCluster())
@@ -48,6 +50,7 @@ class PrepareBatchCluster(PrepareBatch):
         cluster_key: str | Sequence[str] | Mapping[str, str] = "cluster",
         pass_cluster: bool = True,
         effects: str | None = None,
+        target_keys: Sequence[str] = (),
     ) -> None:
         self.image_key, self.label_key = image_key, label_key
         self.several = not isinstance(cluster_key, str)
@@ -55,7 +58,7 @@ class PrepareBatchCluster(PrepareBatch):
         self.cluster_keys = dict(keys) if isinstance(keys, Mapping) else {key: key for key in keys}
         if not self.cluster_keys:
             raise ValueError("cluster_key must name one key at least, got none.")
-        self.pass_cluster, self.effects = pass_cluster, effects
+        self.pass_cluster, self.effects, self.target_keys = pass_cluster, effects, list(target_keys)
 
     def __call__(
         self,
@@ -72,7 +75,7 @@ class PrepareBatchCluster(PrepareBatch):
         Raises:
             ValueError: when the batch lacks one of the keys.
         """
-        for key in (self.image_key, self.label_key, *self.cluster_keys.values()):
+        for key in (self.image_key, self.label_key, *self.cluster_keys.values(), *self.target_keys):
             if key not in batchdata:
                 raise ValueError(f"a batch has no {key!r}, its keys are {list(batchdata)}: check the transforms.")
         image, label, *indices = (
@@ -85,7 +88,10 @@ class PrepareBatchCluster(PrepareBatch):
         options: dict = {"cluster": clusters if self.several else first} if self.pass_cluster else {}
         if self.effects is not None:
             options["effects"] = self.effects
-        return image, {"label": label, "cluster": first, "image": image}, (), options
+        further = {
+            key: batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs) for key in self.target_keys
+        }
+        return image, {"label": label, "cluster": first, "image": image, **further}, (), options
 
 
 class PrepareBatchRandomCluster(PrepareBatchCluster):

@@ -15,5 +15,23 @@ from .aec_loss import AECLoss
 from .armed_loss import ARMEDLoss
 from .cluster_losses import ClusterConfusionLoss, ClusterCrossEntropyLoss
 from .gaussian_likelihood import GaussianLikelihoodLoss
+from .likelihoods import (
+    BinomialLikelihoodLoss,
+    LikelihoodLoss,
+    NegativeBinomialLikelihoodLoss,
+    OrdinalLikelihoodLoss,
+    PoissonLikelihoodLoss,
+)
 
-__all__ = ["AECLoss", "ARMEDLoss", "ClusterConfusionLoss", "ClusterCrossEntropyLoss", "GaussianLikelihoodLoss"]
+__all__ = [
+    "AECLoss",
+    "ARMEDLoss",
+    "BinomialLikelihoodLoss",
+    "ClusterConfusionLoss",
+    "ClusterCrossEntropyLoss",
+    "GaussianLikelihoodLoss",
+    "LikelihoodLoss",
+    "NegativeBinomialLikelihoodLoss",
+    "OrdinalLikelihoodLoss",
+    "PoissonLikelihoodLoss",
+]

@@ -17,6 +17,7 @@ import torch
 from torch.nn.modules.loss import _Loss
 
 from .cluster_losses import ClusterConfusionLoss, ClusterCrossEntropyLoss
+from .likelihoods import LikelihoodLoss
 
 __all__ = ["ARMEDLoss"]
 
@@ -81,6 +82,20 @@ class ARMEDLoss(_Loss):
             raise ValueError(f"strength must not be negative, got {strength}.")
         self.kl_strength = strength
 
+    def _error_of(self, logits: torch.Tensor, target: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """L_e with the target's offset and weight, if it has them."""
+        offset, weight = target.get("offset"), target.get("weight")
+        if offset is not None:
+            logits = logits + offset.reshape(len(offset), *(1,) * (logits.ndim - 1))
+        if weight is None:
+            return self._error(logits, target["label"])
+        if not isinstance(self.loss, LikelihoodLoss):
+            raise ValueError(
+                f"{type(self.loss).__name__} takes no weights: use a loss of monai_armed.losses that is a likelihood, "
+                "such as BinomialLikelihoodLoss, or leave the weight out of the targets."
+            )
+        return self.loss(logits, target["label"], weight)
+
     def _error(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         if logits.shape[1] == 1 and label.ndim == logits.ndim - 1:
             label = label.unsqueeze(1)
@@ -98,7 +113,8 @@ class ARMEDLoss(_Loss):
         Args:
             pred: an ARMED network's training output, or a tensor of logits.
             target: ``"label"``, as ``loss`` wants it, or (B,) for one logit; ``"cluster"``, index (B,), of several
-                factors that of the network's first.
+                factors that of the network's first. If there, ``"offset"`` (B,) is added to the logits, and
+                ``"weight"`` (B,) goes to ``loss``, a :py:class:`monai_armed.losses.LikelihoodLoss`.
 
         Raises:
             ValueError: when the target lacks one of them, or has the clusters of several factors.
@@ -117,8 +133,8 @@ class ARMEDLoss(_Loss):
             )
         label = target["label"]
         if isinstance(pred, torch.Tensor):
-            return {"fixed": self._error(pred, label)}
-        terms = {name: self._error(pred[name], label) for name in ("mixed", "fixed") if name in pred}
+            return {"fixed": self._error_of(pred, target)}
+        terms = {name: self._error_of(pred[name], target) for name in ("mixed", "fixed") if name in pred}
         if "adversary" in pred:
             terms["adversary"] = self.adversary_loss(pred["adversary"], target["cluster"], label)
         if "confusion" in pred:

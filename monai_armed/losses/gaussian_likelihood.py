@@ -14,12 +14,13 @@ from __future__ import annotations
 import math
 
 import torch
-from torch.nn.modules.loss import _Loss
+
+from .likelihoods import LikelihoodLoss
 
 __all__ = ["GaussianLikelihoodLoss"]
 
 
-class GaussianLikelihoodLoss(_Loss):
+class GaussianLikelihoodLoss(LikelihoodLoss):
     """
     Mean negative log-likelihood of normal residuals whose s.d. is learned: the loss with which a linear network with
     random effects is a linear mixed model. Hand its parameters to the optimizer, too.
@@ -30,6 +31,8 @@ class GaussianLikelihoodLoss(_Loss):
     Raises:
         ValueError: when ``scale`` is not positive.
     """
+
+    family = "gaussian"
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
@@ -42,6 +45,7 @@ class GaussianLikelihoodLoss(_Loss):
         """Residual s.d."""
         return self.log_scale.exp()
 
-    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Loss in nats of predictions and targets of the same shape."""
-        return -torch.distributions.Normal(input, self.scale, validate_args=False).log_prob(target).mean()
+    def log_prob(self, input: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        """Log-density of every label; a weight, as in R's lm, divides the residual's variance."""
+        scale = self.scale if weight is None else self.scale / weight.sqrt()
+        return torch.distributions.Normal(input, scale, validate_args=False).log_prob(target)

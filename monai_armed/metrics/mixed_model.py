@@ -108,7 +108,7 @@ def ranef(
         names = _cluster_names(net, factor, clusters)
         pairs = _effect_names(net, slopes, feature_names)
         low, high = effects.interval(level)
-        columns = {"mean": effects.loc, "sd": effects.scale, "low": low, "high": high}
+        columns = {"mean": effects.mean, "sd": effects.scale, "low": low, "high": high}
         index = {
             "cluster": [name for name in names for _ in pairs],
             "group": [group for group, _ in pairs] * len(names),
@@ -295,8 +295,8 @@ def _components(effects: RandomEffects) -> torch.Tensor:
     if effects.learn_prior:
         return effects.cluster_prior().covariance_matrix if full else effects.prior_scale.square()
     if not full:
-        return (effects.loc.square() + effects.scale.square()).mean(0)
-    outer = torch.einsum("ci,cj->ij", effects.loc, effects.loc) / effects.num_clusters
+        return (effects.mean.square() + effects.scale.square()).mean(0)
+    outer = torch.einsum("ci,cj->ij", effects.mean, effects.mean) / effects.num_clusters
     return outer + effects.posterior().base_dist.covariance_matrix.mean(0)
 
 
@@ -305,7 +305,11 @@ def _mean_squares(net: ARMED, slopes: RandomSlopes, x: torch.Tensor) -> np.ndarr
     with torch.no_grad(), eval_mode(net.network):
         _, latent = net.fixed_and_latent(x)
     latent = latent.transpose(0, 1).flatten(1).square().mean(1)
-    square = {"nonlinear": latent, "linear": x.square().mean(0).flatten(), "intercept": x.new_ones(1)}
+    square = {
+        "nonlinear": latent,
+        "linear": x.flatten(1)[:, slopes.linear_columns].square().mean(0),
+        "intercept": x.new_ones(1),
+    }
     logits = slopes.out_channels
     parts = [
         square[group] if len(square[group]) == size else square[group].repeat_interleave(logits)

@@ -132,13 +132,13 @@ def _mixture(effects: RandomEffects, weight: torch.Tensor) -> tuple[torch.Tensor
     """Mean (Q,) and Cholesky factor (Q, Q) of the mixture of posteriors and, for what is left of 1, the prior."""
     posterior, prior = effects.posterior(), effects.cluster_prior()
     rest = (1 - weight.sum()).clamp(min=0)
-    loc = weight @ effects.loc.detach()
+    loc = weight @ effects.mean.detach()
     if effects.covariance == "full":
         within = posterior.base_dist.covariance_matrix.detach()
-        second = within + torch.einsum("ci,cj->cij", effects.loc, effects.loc).detach()
+        second = within + torch.einsum("ci,cj->cij", effects.mean, effects.mean).detach()
         covariance = torch.einsum("c,cij->ij", weight, second) + rest * prior.covariance_matrix.detach()
         return loc, torch.linalg.cholesky(covariance - torch.outer(loc, loc))
-    square = weight @ (effects.scale.square() + effects.loc.square()) + rest * effects.prior_scale.square()
+    square = weight @ (effects.scale.square() + effects.mean.square()) + rest * effects.prior_scale.square()
     return loc, (square.detach() - loc.square()).sqrt().diag()
 
 
@@ -206,13 +206,15 @@ def _infer(
 
 
 def _with_one_more_cluster(net: ARMED, factor: str, loc: torch.Tensor, tril: torch.Tensor) -> ARMED:
-    adapted = copy.deepcopy(net)
+    adapted = copy.deepcopy(net).eval()  # which folds the stretch of a learned prior into its weights
     adapted.adversary, adapted.taps = None, ()
     adapted.factors[factor] += 1
     if adapted.z_predictor is not None and factor == next(iter(net.factors)):
         adapted.z_predictor = _NeverTheLast(adapted.z_predictor)
     effects = adapted.factor_slopes[factor].effects
     effects.num_clusters += 1
+    if effects.samples_seen is not None:
+        effects.samples_seen = nn.functional.pad(effects.samples_seen, (0, 1))
     scale = tril.diagonal()
     rows = {"loc": loc, "log_scale": scale.log()}
     if effects.covariance == "full":
@@ -220,7 +222,7 @@ def _with_one_more_cluster(net: ARMED, factor: str, loc: torch.Tensor, tril: tor
     for name, row in rows.items():
         old = getattr(effects, name)
         setattr(effects, name, nn.Parameter(torch.cat([old.detach(), row.detach().unsqueeze(0)]), old.requires_grad))
-    return adapted.eval()
+    return adapted
 
 
 class _NeverTheLast(nn.Module):

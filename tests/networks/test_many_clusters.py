@@ -47,6 +47,22 @@ def test_estimated_kl_and_its_gradient_are_unbiased(covariance):
         assert bool(((values.mean(0) - exact).abs() < 4 * error).all()) and bool((error < 0.02 * exact.abs()).all())
 
 
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_kl_of_batches_adds_up_to_that_of_all_clusters(covariance):
+    effects = _moved(1500, covariance=covariance)
+    torch.manual_seed(1)
+    samples = torch.cat([torch.arange(1500), torch.randint(700, (3300,))])[torch.randperm(4800)]
+    batches = samples.split(300)
+    for batch in batches:  # after an epoch the clusters' shares are known
+        effects(batch)
+    estimates = []
+    for batch in batches:
+        effects(torch.cat([batch, torch.tensor([-1, -1])]))
+        effects.samples_seen.index_add_(0, batch, -torch.ones(300))
+        estimates.append(effects.kl(estimate=True).detach())
+    torch.testing.assert_close(torch.stack(estimates).mean(), effects.kl().detach())
+
+
 def test_kl_of_few_clusters_is_never_estimated():
     effects = _moved(1000)
     assert torch.equal(effects.kl(estimate=True), effects.kl())

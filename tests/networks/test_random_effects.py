@@ -144,3 +144,53 @@ def test_any_integer_type_is_an_index(dtype):
     torch.nn.init.normal_(effects.loc)
     index = torch.tensor([0, 2, 1])
     torch.testing.assert_close(effects(index.to(dtype)), effects(index))
+
+
+@pytest.mark.parametrize("posterior_scale, prior_scale", [(0.05, 0.25), (1.0, 1.0)])
+def test_a_learned_prior_is_found_from_any_start(posterior_scale, prior_scale):
+    """Binary answers, random slopes: from the default start, too, where the slopes were .1 without the stretch."""
+    generator = torch.Generator().manual_seed(0)
+    cluster = torch.arange(200).repeat_interleave(12)
+    x = torch.randn(len(cluster), generator=generator)
+    slope, intercept = (sd * torch.randn(200, generator=generator) for sd in (0.7, 1.0))
+    logit = x * (1 + slope[cluster]) + intercept[cluster]
+    label = (torch.rand(len(x), generator=generator) < logit.sigmoid()).float()
+    torch.manual_seed(0)
+    effects = RandomEffects(200, 2, prior_scale, True, posterior_scale, sampling="sample")
+    fixed = torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.Adam([fixed, *effects.parameters()], lr=0.03)
+    for _ in range(500):
+        optimizer.zero_grad()
+        u = effects(cluster) + fixed
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(u[:, 0] * x + u[:, 1], label)
+        (loss + effects.kl() / len(x)).backward()
+        optimizer.step()
+    found = effects.eval().prior_scale.tolist()
+    assert found == pytest.approx([slope.std().item(), intercept.std().item()], rel=0.15)
+
+
+def test_the_stretch_is_folded_in_evaluation_and_changes_nothing():
+    effects = _moved(covariance="full", learn_prior=True)
+    with torch.no_grad():
+        effects.log_stretch.copy_(torch.tensor([0.5, -1.0, 0.2]))
+    index = torch.tensor([0, 4])
+    before = effects.mean, effects.scale, effects.prior_scale, effects.kl(), effects.cluster_prior().covariance_matrix
+    torch.testing.assert_close(before[3], torch.distributions.kl_divergence(effects.posterior(), effects.prior()))
+    effects.eval()
+    assert not effects.log_stretch.any()
+    after = effects.loc, effects.scale, effects.prior_scale, effects.kl(), effects.cluster_prior().covariance_matrix
+    torch.testing.assert_close(before, after)
+    torch.testing.assert_close(effects(index), before[0][index])
+
+
+def test_an_effect_without_use_stays_where_it_is():
+    effects = _moved(learn_prior=True)
+    (effects(torch.tensor([0, 1]))[:, 0].sum() + effects.kl()).backward()
+    assert effects.log_stretch.grad[0] != 0 and not effects.log_stretch.grad[1:].any()
+
+
+def test_weights_of_before_there_was_a_stretch_are_loaded():
+    effects = RandomEffects(5, 3, learn_prior=True)
+    old = {name: value + 1 for name, value in effects.state_dict().items() if name != "log_stretch"}
+    effects.load_state_dict(old)
+    assert torch.equal(effects.mean, old["loc"])

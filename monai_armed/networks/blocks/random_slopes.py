@@ -35,7 +35,8 @@ class RandomSlopes(nn.Module):
         num_clusters: number of clusters C.
         out_channels: number of logits K.
         latent_channels: number of units q of h that get a nonlinear slope; 0 for none.
-        linear_channels: number of features p of x that get a linear slope (tables only); 0 for none.
+        linear_channels: number of features p of x, each of which gets a linear slope (tables only); 0 for none. Or the
+            columns of x that get one, such as (0, 3).
         intercept: whether each logit gets a random intercept.
         multiplicative: if True, the nonlinear slopes rescale the latent before the last layer, h (1 + u), one slope
             per unit for all logits, instead of being multiplied with it and added to the logits (Eq. 9).
@@ -52,7 +53,7 @@ class RandomSlopes(nn.Module):
         num_clusters: int,
         out_channels: int,
         latent_channels: int = 0,
-        linear_channels: int = 0,
+        linear_channels: int | Sequence[int] = 0,
         intercept: bool = True,
         multiplicative: bool = False,
         prior_scale: float | Mapping[str, float] = 0.25,
@@ -60,9 +61,12 @@ class RandomSlopes(nn.Module):
     ) -> None:
         super().__init__()
         self.out_channels, self.multiplicative = out_channels, multiplicative
+        self.linear_columns = (
+            list(range(linear_channels)) if isinstance(linear_channels, int) else list(linear_channels)
+        )
         sizes = {
             "nonlinear": latent_channels * (1 if multiplicative else out_channels),
-            "linear": linear_channels * out_channels,
+            "linear": len(self.linear_columns) * out_channels,
             "intercept": out_channels if intercept else 0,
         }
         self.groups = {group: size for group, size in sizes.items() if size}
@@ -84,7 +88,7 @@ class RandomSlopes(nn.Module):
 
         Args:
             latent_names: names of the units of h; by default ``"h0"``, ``"h1"``, ...
-            feature_names: names of the features of x; by default ``"x0"``, ``"x1"``, ...
+            feature_names: names of the features of x, of all or of those with slopes; by default ``"x0"``, ...
 
         Returns:
             pairs such as ``("linear", "age")`` or ``("intercept", "(Intercept)")``; with several logits the name ends
@@ -93,7 +97,12 @@ class RandomSlopes(nn.Module):
         Raises:
             ValueError: when the number of names is wrong.
         """
-        given = {"nonlinear": (latent_names, "h"), "linear": (feature_names, "x"), "intercept": (["(Intercept)"], "")}
+        columns = self.linear_columns
+        if feature_names is None:
+            feature_names = [f"x{i}" for i in columns]
+        elif len(feature_names) != len(columns) and len(feature_names) > max(columns, default=0):
+            feature_names = [feature_names[i] for i in columns]
+        given = {"nonlinear": (latent_names, "h"), "linear": (feature_names, ""), "intercept": (["(Intercept)"], "")}
         pairs = []
         for group, size in self.groups.items():
             shared = group == "nonlinear" and self.multiplicative
@@ -105,6 +114,10 @@ class RandomSlopes(nn.Module):
             ends = [""] if logits == 1 else [f"[{k}]" for k in range(logits)]
             pairs += [(group, name + end) for name in names for end in ends]
         return pairs
+
+    def _with_slopes(self, x: torch.Tensor) -> torch.Tensor:
+        columns = self.linear_columns
+        return x if columns == list(range(x.shape[1])) else x[:, columns]
 
     def split(self, u: torch.Tensor) -> dict[str, torch.Tensor]:
         """Effects (..., Q) by group, each (..., units, logits); (..., units) for multiplicative slopes."""
@@ -135,7 +148,7 @@ class RandomSlopes(nn.Module):
         if "intercept" in parts:
             out = out + parts["intercept"].squeeze(-2).unflatten(-1, (-1,) + spatial)
         if "linear" in parts:
-            out = out + torch.einsum("bpk,bp->bk", parts["linear"], x)
+            out = out + torch.einsum("bpk,bp->bk", parts["linear"], self._with_slopes(x))
         if "nonlinear" in parts:
             slopes = parts["nonlinear"]
             if self.multiplicative:

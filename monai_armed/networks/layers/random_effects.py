@@ -31,6 +31,12 @@ class RandomEffects(nn.Module):
     prior that all clusters share (Section 2.2 of https://arxiv.org/abs/2202.11783). The layer is a look-up by cluster;
     what the effects are multiplied with or added to is the business of the block that uses it.
 
+    A learned prior comes with a stretch: one factor for each effect by which posterior and prior grow together. The KL
+    term does not change with it, so that it follows the likelihood alone. It adds nothing to the model, but without it
+    a prior that starts too small holds the posterior, which holds the prior: variance components then creep, or stay at
+    nothing, and come out other at every start (parameter expansion, https://doi.org/10.1093/biomet/85.4.755). In
+    evaluation mode it is 1, folded into ``loc`` and the scales.
+
     Args:
         num_clusters: number of clusters C seen in training.
         num_effects: number of random effects Q of one cluster.
@@ -82,10 +88,42 @@ class RandomEffects(nn.Module):
         self.loc = nn.Parameter(torch.zeros(num_clusters, num_effects))
         self.log_scale = nn.Parameter(torch.full((num_clusters, num_effects), math.log(posterior_scale)))
         self.log_prior_scale = nn.Parameter(prior.log(), requires_grad=learn_prior)
+        self.log_stretch = nn.Parameter(torch.zeros(num_effects)) if learn_prior else None
+        self._folded_version = -1  # of `log_stretch`
+        self._batch: torch.Tensor | None = None
+        self.samples_seen: torch.Tensor | None
+        many = num_clusters > MANY_CLUSTERS
+        self.register_buffer("samples_seen", torch.zeros(num_clusters) if many else None, persistent=False)
         if covariance == "full":
             # entries below the diagonal of the Cholesky factors, relative to the diagonal entry of their row
             self.lower = nn.Parameter(torch.zeros(num_clusters, num_effects, num_effects))
             self.prior_lower = nn.Parameter(torch.zeros(num_effects, num_effects), requires_grad=learn_prior)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        if self.log_stretch is not None:  # weights of before there was a stretch
+            state_dict.setdefault(f"{prefix}log_stretch", torch.zeros_like(self.log_stretch))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def train(self, mode: bool = True) -> RandomEffects:
+        self._fold()
+        return super().train(mode)
+
+    @torch.no_grad()
+    def _fold(self) -> None:
+        """Put the stretch into the weights that it stretches, if an optimizer has changed it since."""
+        if self.log_stretch is None or self.log_stretch._version == self._folded_version:
+            return
+        self.loc.mul_(self.log_stretch.exp())
+        self.log_scale.add_(self.log_stretch)
+        self.log_prior_scale.add_(self.log_stretch)
+        self.log_stretch.zero_()
+        self._folded_version = self.log_stretch._version
+
+    def _stretched(self, effects: torch.Tensor) -> torch.Tensor:
+        return effects if self.log_stretch is None else effects * self.log_stretch.exp()
+
+    def _log_stretched(self, log_scale: torch.Tensor) -> torch.Tensor:
+        return log_scale if self.log_stretch is None else log_scale + self.log_stretch
 
     def extra_repr(self) -> str:
         return (
@@ -100,19 +138,28 @@ class RandomEffects(nn.Module):
 
     def posterior(self, clusters: torch.Tensor | None = None) -> dist.TorchDistribution:
         """Posterior q(u) over the (C, Q) table of effects, or over its rows of the given ``clusters``."""
-        loc, log_scale = (t if clusters is None else t[clusters] for t in (self.loc, self.log_scale))
+        index = slice(None) if clusters is None else clusters
+        posterior = self._posterior(self.mean[index], self._log_stretched(self.log_scale)[index], index)
+        return posterior.to_event(1)
+
+    def _posterior(
+        self, loc: torch.Tensor, log_scale: torch.Tensor, clusters: torch.Tensor | slice
+    ) -> dist.TorchDistribution:
         if self.covariance == "full":
-            tril = self._tril(log_scale, self.lower if clusters is None else self.lower[clusters])
-            return dist.MultivariateNormal(loc, scale_tril=tril, validate_args=False).to_event(1)
-        return dist.Normal(loc, log_scale.exp(), validate_args=False).to_event(2)
+            tril = self._tril(log_scale, self.lower[clusters])
+            return dist.MultivariateNormal(loc, scale_tril=tril, validate_args=False)
+        return dist.Normal(loc, log_scale.exp(), validate_args=False).to_event(1)
 
     def cluster_prior(self) -> dist.TorchDistribution:
         """Prior p(u) over the Q effects of one cluster, such as a new one."""
-        zeros = torch.zeros_like(self.log_prior_scale)
+        return self._prior(self._log_stretched(self.log_prior_scale))
+
+    def _prior(self, log_scale: torch.Tensor) -> dist.TorchDistribution:
+        zeros = torch.zeros_like(log_scale)
         if self.covariance == "full":
-            tril = self._tril(self.log_prior_scale, self.prior_lower)
+            tril = self._tril(log_scale, self.prior_lower)
             return dist.MultivariateNormal(zeros, scale_tril=tril, validate_args=False)
-        return dist.Normal(zeros, self.log_prior_scale.exp(), validate_args=False).to_event(1)
+        return dist.Normal(zeros, log_scale.exp(), validate_args=False).to_event(1)
 
     def prior(self) -> dist.TorchDistribution:
         """Prior p(u) over the (C, Q) table of effects."""
@@ -123,31 +170,59 @@ class RandomEffects(nn.Module):
         KL(q(u) || p(u)) of Eq. 7 in nats, summed over all effects of all clusters.
 
         Args:
-            estimate: if True, and there are more than 1000 clusters, the sum is estimated from 256 of them, drawn at
-                random, so that its cost does not grow. The estimate and its gradient are unbiased.
+            estimate: if True, and there are more than 1000 clusters, the sum is estimated from those of the last batch
+                in training, so that its cost does not grow. The estimate and its gradient are unbiased once every
+                cluster's share of the samples is known, after an epoch.
 
         Returns:
             a scalar.
         """
-        if not estimate or self.num_clusters <= MANY_CLUSTERS:
-            return kl_divergence(self.posterior(), self.prior())
+        if estimate and self.samples_seen is not None:
+            return self._estimated_kl(self.samples_seen)
+        return self._kl_of(slice(None)).sum()
+
+    def _kl_of(self, clusters: torch.Tensor | slice) -> torch.Tensor:
+        """KL of each of some clusters."""
+        # before the stretch, which changes nothing: of an effect without use its gradient is then 0, and no rounding
+        posterior = self._posterior(self.loc[clusters], self.log_scale[clusters], clusters)
+        prior = self._prior(self.log_prior_scale)
+        return kl_divergence(posterior, prior.expand(posterior.batch_shape))
+
+    def _estimated_kl(self, seen: torch.Tensor) -> torch.Tensor:
+        """
+        Sum over all clusters from those of the last batch, each as often as it is in there by its share of all samples:
+        so that likelihood and KL pull at the same rows, which a sum over others would leave to chance. What has been in
+        no batch is drawn at random.
+        """
         drawn = torch.randint(self.num_clusters, (KL_CLUSTERS,), device=self.loc.device)
-        prior = self.cluster_prior().expand([KL_CLUSTERS]).to_event(1)
-        return kl_divergence(self.posterior(drawn), prior) * (self.num_clusters / KL_CLUSTERS)
+        weight = (seen[drawn] == 0) * (self.num_clusters / KL_CLUSTERS)
+        if self._batch is not None:
+            known = self._batch >= 0
+            index = self._batch.clamp(min=0)
+            share = known * seen.sum() / seen[index].clamp(min=1) / known.sum().clamp(min=1)
+            drawn, weight = torch.cat([drawn, index]), torch.cat([weight, share])
+        return (self._kl_of(drawn) * weight.to(self.loc.dtype)).sum()
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """Posterior mean of each effect in each cluster, (C, Q)."""
+        return self._stretched(self.loc)
 
     @property
     def scale(self) -> torch.Tensor:
         """Posterior s.d. of each effect in each cluster, (C, Q)."""
+        log_scale = self._log_stretched(self.log_scale)
         if self.covariance == "full":
-            return self._tril(self.log_scale, self.lower).norm(dim=-1)
-        return self.log_scale.exp()
+            return self._tril(log_scale, self.lower).norm(dim=-1)
+        return log_scale.exp()
 
     @property
     def prior_scale(self) -> torch.Tensor:
         """Prior s.d. of each effect, (Q,): the variance components, as s.d., if the prior is learned."""
+        log_scale = self._log_stretched(self.log_prior_scale)
         if self.covariance == "full":
-            return self._tril(self.log_prior_scale, self.prior_lower).norm(dim=-1)
-        return self.log_prior_scale.exp()
+            return self._tril(log_scale, self.prior_lower).norm(dim=-1)
+        return log_scale.exp()
 
     def interval(self, level: float = 0.95) -> tuple[torch.Tensor, torch.Tensor]:
         """
@@ -162,7 +237,7 @@ class RandomEffects(nn.Module):
         if not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1, got {level}.")
         half = self.scale * math.sqrt(2) * torch.erfinv(torch.tensor(level)).item()
-        return self.loc - half, self.loc + half
+        return self.mean - half, self.mean + half
 
     def forward(self, cluster: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
         """
@@ -183,14 +258,15 @@ class RandomEffects(nn.Module):
                 f"clusters must be an integer index (B,) or a soft assignment (B, {self.num_clusters}), got a "
                 f"{cluster.dtype} tensor of shape {tuple(cluster.shape)}."
             )
-        sampled = table is None and self.training
+        given, sampled = table is not None, table is None and self.training
         whole_table = soft or (self.sampling == "cluster" and self.num_clusters <= MANY_CLUSTERS)
         if table is None:
             table = self.loc
             if sampled and whole_table:
                 table = table + self._noise()
         if soft:
-            return cluster.to(table.dtype) @ table
+            effects = cluster.to(table.dtype) @ table
+            return effects if given else self._stretched(effects)
         cluster = cluster.long()  # of small integer types some cannot index, and bytes would be taken for a mask
         index = cluster.clamp(min=0)
         try:
@@ -200,14 +276,20 @@ class RandomEffects(nn.Module):
                 f"cluster index {int(index.max())} is out of range: the random effects have clusters 0 to "
                 f"{self.num_clusters - 1}, and -1 means not known."
             ) from None
+        if self.training and self.samples_seen is not None:
+            self._batch = cluster
+            self.samples_seen.index_add_(0, index, (cluster >= 0).to(self.samples_seen.dtype))
         if sampled and not whole_table:
             effects = effects + self._noise(index, shared=self.sampling == "cluster")
+        if not given:
+            effects = self._stretched(effects)
         return effects * (cluster >= 0).unsqueeze(-1)
 
     def _noise(self, index: torch.Tensor | None = None, shared: bool = False) -> torch.Tensor:
         """
-        A draw of the posterior less its mean for every cluster, or for each indexed one; then it is one and the same
-        wherever a cluster comes again if it is to be ``shared``. (Pyro's ``rsample`` fails under vmap.)
+        A draw of the posterior less its mean, both before the stretch, for every cluster, or for each indexed one; then
+        it is one and the same wherever a cluster comes again if it is to be ``shared``. (Pyro's ``rsample`` fails under
+        vmap.)
         """
         scale = self.log_scale if index is None else self.log_scale[index]
         noise = torch.randn_like(scale)

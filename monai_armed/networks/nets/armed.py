@@ -61,7 +61,8 @@ class ARMED(MixedEffectsNetwork):
         adversary: ``"pooled"`` (cheap), ``"whitened"`` (decorrelated besides), ``"conv"`` or ``"dense"`` (as in the
             paper), None, or a module that maps a list of tapped outputs to cluster logits.
         nonlinear_slopes: whether the latent gets random slopes (Eq. 9).
-        linear_slopes: whether the input gets random slopes (Eq. 11); for tables.
+        linear_slopes: whether the input gets random slopes (Eq. 11), or which of its columns do, such as [0, 3]; for
+            tables.
         intercept: whether the logits get a random intercept (Eq. 10).
         multiplicative: nonlinear slopes that rescale the latent, h (1 + u), in place of Eq. 9.
         num_classes: if above 0 the adversary is conditional on the class: it has one set of cluster logits for each
@@ -107,7 +108,7 @@ class ARMED(MixedEffectsNetwork):
         taps: Sequence[str] | None = None,
         adversary: str | nn.Module | None = "pooled",
         nonlinear_slopes: bool = True,
-        linear_slopes: bool = False,
+        linear_slopes: bool | Sequence[int] = False,
         intercept: bool = True,
         multiplicative: bool = False,
         num_classes: int = 0,
@@ -235,13 +236,15 @@ def _slopes_of_a_factor(
     num_clusters: int,
     sizes: tuple[tuple[int, ...], int, int],
     nonlinear_slopes: bool,
-    linear_slopes: bool,
+    linear_slopes: bool | Sequence[int],
     intercept: bool,
     multiplicative: bool,
     **kwargs,
 ) -> RandomSlopes | None:
     """Random slopes for ``sizes``: shape of an input, channels of the latent and of the logits."""
     input_shape, latent_channels, out_channels = sizes
+    if not isinstance(linear_slopes, bool):
+        linear_slopes = list(linear_slopes)
     if not (nonlinear_slopes or linear_slopes or intercept):
         return None
     if linear_slopes and len(input_shape) != 1:
@@ -250,8 +253,23 @@ def _slopes_of_a_factor(
         num_clusters,
         out_channels=out_channels,
         latent_channels=latent_channels if nonlinear_slopes else 0,
-        linear_channels=input_shape[0] if linear_slopes else 0,
+        linear_channels=_columns(linear_slopes, input_shape),
         intercept=intercept,
         multiplicative=multiplicative,
         **kwargs,
     )
+
+
+def _columns(linear_slopes: bool | Sequence[int], input_shape: tuple[int, ...]) -> int | list[int]:
+    """What :py:class:`RandomSlopes` wants to know of the linear slopes."""
+    if isinstance(linear_slopes, bool):
+        return input_shape[0] if linear_slopes else 0
+    columns = list(linear_slopes)
+    for column in columns:
+        if not isinstance(column, int) or not 0 <= column < input_shape[0]:
+            raise ValueError(
+                f"linear_slopes must be True, False or columns between 0 and {input_shape[0] - 1}, got {column!r}."
+            )
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"linear_slopes names a column twice: {columns}.")
+    return columns

@@ -1,0 +1,91 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Do 90 % intervals of a fitted mixed model cover? Run ``python benchmarks/interval_coverage.py`` (half an hour).
+
+Linear mixed models, Gaussian (REML) and binary (Laplace), with a random intercept (true s.d. 1) or also a random slope
+(.5, uncorrelated), 10 or 20 samples a cluster, all simulated: share of 90 % intervals that hold the truth, over the
+fixed effects, the variance components (by profile, or Wald with more than 200 clusters) and the random effects, of 20
+data sets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+
+import numpy as np
+import torch
+
+from monai_armed.mixed_model import fit_mixed_model
+from monai_armed.networks import ARMED, DFNN
+
+LEVEL, RESIDUAL = 0.9, 0.8
+SD = {"x0": 0.5, "(Intercept)": 1.0, "": RESIDUAL}
+FIXED = np.array([0.5, 1.0])
+PROFILED = 200  # clusters
+
+
+def simulate(clusters: int, binary: bool, slopes: bool, seed: int) -> tuple[dict[str, torch.Tensor], np.ndarray]:
+    """Data as one batch, and the true effects, (C, Q)."""
+    rng = np.random.default_rng(seed)
+    cluster = np.repeat(np.arange(clusters), 20 if binary else 10)
+    x = rng.normal(size=len(cluster))
+    u = rng.normal(size=(clusters, 2)) * [SD["x0"] * slopes, SD["(Intercept)"]]
+    eta = FIXED[0] + u[cluster, 1] + (FIXED[1] + u[cluster, 0]) * x
+    label = rng.uniform(size=len(x)) < 1 / (1 + np.exp(-eta)) if binary else eta + RESIDUAL * rng.normal(size=len(x))
+    batch = {"image": torch.tensor(x[:, None]), "label": torch.tensor(label.astype(float))}
+    return batch | {"cluster": torch.tensor(cluster)}, u if slopes else u[:, 1:]
+
+
+def covered(clusters: int, binary: bool, slopes: bool, seed: int) -> dict[str, list[bool]]:
+    """Which intervals of one data set hold the truth."""
+    batch, u = simulate(clusters, binary, slopes, seed)
+    effects = {"learn_prior": True, "covariance": "full" if slopes else "diagonal"}
+    options = {"adversary": None, "nonlinear_slopes": False, "linear_slopes": slopes, "random_effects": effects}
+    net = ARMED(DFNN(1, hidden_channels=()), clusters, (1,), **options).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        fit = fit_mixed_model(net, [batch], "Laplace" if binary else "REML")
+    truths = {
+        "fixef": (fit.fixef(LEVEL), FIXED),
+        "ranef": (fit.ranef(LEVEL), u.reshape(-1)),
+    }
+    components = fit.confint("profile" if clusters <= PROFILED else "wald", LEVEL)
+    truths["VarCorr"] = (components, np.array([SD[effect] for effect in components["effect"]]))
+    return {name: ((t["low"] <= true) & (true <= t["high"])).tolist() for name, (t, true) in truths.items()}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clusters", type=int, nargs="+", default=[20, 100, 1000])
+    parser.add_argument("--sets", type=int, default=20, help="number of data sets of each design")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print("| design | clusters | fixed effects | variance components | random effects | s |\n|---|---|---|---|---|---|")
+    for clusters in arguments.clusters:
+        for binary in (False, True):
+            for slopes in (False, True):
+                start = time.process_time()
+                sets = [covered(clusters, binary, slopes, seed) for seed in range(arguments.sets)]
+                shares = [
+                    np.mean([value for found in sets for value in found[name]])
+                    for name in ("fixef", "VarCorr", "ranef")
+                ]
+                name = f"{'binary' if binary else 'Gaussian'} ({'x' if slopes else '1'} \\| z)"
+                cells = " | ".join(f"{share:.3f}" for share in shares)
+                print(f"| {name} | {clusters:,} | {cells} | {time.process_time() - start:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

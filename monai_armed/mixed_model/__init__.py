@@ -1,0 +1,20 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Mixed models of a trained network's features: the finish of a training, read as lme4 is read."""
+
+from __future__ import annotations
+
+from .fit import fit_mixed_model
+from .fitted import MixedModelFit
+from .formula import FormulaModel, from_formula
+
+__all__ = ["FormulaModel", "MixedModelFit", "fit_mixed_model", "from_formula"]

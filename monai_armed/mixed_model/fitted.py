@@ -1,0 +1,186 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A fitted mixed model as lme4 shows it: fixed effects, variance components, random effects, printed in that order."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from .design import Design
+from .gpboost_fit import Estimate, Moments, estimate
+from .intervals import component_intervals
+
+__all__ = ["MixedModelFit"]
+
+
+class MixedModelFit:
+    """
+    What :py:func:`monai_armed.mixed_model.fit_mixed_model` found; ``print`` shows it in the order of lme4's summary.
+
+    Args:
+        method: ``"ML"``, ``"REML"`` or ``"Laplace"``.
+        likelihood: of the labels, such as ``"gaussian"``.
+        design: the data as they came, and
+        reduced: without columns that follow from others.
+        estimate: the fit, with NaN for such columns.
+        conditional: moments of the random effects given the data and all estimates.
+        unconditional: the same with the fixed effects unknown.
+        quadrature_points: of the integration over one effect.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        likelihood: str,
+        design: Design,
+        reduced: Design,
+        estimate: Estimate,
+        conditional: list[Moments],
+        unconditional: list[Moments],
+        quadrature_points: int = 1,
+    ) -> None:
+        self.method, self.likelihood, self.quadrature_points = method, likelihood, quadrature_points
+        self.design, self.reduced, self.estimate = design, reduced, estimate
+        self.conditional, self.unconditional = conditional, unconditional
+
+    @property
+    def log_likelihood(self) -> float:
+        """Log-likelihood; with REML the restricted one."""
+        return self.estimate.log_likelihood
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of fixed effects, variance components and further parameters of the likelihood."""
+        components = sum(
+            len(f.effects) * (len(f.effects) + 1) // 2 if f.correlated else len(f.effects) for f in self.design.factors
+        )
+        further = (self.estimate.residual is not None) + (self.estimate.shape is not None)
+        return len(self.reduced.x_names) + components + further
+
+    @property
+    def aic(self) -> float:
+        """Akaike's information criterion."""
+        return 2 * self.num_parameters - 2 * self.log_likelihood
+
+    def fixef(self, level: float = 0.95) -> pd.DataFrame:
+        """
+        Fixed effects.
+
+        Args:
+            level: of Wald's confidence interval.
+
+        Returns:
+            a row for each: ``effect``, ``estimate``, ``se``, ``z``, ``low``, ``high``; NaN where an effect cannot be
+            told from those before it.
+        """
+        value, error = self.estimate.coefficients, self.estimate.errors
+        half = norm.ppf((1 + level) / 2) * error
+        columns = {"estimate": value, "se": error, "z": value / error, "low": value - half, "high": value + half}
+        return pd.DataFrame({"effect": self.design.x_names, **columns})
+
+    def VarCorr(self) -> pd.DataFrame:
+        """
+        Variance components.
+
+        Returns:
+            a row for each effect: ``factor``, ``effect``, ``variance``, ``sd`` and, where effects may correlate,
+            ``corr <effect>`` with those before it; last the ``"Residual"`` of Gaussian labels.
+        """
+        rows = []
+        for factor, covariance in zip(self.design.factors, self.estimate.covariances):
+            sd = np.sqrt(np.diag(covariance))
+            for i, effect in enumerate(factor.effects):
+                row = {"factor": factor.name, "effect": effect, "variance": sd[i] ** 2, "sd": sd[i]}
+                if factor.correlated:
+                    with np.errstate(invalid="ignore"):
+                        others = {f"corr {factor.effects[j]}": covariance[i, j] / (sd[i] * sd[j]) for j in range(i)}
+                    row.update(others)
+                rows.append(row)
+        if self.estimate.residual is not None:
+            variance = self.estimate.residual**2
+            rows.append({"factor": "Residual", "effect": "", "variance": variance, "sd": self.estimate.residual})
+        return pd.DataFrame(rows)
+
+    def confint(
+        self, method: str = "profile", level: float = 0.95, num_samples: int = 200, seed: int = 0
+    ) -> pd.DataFrame:
+        """
+        Confidence intervals of the variance components' s.d. After quadrature they are Laplace's.
+
+        Args:
+            method: ``"profile"`` of the likelihood (with REML of the restricted one), ``"wald"``, from its curvature in
+                the logarithm of the s.d., or ``"bootstrap"``, from fits to simulated labels.
+            level: of confidence.
+            num_samples: simulated data sets of the bootstrap.
+            seed: seed of the bootstrap.
+
+        Returns:
+            a row for each component: ``factor``, ``effect``, ``sd``, ``low``, ``high``; Wald's are NaN at 0.
+
+        Raises:
+            ValueError: when there is no such method.
+        """
+        kept = np.isfinite(self.estimate.coefficients)
+        fit = self.estimate._replace(coefficients=self.estimate.coefficients[kept])
+        if self.quadrature_points > 1:
+            fit = estimate(self.reduced, self.likelihood)
+        restricted = self.method == "REML"
+        return component_intervals(self.reduced, self.likelihood, restricted, fit, method, level, num_samples, seed)
+
+    def ranef(self, level: float = 0.95) -> pd.DataFrame:
+        """
+        Random effects of every cluster.
+
+        Args:
+            level: probability inside the interval.
+
+        Returns:
+            a row for each cluster and effect: ``factor``, ``cluster`` (its index), ``effect``, ``mean``, ``sd`` (given
+            the data and all estimates, lme4's condsd), and the ends ``low`` and ``high`` of an interval that holds the
+            uncertainty of the fixed effects, too.
+        """
+        tables = []
+        for factor, given, unknown in zip(self.design.factors, self.conditional, self.unconditional):
+            clusters, size = given.mean.shape
+            sd, wide = (np.sqrt(m.covariance.diagonal(axis1=1, axis2=2).clip(min=0)) for m in (given, unknown))
+            half = norm.ppf((1 + level) / 2) * wide
+            columns = {"mean": given.mean, "sd": sd, "low": given.mean - half, "high": given.mean + half}
+            index = {
+                "factor": factor.name,
+                "cluster": np.repeat(np.arange(clusters), size),
+                "effect": factor.effects * clusters,
+            }
+            tables.append(pd.DataFrame({**index, **{name: value.reshape(-1) for name, value in columns.items()}}))
+        return pd.concat(tables, ignore_index=True)
+
+    def __str__(self) -> str:
+        by = {"ML": "maximum likelihood", "REML": "REML"}.get(self.method, "maximum likelihood (Laplace Approximation)")
+        if self.quadrature_points > 1:
+            by = f"maximum likelihood (Adaptive Gauss-Hermite Quadrature, nAGQ = {self.quadrature_points})"
+        kind = "Linear" if self.likelihood == "gaussian" else "Generalized linear"
+        groups = "; ".join(f"{f.name}, {len(np.unique(f.cluster))}" for f in self.design.factors)
+        family = "" if self.likelihood == "gaussian" else f"\n Family: {self.likelihood}"
+        criterion = "REML criterion" if self.method == "REML" else "deviance"
+        return (
+            f"{kind} mixed model fit by {by}{family}\n\n"
+            f"AIC {self.aic:.1f}, log-likelihood {self.log_likelihood:.1f}, "
+            f"{criterion} {-2 * self.log_likelihood:.1f}\n\n"
+            f"Random effects:\n{_text(self.VarCorr())}\n"
+            f"Number of obs: {len(self.design.y)}, groups: {groups}\n\n"
+            f"Fixed effects:\n{_text(self.fixef()[['effect', 'estimate', 'se', 'z']])}"
+        )
+
+
+def _text(table: pd.DataFrame) -> str:
+    return table.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.4g}")

@@ -1,0 +1,123 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Standard errors that know of the variance components' own: the curvature of the likelihood in all parameters at once.
+
+The fixed effects of a Gaussian model do not depend on its variance components to first order. Those of others do:
+Var(beta) = Var(beta | theta) + B Var(theta) B^T, with B how the best beta moves with theta, and Var(theta) from the
+curvature of the profile likelihood, which is what the whole Hessian's inverse comes to. theta are the logarithms of the
+variances of the effects after decorrelation, and the entries of L.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .design import Design
+from .gpboost_fit import Estimate, profile
+
+__all__ = ["ThetaCurvature", "theta_curvature", "with_full_errors"]
+
+STEP = 0.05
+MOST = 12  # components; with more the errors are those given the components
+NOTHING = 1e-6  # a variance below this share of the largest one is 0, at the edge, and has no curvature
+
+
+class ThetaCurvature(NamedTuple):
+    """Covariance (K, K) of theta, and the slope (P, K) of the fixed effects along it; the start and what it means."""
+
+    covariance: np.ndarray
+    slope: np.ndarray
+    theta: np.ndarray
+    free: list[tuple[str, int, tuple]]
+
+
+def _free(design: Design, fit: Estimate) -> list[tuple[str, int, tuple]]:
+    """What is free: residual, variances that are not 0, and entries of L between such."""
+    free: list[tuple[str, int, tuple]] = [("residual", 0, ())] if fit.residual is not None else []
+    for k, (factor, variance) in enumerate(zip(design.factors, fit.variances)):
+        size = variance * (factor.z**2).mean(0)
+        alive = size > NOTHING * max(size.max(), (fit.residual or 0.0) ** 2)
+        free += [("variance", k, (i,)) for i in np.flatnonzero(alive)]
+        if factor.correlated:
+            free += [("lower", k, (i, j)) for j in np.flatnonzero(alive) for i in range(j + 1, len(variance))]
+    return free
+
+
+def moved(fit: Estimate, free: list[tuple[str, int, tuple]], theta: np.ndarray) -> Estimate:
+    """The fit with other components, its fixed effects left as they are."""
+    lower, variances, residual = [v.copy() for v in fit.lower], [v.copy() for v in fit.variances], fit.residual
+    for (kind, k, place), value in zip(free, theta):
+        if kind == "residual":
+            residual = float(np.exp(value / 2))
+        elif kind == "variance":
+            variances[k][place] = np.exp(value)
+        else:
+            lower[k][place] = value
+    return fit._replace(lower=lower, variances=variances, residual=residual)
+
+
+def theta_curvature(design: Design, likelihood: str, fit: Estimate, restricted: bool) -> ThetaCurvature | None:
+    """
+    Curvature of the profile likelihood at a fit.
+
+    Args:
+        design: the design.
+        likelihood: of the labels.
+        fit: the maximum.
+        restricted: whether of the restricted likelihood.
+
+    Returns:
+        the curvature, or None with too many components, or where it is not that of a maximum.
+    """
+    free = _free(design, fit)
+    if not free or len(free) > MOST:
+        return None
+    theta, steps = [], []
+    for kind, k, place in free:
+        if kind == "lower":
+            size = np.sqrt((design.factors[k].z ** 2).mean(0))
+            theta.append(fit.lower[k][place])
+            steps.append(STEP * size[place[1]] / max(size[place[0]], 1e-12))
+        else:
+            value = fit.residual**2 if kind == "residual" and fit.residual else fit.variances[k][place]
+            theta.append(np.log(value))
+            steps.append(2 * STEP)
+    start, width = np.array(theta), np.array(steps)
+
+    def at(change: np.ndarray) -> tuple[float, np.ndarray]:
+        return profile(design, likelihood, moved(fit, free, start + change * width), restricted)
+
+    count = len(free)
+    unit = np.eye(count)
+    top, _ = at(np.zeros(count))
+    plus, minus = [at(u) for u in unit], [at(-u) for u in unit]
+    hessian = np.diag([2 * top - p[0] - m[0] for p, m in zip(plus, minus)])
+    for i in range(count):
+        for j in range(i):
+            both = at(unit[i] + unit[j])[0] + at(-unit[i] - unit[j])[0]
+            alone = plus[i][0] + minus[i][0] + plus[j][0] + minus[j][0]
+            hessian[i, j] = hessian[j, i] = -(both - alone + 2 * top) / 2
+    if np.linalg.eigvalsh(hessian).min() <= 0:
+        return None
+    slope = np.stack([(p[1] - m[1]) / 2 for p, m in zip(plus, minus)], 1)
+    covariance = np.linalg.inv(hessian) * np.outer(width, width)
+    return ThetaCurvature(covariance, slope / width, start, free)
+
+
+def with_full_errors(fit: Estimate, curvature: ThetaCurvature | None) -> Estimate:
+    """The fit with standard errors of the fixed effects that count those of the components."""
+    if curvature is None or not len(fit.coefficients):
+        return fit
+    added = np.einsum("pi,ij,pj->p", curvature.slope, curvature.covariance, curvature.slope)
+    return fit._replace(errors=np.sqrt(fit.errors**2 + added))

@@ -1,0 +1,112 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Hierarchical conformal prediction covers new clusters, and says when it cannot."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from monai_armed.metrics.calibration import Calibration, calibrate, hierarchical_quantile
+from monai_armed.networks import ARMED, DFNN
+
+
+def test_quantile_counts_each_cluster_once_and_one_more():
+    scores, clusters = np.array([1.0, 2.0, 3.0, 4.0, 10.0]), ["a", "a", "a", "a", "b"]
+    # weights 1/12 of each of a, 1/3 of b, 1/3 of infinity
+    assert hierarchical_quantile(scores, clusters, 2 / 12) == 2.0
+    assert hierarchical_quantile(scores, clusters, 1 / 3) == 4.0
+    assert hierarchical_quantile(scores, clusters, 0.5) == 10.0
+    assert hierarchical_quantile(scores, clusters, 0.7) == math.inf
+    with pytest.raises(ValueError, match="level must be between 0 and 1, got 1"):
+        hierarchical_quantile(scores, clusters, 1.0)
+    with pytest.raises(ValueError, match="scores must be finite"):
+        hierarchical_quantile([np.nan], ["a"], 0.5)
+
+
+def _clusters(rng, number, binary):
+    """Clusters of unequal size whose intercepts differ, and predictions that know nothing of them."""
+    size = rng.integers(3, 60, number)
+    cluster = np.repeat(np.arange(number), size)
+    x = rng.normal(size=len(cluster))
+    eta = 2 * x + 1.5 * rng.normal(size=number)[cluster]
+    label = rng.uniform(size=len(x)) < 1 / (1 + np.exp(-eta)) if binary else eta + rng.normal(size=len(x))
+    return torch.tensor(6 * x if binary else 2 * x)[:, None], torch.tensor(label.astype(float)), cluster
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_new_clusters_are_covered_where_pooled_quantiles_and_plain_probabilities_are_not(binary):
+    """Mean coverage of one new cluster, over draws of both sides; the guarantee is of that mean."""
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(150):
+        calibration = Calibration(*_clusters(rng, 25, binary), level=0.9)
+        prediction, label, _ = _clusters(rng, 8, binary)
+        covered.append(calibration.covered(prediction, label).double().mean())
+        if binary:
+            sets = calibration.sets(prediction)
+            assert torch.equal(sets.gather(1, label.long()[:, None])[:, 0], calibration.covered(prediction, label))
+        else:
+            low, high = calibration.intervals(prediction)
+            inside = (label >= low[:, 0]) & (label <= high[:, 0])
+            assert bool((inside == calibration.covered(prediction, label)).double().mean() > 0.99)
+    mean, error = np.mean(covered), np.std(covered) / math.sqrt(len(covered))
+    assert 0.9 - 2 * error < mean < 0.9 + 1 / 26 + 0.02 + 2 * error
+
+
+def test_the_temperature_makes_probabilities_true():
+    rng = np.random.default_rng(1)
+    logits = torch.tensor(rng.normal(size=(6000, 1)))
+    label = torch.tensor(rng.uniform(size=6000)) < (logits[:, 0]).sigmoid()
+    calibration = Calibration(5 * logits, label.double(), np.arange(6000) % 60)
+    assert calibration.temperature == pytest.approx(5, rel=0.1)
+    before, plain = calibration.calibration_error(5 * logits, label), Calibration.__new__(Calibration)
+    plain.temperature = 1.0
+    assert before < 0.03 < 0.1 < plain.calibration_error(5 * logits, label)
+
+
+def test_several_classes():
+    rng = np.random.default_rng(2)
+    logits = torch.tensor(rng.normal(size=(2000, 3))) * 2
+    label = torch.distributions.Categorical(logits=logits).sample()
+    calibration = Calibration(logits, label, np.arange(2000) % 40, 0.8)
+    sets = calibration.sets(logits)
+    assert sets.shape == (2000, 3) and 0.78 < calibration.covered(logits, label).double().mean() < 0.84
+    assert calibration.temperature == pytest.approx(1, abs=0.15)
+
+
+def test_a_network_is_calibrated_from_batches():
+    torch.manual_seed(0)
+    net = ARMED(DFNN(3, hidden_channels=()), 4, (3,), adversary=None).train()
+    batches = [
+        {"image": torch.randn(30, 3), "label": torch.randint(2, (30,)).float(), "site": [f"s{i}"] * 30}
+        for i in range(12)
+    ]
+    calibration = calibrate(net, batches, cluster_key="site")
+    assert calibration.num_clusters == 12 and calibration.classification and net.training
+    other = calibrate(net, batches, cluster_key="site", predict=functools.partial(net, unknown="population"))
+    assert other.quantile == calibration.quantile
+    upside_down = calibrate(net, batches, cluster_key="site", predict=lambda x: -net(x))
+    assert upside_down.quantile != calibration.quantile
+    with pytest.raises(ValueError, match=r"4 held-out clusters are too few for a level of 0.9: it takes 9, or .* 0.80"):
+        calibrate(net, batches[:4], cluster_key="site")
+    with pytest.raises(ValueError, match="the loader gave no batch"):
+        calibrate(net, [])
+    unknown = [{**batch, "cluster": torch.full((30,), -1)} for batch in batches]
+    with pytest.raises(ValueError, match="says not which cluster: name the key that does"):
+        calibrate(net, unknown)
+    with pytest.raises(ValueError, match="got 3 predictions, 2 labels and 3 clusters"):
+        Calibration(torch.zeros(3, 1), torch.zeros(2), [0, 1, 2])
