@@ -17,6 +17,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .image_files import distinct_scans, is_image_file, list_image_files
+
 __all__ = ["list_images"]
 
 
@@ -31,12 +33,15 @@ def list_images(path: str | os.PathLike[str]) -> list[dict[str, str]]:
 
     Raises:
         FileNotFoundError: when there is no such file or folder, or no NIfTI file in it.
+        ValueError: when the file is no NIfTI file by its name.
     """
     place = Path(path)
-    if place.is_file():
+    if place.is_dir():
+        files = distinct_scans(list_image_files(place, without=("derivatives",)))
+    elif is_image_file(place):
         files = [place]
-    elif place.is_dir():
-        files = sorted(f for f in place.rglob("*.nii*") if "derivatives" not in f.relative_to(place).parts)
+    elif place.is_file():
+        raise ValueError(f"{place} is no NIfTI file (*.nii, *.nii.gz) by its name: convert it, or rename it if it is.")
     else:
         raise FileNotFoundError(
             f"there is no file or folder {place}: give the path of a NIfTI file or a folder of them."
