@@ -75,8 +75,7 @@ def load_bids_datalist(
     table = read_table(participants, [subject_column, site_column, diagnosis_column], _OPTIONAL, _HINT)
     table = labelled_rows(table, diagnosis_column, classes, participants)
     _check_filled(table, (subject_column, site_column), participants)
-    names = [tidy_name(name) for name in table[subject_column]]
-    subjects = pd.Series([n if n.startswith("sub-") else f"sub-{n}" for n in names], table.index)
+    subjects = table[subject_column].map(_folder_name)
     repeated = table[subject_column][subjects.duplicated()]
     if len(repeated):
         raise ValueError(
@@ -172,6 +171,12 @@ def load_csv_datalist(
     return _same_keys(_distinct(datalist))
 
 
+def _folder_name(participant: str) -> str:
+    """A participant's folder, in whose name BIDS has ``sub-`` before the label."""
+    name = tidy_name(participant)
+    return name if name.startswith("sub-") else f"sub-{name}"
+
+
 def _images_of(folder: Path, row: Mapping[Any, Any], suffix: str) -> list[dict[str, Any]]:
     """The images of a participant."""
     items = []
@@ -192,8 +197,8 @@ def _session_diagnoses(
             yield from ((subject, word) for word in _column(file, [column], column))
     for file in sorted(folder.glob("*sessions.tsv")):
         needed = [subject_column, column]
-        names = (tidy_name(name) for name in _column(file, needed, subject_column))
-        yield from ((n if n.startswith("sub-") else f"sub-{n}", w) for n, w in zip(names, _column(file, needed, column)))
+        names = map(_folder_name, _column(file, needed, subject_column))
+        yield from zip(names, _column(file, needed, column))
 
 
 def _column(file: Path, needed: list[str], column: str) -> list[str]:

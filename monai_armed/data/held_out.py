@@ -15,10 +15,11 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .names import name_key, subject_key
-from .sample_marks import KEYS, sample_key, sample_mark
+from .sample_marks import KEYS, sample_content, sample_key, sample_mark
 
 __all__ = ["held_out", "provenance"]
 
@@ -31,17 +32,20 @@ def provenance(partitions: Mapping[str, Any]) -> dict[str, Any]:
     What a model is trained on, to be kept with it.
 
     Args:
-        partitions: ``"train"`` and ``"val"``, data lists; the names of the clusters; ``"study"``, from
-            :py:func:`monai_armed.data.sample_marks.study_name`; and ``"keys"``, where the names and of each sample the
-            cluster and the subject are found, unless they are those of
+        partitions: ``"train"``, ``"val"``, ``"test"`` and ``"unseen"``, data lists; the names of the clusters;
+            ``"study"``, from :py:func:`monai_armed.data.sample_marks.study_name`; and ``"keys"``, where the names and
+            of each sample the cluster and the subject are found, unless they are those of
             :py:data:`monai_armed.data.sample_marks.KEYS`.
 
     Returns:
         a record that JSON can hold: ``"study"``; ``"clusters"``, the names in the order of their index; ``"train"`` and
-        ``"val"``, the sorted pairs of cluster and subject; and ``"samples"``, by part the sorted marks of the samples,
-        by which data that have grown are known again.
+        ``"val"``, the sorted pairs of cluster and subject; ``"samples"``, the marks of all samples of the study, by
+        which data that have grown are known again; and ``"contents"``, by part the contents of the samples, of those
+        that only one sample has, by which it is known under any name.
     """
     keys = {**KEYS, **partitions.get("keys", {})}
+    everything = [item for part in (*_PARTS, "test", "unseen") for item in partitions.get(part, [])]
+    count = Counter(map(sample_content, everything))
     pairs = {
         part: sorted({(str(item[keys["cluster"]]), str(item[keys["subject"]])) for item in partitions[part]})
         for part in _PARTS
@@ -50,7 +54,10 @@ def provenance(partitions: Mapping[str, Any]) -> dict[str, Any]:
         "study": partitions["study"],
         "clusters": [str(name) for name in partitions[keys["clusters"]]],
         **{part: [list(pair) for pair in found] for part, found in pairs.items()},
-        "samples": {part: sorted({sample_mark(item, keys) for item in partitions[part]}) for part in _PARTS},
+        "samples": sorted({sample_mark(item, keys) for item in everything}),
+        "contents": {
+            part: sorted(c for c in map(sample_content, partitions[part]) if c and count[c] == 1) for part in _PARTS
+        },
     }
 
 
@@ -64,11 +71,11 @@ def held_out(
     """
     Divide a data list by what its samples were to a trained model, and print the numbers.
 
-    A subject is known by its name and its cluster's, as any spelling has them, in the study that the model was trained
-    on alone: that is, where ``study`` is the same, or the data have grown or shrunk since: of the samples that have the
-    name of one that was trained on, at least half are it by their content
-    (:py:func:`monai_armed.data.sample_marks.sample_mark`). In any other study all clusters and subjects are others, and
-    a warning counts those whose names say otherwise.
+    A subject is known by its name and its cluster's, as any spelling has them, but only in the study that the model was
+    trained on. It is that study where ``study`` is the same, or where data have grown or shrunk since: some samples are
+    of it by their :py:func:`monai_armed.data.sample_marks.sample_mark`, among them at least half of those that have the
+    name of one that was trained on. In any other study all clusters and subjects are others, whatever their names, and
+    a warning counts the namesakes; but a sample whose content was trained on is known under any name.
 
     Args:
         datalist: the samples.
@@ -85,14 +92,14 @@ def held_out(
     Raises:
         ValueError: when ``trained`` is no such record, ``seen`` are no clusters of the model, or it was trained on all.
     """
-    if missing := [key for key in ("study", "clusters", *_PARTS, "samples") if key not in trained]:
+    if missing := [key for key in ("study", "clusters", *_PARTS, "samples", "contents") if key not in trained]:
         raise ValueError(f"the record of what the model was trained on lacks {missing}: train the model again.")
     known, all_known = _known_clusters(trained, seen), {name_key(name) for name in trained["clusters"]}
     names = [sample_key(item, keys) for item in datalist]
-    roles, same = _roles(datalist, names, trained, study, keys, said=seen is not None)
+    match = _match(datalist, names, trained, study, keys, said=seen is not None)
     parts: dict[str, list] = {"train": [], "val": [], "test": [], "unseen": []}
-    for item, (cluster, _), role in zip(datalist, names, roles):
-        own = same and cluster in known
+    for item, (cluster, _), role in zip(datalist, names, match.roles):
+        own = match.same and cluster in known
         name = item[keys["cluster"]]
         if isinstance(name, int):  # an index
             name = name if own else -1
@@ -101,13 +108,22 @@ def held_out(
         elif cluster in all_known:
             name = f"{name} {_OTHER}"
         parts[role or ("test" if own else "unseen")].append({**item, keys["cluster"]: name})
-    _tell(parts, same, keys)
-    _warn_of_namesakes(names, roles, trained, same, keys)
+    _tell(parts, match, keys)
     if not parts["test"] and not parts["unseen"]:
         raise ValueError(
             f"the model was trained on the {keys['subject']} of every one of the {len(datalist)} images: none is left."
         )
     return parts
+
+
+@dataclass
+class _Match:
+    """Data against a model's training: whether it is one study, and the part that each sample's subject was in."""
+
+    same: bool
+    roles: list[str | None]
+    renamed: int = 0  # known by their content alone
+    namesakes: int = 0  # known by the subject's name alone
 
 
 def _known_clusters(trained: Mapping[str, Any], seen: Collection[Any] | None) -> dict[str, str]:
@@ -124,64 +140,66 @@ def _known_clusters(trained: Mapping[str, Any], seen: Collection[Any] | None) ->
     return {key: known[key] for key in asked}
 
 
-def _roles(
+def _match(
     datalist: Sequence[Mapping[str, Any]],
     names: Sequence[tuple[str, str]],
     trained: Mapping[str, Any],
     study: str,
     keys: Mapping[str, str],
     said: bool,
-) -> tuple[list[str | None], bool]:
-    """The part of the training that each sample's subject was in, None if in neither; and whether the study is one."""
-    part_of = _trained_subjects(trained)
-    if said or study == trained["study"]:
-        return [part_of.get(name) for name in names], True
-    of_mark = {mark: part for part in reversed(_PARTS) for mark in trained["samples"][part]}
-    found = [of_mark.get(sample_mark(item, keys)) for item in datalist]
-    named = [mark for name, mark in zip(names, found) if name in part_of]
-    same = any(found) and 2 * sum(mark is not None for mark in named) >= len(named)
-    # what is known by its content was trained on, whatever its name
-    subjects = {name: part for part in reversed(_PARTS) for name, mark in zip(names, found) if mark == part}
-    subjects |= part_of if same else {}
-    return [subjects.get(name) for name in names], same
+) -> _Match:
+    part_of = {(name_key(c), subject_key(s)): part for part in reversed(_PARTS) for c, s in trained[part]}
+    same, contents = study == trained["study"], {}
+    if not same:
+        marks = set(trained["samples"])
+        found = [sample_mark(item, keys) in marks for item in datalist]
+        named = [is_found for name, is_found in zip(names, found) if name in part_of]
+        same = said or (any(found) and 2 * sum(named) >= len(named))
+        contents = _known_by_content(datalist, names, trained)
+    roles = [(part_of.get(name) if same else None) or contents.get(name) for name in names]
+    renamed = sum(name in contents and not (same and name in part_of) for name in names)
+    subjects = Counter(subject for _, subject in part_of)
+    numbered_anew = max(subjects.values(), default=0) > 1  # by each cluster, so that the name alone says nothing
+    namesakes = sum(
+        role is None and (name in part_of or (name[1] in subjects and not numbered_anew))
+        for name, role in zip(names, roles)
+    )
+    return _Match(same, roles, renamed, namesakes)
 
 
-def _trained_subjects(trained: Mapping[str, Any]) -> dict[tuple[str, str], str]:
-    return {(name_key(c), subject_key(s)): part for part in reversed(_PARTS) for c, s in trained[part]}
+def _known_by_content(
+    datalist: Sequence[Mapping[str, Any]], names: Sequence[tuple[str, str]], trained: Mapping[str, Any]
+) -> dict[tuple[str, str], str]:
+    """Part of the training that subjects were in by what is in one of their samples and in no other one here."""
+    part_of = {content: part for part in reversed(_PARTS) for content in trained["contents"][part]}
+    contents = [sample_content(item) for item in datalist]
+    count = Counter(contents)
+    known = [(name, part_of.get(content)) for name, content in zip(names, contents) if count[content] == 1]
+    return {name: part for part in reversed(_PARTS) for name, found in known if found == part}
 
 
-def _tell(parts: Mapping[str, Sequence], same: bool, keys: Mapping[str, str]) -> None:
-    counts = {part: len(items) for part, items in parts.items()}
-    what = "the data that the model was trained on" if same else "other data than the model was trained on"
+def _tell(parts: Mapping[str, Sequence], match: _Match, keys: Mapping[str, str]) -> None:
+    counts, (cluster, subject) = {part: len(items) for part, items in parts.items()}, (keys["cluster"], keys["subject"])
+    whose = "the data that the model was trained on" if match.same else "other data than the model was trained on"
     print(
-        f"{what}: of {sum(counts.values())} samples {counts['train']} were trained on and {counts['val']} validated on, "
-        f"which are left out of the test; {counts['test']} are of {keys['cluster']}s that the model knows, "
-        f"{counts['unseen']} are unseen."
+        f"{whose}: of {sum(counts.values())} samples {counts['train']} were trained on and {counts['val']} validated "
+        f"on, which are left out of the test; {counts['test']} are of a {cluster} that it knows, {counts['unseen']} are "
+        "unseen."
     )
-
-
-def _warn_of_namesakes(
-    names: Sequence[tuple[str, str]],
-    roles: Sequence[str | None],
-    trained: Mapping[str, Any],
-    same: bool,
-    keys: Mapping[str, str],
-) -> None:
-    """Samples that count as another's though the subject's name is one that the model was trained on."""
-    pairs = _trained_subjects(trained)
-    elsewhere = Counter(subject for _, subject in pairs)
-    numbered_anew = any(count > 1 for count in elsewhere.values())  # the name alone says nothing
-    others = [name for name, role in zip(names, roles) if role is None]
-    namesakes = sum(name in pairs or (name[1] in elsewhere and not numbered_anew) for name in others)
-    if not namesakes:
-        return
-    subject, cluster = keys["subject"], keys["cluster"]
-    warnings.warn(
-        f"{namesakes} samples are of a {subject} with the name of one that the model was trained on at another {cluster} "
-        "of this study and count as of another."
-        if same
-        else f"{namesakes} samples are of a {subject} with the name of one that the model was trained on, but none of "
-        f"their data: they count as of another {subject}, of another study. If it is the same study, name the model's "
-        f"{cluster}s as the seen ones.",
-        stacklevel=4,
-    )
+    if match.renamed:
+        warnings.warn(
+            f"the {subject} of {match.renamed} samples is one that the model was trained on, by what is in them, under "
+            "another name: they are left out.",
+            stacklevel=4,
+        )
+    if match.namesakes:
+        why = (
+            f"at another {cluster} of this study: it counts as another {subject}."
+            if match.same
+            else f"but other data: it counts as another {subject}, of another study; if it is the same study, say so "
+            "by naming the seen clusters."
+        )
+        warnings.warn(
+            f"the {subject} of {match.namesakes} samples has the name of one that the model was trained on, {why}",
+            stacklevel=4,
+        )

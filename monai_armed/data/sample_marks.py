@@ -24,7 +24,7 @@ import numpy as np
 
 from .names import name_key, subject_key
 
-__all__ = ["KEYS", "sample_key", "sample_mark", "study_name"]
+__all__ = ["KEYS", "sample_content", "sample_key", "sample_mark", "short_hash", "study_name"]
 
 KEYS = {"clusters": "sites", "cluster": "site", "subject": "subject"}
 """Where partitions keep the names of their clusters, and their samples cluster and subject, unless they say it."""
@@ -37,49 +37,49 @@ def sample_key(item: Mapping[str, Any], keys: Mapping[str, str] = KEYS) -> tuple
     return name_key(item[keys["cluster"]]), subject_key(item[keys["subject"]])
 
 
-def sample_mark(item: Mapping[str, Any], keys: Mapping[str, str] = KEYS) -> str:
+def sample_content(item: Mapping[str, Any]) -> str:
     """
-    What a sample is known by wherever it lies: a hash of its ``"mark"``, if its reader gives one; else of its
-    ``"image"``, an array or a file's name and content (of a large one its size, beginning, middle and end). A file that
-    is empty or cannot be read has the names of its cluster and subject in place of a content.
-
-    Args:
-        item: the sample.
-        keys: its keys of cluster and subject.
-
-    Returns:
-        12 hexadecimal digits.
+    What is in a sample, whatever its names: its ``"content"``, if its reader gives one, else a hash of its ``"image"``,
+    an array or a file (of a large one its size, beginning, middle and end). Empty where a file is empty or cannot be
+    read.
     """
-    if "mark" in item:
-        return _hash(item["mark"])
+    if "content" in item:
+        return str(item["content"])
     image = item["image"]
     if isinstance(image, np.ndarray):
-        return _hash([str(image.dtype), image.shape], image.tobytes())
-    path = Path(image)
+        return short_hash([str(image.dtype), image.shape], image.tobytes())
     try:
-        stat = path.stat()
-        content = _content(str(path), stat.st_size, stat.st_mtime_ns)
+        stat = os.stat(image)
+        return _file_content(str(image), stat.st_size, stat.st_mtime_ns)
     except OSError:
-        content = ""
-    return _hash([path.name, content or sample_key(item, keys)])
+        return ""
+
+
+def sample_mark(item: Mapping[str, Any], keys: Mapping[str, str] = KEYS) -> str:
+    """
+    What a sample is known by wherever it lies: a hash of its cluster, its subject and its content; of the name of its
+    file where it has no content.
+    """
+    return short_hash([*sample_key(item, keys), sample_content(item) or os.path.basename(item["image"])])
 
 
 @functools.lru_cache(maxsize=2**18)
-def _content(path: str, size: int, changed: int) -> str:
+def _file_content(path: str, size: int, changed: int) -> str:
     """Hash of a file's content, which has changed if its time has; nothing for an empty file."""
     if not size:
         return ""
     with open(path, "rb") as file:
         if size <= 3 * _PIECE:
-            return _hash(size, file.read())
+            return short_hash(size, file.read())
         pieces = []
         for start in (0, (size - _PIECE) // 2, size - _PIECE):
             file.seek(start)
             pieces.append(file.read(_PIECE))
-        return _hash(size, *pieces)
+        return short_hash(size, *pieces)
 
 
-def _hash(value: Any, *contents: bytes) -> str:
+def short_hash(value: Any, *contents: bytes) -> str:
+    """12 hexadecimal digits of the SHA-256 of what JSON can hold and of bytes."""
     digest = hashlib.sha256(json.dumps(value).encode())
     for content in contents:
         digest.update(content)
@@ -101,9 +101,8 @@ def study_name(
         marker: file in which a simulator keeps its parameters, if the data may be simulated: then the draw is the name.
 
     Returns:
-        ``"simulated draw 0"``, say, or ``"data"`` with a hash of all clusters, subjects and :py:func:`sample_mark`.
+        ``"simulated draw 0"``, say, or ``"data"`` with a hash of every :py:func:`sample_mark`.
     """
     if marker is not None and Path(marker).is_file():
         return f"simulated draw {json.loads(Path(marker).read_text(encoding='utf-8'))['seed']}"
-    rows = sorted([*sample_key(item, keys), sample_mark(item, keys)] for item in datalist)
-    return f"data {_hash(rows)}"
+    return f"data {short_hash(sorted(sample_mark(item, keys) for item in datalist))}"

@@ -115,8 +115,8 @@ def _warn_of_several_sites(datalist: Sequence[dict[str, Any]], subject_key: str,
         sites[item[subject_key]].add(item.get(site_key))
     if several := [subject for subject, names in sites.items() if len(names) > 1]:
         warnings.warn(
-            f"{len(several)} of {len(sites)} subjects are at more than one site (first: {several[0]}) and stay together "
-            "as one: if the sites count their subjects alike, put the site into the subject's name.",
+            f"{len(several)} of {len(sites)} subjects are at more than one site (first: {several[0]}) and stay "
+            "together as one: if the sites count their subjects alike, put the site into the subject's name.",
             stacklevel=3,
         )
 

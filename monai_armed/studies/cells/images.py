@@ -88,9 +88,7 @@ def read_cells(
     own = {str(pdx): label for pdx, label in (labels or {}).items()}
     for name, given, what in (("labels", own, "PDX"), ("diagnoses", diagnoses or {}, "word")):
         if wrong := {word: label for word, label in given.items() if label not in (0, 1)}:
-            raise ValueError(
-                f"{name} must be 0 (low) or 1 (high metastatic efficiency) for every {what}, got {wrong}."
-            )
+            raise ValueError(f"{name} must be 0 (low) or 1 (high metastatic efficiency) for every {what}, got {wrong}.")
     place = Path(path)
     table = place / _TABLE if place.is_dir() else place
     columns = {"file": image_column, "batch": site_column, "label": diagnosis_column, "cell": subject_column}
