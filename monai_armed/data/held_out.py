@@ -183,8 +183,8 @@ def _tell(parts: Mapping[str, Sequence], match: _Match, keys: Mapping[str, str])
     whose = "the data that the model was trained on" if match.same else "other data than the model was trained on"
     print(
         f"{whose}: of {sum(counts.values())} samples {counts['train']} were trained on and {counts['val']} validated "
-        f"on, which are left out of the test; {counts['test']} are of a {cluster} that it knows, {counts['unseen']} are "
-        "unseen."
+        f"on, which are left out of the test; {counts['test']} are of a {cluster} that it knows, {counts['unseen']} "
+        "are unseen."
     )
     if match.renamed:
         warnings.warn(
