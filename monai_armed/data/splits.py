@@ -152,7 +152,8 @@ def split_seen_unseen(
         the images of seen and those of unseen sites.
 
     Raises:
-        ValueError: when a seen site has no image, a role is neither ``"seen"`` nor ``"unseen"``, or nothing is seen.
+        ValueError: when a seen site has no image, a role is neither ``"seen"`` nor ``"unseen"``, a site has both, or
+            nothing is seen.
     """
     if seen_sites is not None:
         if isinstance(seen_sites, str):
@@ -174,6 +175,9 @@ def split_seen_unseen(
     seen = [item for item, chosen in zip(datalist, is_seen, strict=True) if chosen]
     if not seen:
         raise ValueError(f"no image is of a seen site; the data have {_names(datalist, site_key)}.")
+    roles_of = {(item[site_key], chosen) for item, chosen in zip(datalist, is_seen)}
+    if both := sorted(site for site, chosen in roles_of if chosen and (site, False) in roles_of):
+        raise ValueError(f"{role_key} calls the sites {both} both 'seen' and 'unseen': give each site one role.")
     return seen, [item for item, chosen in zip(datalist, is_seen, strict=True) if not chosen]
 
 

@@ -25,7 +25,7 @@ import pandas as pd
 
 from .names import name_key
 
-__all__ = ["MISSING", "class_labels", "labelled_rows", "read_table"]
+__all__ = ["MISSING", "check_classes", "class_labels", "labelled_rows", "read_table"]
 
 MISSING = frozenset({"", "na", "n/a", "nan", "<na>", "#n/a", "null"})
 """What R, pandas, BIDS and spreadsheets write where there is no value, in lower case."""
@@ -98,6 +98,25 @@ def _with_columns(
             has = ", ".join(map(repr, table.columns))
             raise ValueError(f"{path} has no column {column!r}; it has {has}{f': {hint}' if hint else '.'}")
     return table
+
+
+def check_classes(classes: Any, name: str = "diagnoses") -> None:
+    """
+    See that a user's words are given as two classes.
+
+    Args:
+        classes: class, 0 or 1, of each word; None where the user gives none.
+        name: of the argument, for the error message.
+
+    Raises:
+        ValueError: when it is no mapping, or a class is neither 0 nor 1.
+    """
+    if classes is None:
+        return
+    if not isinstance(classes, Mapping):
+        raise ValueError(f"{name} must say which word is 0 and which 1, as {{'CN': 0, 'AD': 1}} does; got {classes!r}.")
+    if wrong := {word: label for word, label in classes.items() if label not in (0, 1)}:
+        raise ValueError(f"{name} must give 0 or 1 for each word, got {wrong}.")
 
 
 def class_labels(words: Sequence[str], diagnoses: Mapping[Any, int]) -> list[int | None]:

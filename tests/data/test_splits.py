@@ -122,6 +122,12 @@ def test_sites_and_roles_are_told_in_any_spelling():
         split_seen_unseen([*items, {"site": "6", "site_role": ""}])
 
 
+def test_a_site_that_is_seen_and_unseen_is_named():
+    items = [{"site": site, "site_role": role} for site, role in (("a", "seen"), ("b", "seen"), ("b", "unseen"))]
+    with pytest.raises(ValueError, match=r"site_role calls the sites \['b'\] both 'seen' and 'unseen'"):
+        split_seen_unseen(items)
+
+
 def test_a_subject_at_two_sites_stays_together_and_is_named():
     items = [{**item, "site": site} for item in toy(15, 15) for site in ("a", "b")]
     with pytest.warns(UserWarning, match="30 of 30 subjects are at more than one site .first: 0. and stay together"):

@@ -16,7 +16,7 @@ import warnings
 import pandas as pd
 import pytest
 
-from monai_armed.data.table import class_labels, labelled_rows, read_table
+from monai_armed.data.table import check_classes, class_labels, labelled_rows, read_table
 
 TEXT = "file,site,age\na.png,Zürich,1\nb.png,Basel,2\n"
 
@@ -77,6 +77,22 @@ def test_classes_are_told_by_word_or_label_in_any_case():
     assert class_labels(["MCI", "", "nan", "2", "-1"], known) == [None] * 5
     assert class_labels(["True", "2", "b"], {"a": 0, "b": 1, "c": 2}) == [None, 2, 1]  # three classes have no True
     assert class_labels(["a", "A"], {"a": 0, "A": 1}) == [0, 1]  # exactly, where case tells
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["CN", "AD"], r"diagnoses must say which word is 0 and which 1, .* got \['CN', 'AD'\]"),
+        ("AD", "diagnoses must say .* got 'AD'"),
+        ({"CN": 0, "AD": 2}, "diagnoses must give 0 or 1 for each word, got {'AD': 2}"),
+        ({"CN": 0, "AD": "1"}, "for each word, got {'AD': '1'}"),
+    ],
+)
+def test_words_that_are_not_given_as_two_classes_get_a_sentence(classes, message):
+    with pytest.raises(ValueError, match=message):
+        check_classes(classes)
+    check_classes(None)
+    check_classes({"CN": 0, "MCI": 0, "AD": 1})
 
 
 def test_rows_with_another_diagnosis_are_left_out_and_counted():

@@ -22,6 +22,7 @@ from monai_armed.data.bids import load_bids_datalist, load_csv_datalist
 from monai_armed.data.held_out import held_out
 from monai_armed.data.sample_marks import KEYS, study_name
 from monai_armed.data.splits import check_several_clusters, split_by_subject, split_seen_unseen
+from monai_armed.data.table import check_classes
 
 __all__ = ["ad_mri_partitions", "read_ad_mri"]
 
@@ -103,8 +104,7 @@ def read_ad_mri(
     Raises:
         ValueError: when a class is neither 0 nor 1, or a BIDS tree is given an ``image_column``.
     """
-    if wrong := {word: label for word, label in (diagnoses or {}).items() if label not in (0, 1)}:
-        raise ValueError(f"diagnoses must give 0 or 1 for each word, got {wrong}.")
+    check_classes(diagnoses)
     names = {
         "diagnosis_column": diagnosis_column,
         "site_column": site_column,

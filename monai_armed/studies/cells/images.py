@@ -25,7 +25,7 @@ import pandas as pd
 
 from monai_armed.data.image_files import MICROSCOPY, is_image_file, list_image_files
 from monai_armed.data.names import name_key, one_spelling, tidy_name
-from monai_armed.data.table import MISSING, class_labels, read_table
+from monai_armed.data.table import MISSING, check_classes, class_labels, read_table
 
 __all__ = ["METASTATIC_EFFICIENCY", "read_cells"]
 
@@ -85,10 +85,9 @@ def read_cells(
         ValueError: when a file name does not parse, a column is missing, or a value in the CSV, ``labels`` or
             ``diagnoses`` is wrong.
     """
+    check_classes(labels, "labels")
+    check_classes(diagnoses)
     own = {str(pdx): label for pdx, label in (labels or {}).items()}
-    for name, given, what in (("labels", own, "PDX"), ("diagnoses", diagnoses or {}, "word")):
-        if wrong := {word: label for word, label in given.items() if label not in (0, 1)}:
-            raise ValueError(f"{name} must be 0 (low) or 1 (high metastatic efficiency) for every {what}, got {wrong}.")
     place = Path(path)
     table = place / _TABLE if place.is_dir() else place
     columns = {"file": image_column, "batch": site_column, "label": diagnosis_column, "cell": subject_column}

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from monai_armed.data.names import name_key, one_spelling
-from monai_armed.data.table import MISSING, class_labels, read_table
+from monai_armed.data.table import MISSING, check_classes, class_labels, read_table
 
 __all__ = [
     "CATEGORIES",
@@ -201,8 +201,7 @@ def conversion_subjects(
         ValueError: when a diagnosis is unknown, a subject has one of these two visits twice or no site, there is no
             subject, or all have the same label.
     """
-    if wrong := {word: label for word, label in (diagnoses or {}).items() if label not in (0, 1)}:
-        raise ValueError(f"diagnoses must give 0 or 1 for each word, got {wrong}.")
+    check_classes(diagnoses)
     table = table.assign(RID=table["RID"].map(name_key), VISCODE=table["VISCODE"].str.casefold())
     table = table.assign(DX_bl=_states(table["DX_bl"], None), DX=_states(table["DX"], diagnoses))
     baseline = table[(table["VISCODE"] == "bl") & table["DX_bl"].isin(BASELINE_MCI)]
