@@ -15,7 +15,8 @@ Thirty simulated designs, binary and Gaussian, random intercepts (true s.d. 1) a
 cluster, 5 to 100,000 clusters; "uncentred" has a feature of mean 2 and a full covariance. Printed are the s.d. of the
 effects that were drawn, those of the variational fit from the default start and from a prior and posterior of s.d. 1,
 with the objective (negative ELBO / N) of each, and those after ``fit_mixed_model`` (ML, Laplace, or quadrature of one
-binary intercept), with seconds of CPU. All data are simulated. About 40 minutes of CPU; ``--only 3 4`` runs some designs.
+binary intercept), with seconds of CPU. All data are simulated. About 40 minutes of CPU; ``--only 3 4`` runs
+some designs.
 """
 
 from __future__ import annotations

@@ -13,10 +13,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from monai_armed.data.held_out import provenance
 from monai_armed.data.replaced_file import replaced_file
 
 __all__ = ["read_training", "record_training"]
@@ -25,35 +26,26 @@ FILE = "trained_on.json"
 
 
 def record_training(
-    partitions: Mapping[str, Any], ckpt_dir: str | Path, subject_key: str = "subject", sites_key: str = "sites"
+    partitions: Mapping[str, Any], ckpt_dir: str | Path, subject_key: str | None = None, sites_key: str | None = None
 ) -> Path:
     """
-    Write the study, the sites, and the subjects of training and validation as ``ckpt_dir/trained_on.json``.
+    Write the :py:func:`monai_armed.data.held_out.provenance` of a training as ``ckpt_dir/trained_on.json``.
 
     Args:
-        partitions: ``"train"`` and ``"val"``, MONAI data lists, the names of the sites, and ``"study"``, which tells
-            data whose subjects have the same names from one another.
+        partitions: of the training.
         ckpt_dir: folder of the training.
-        subject_key: key of the subject in the data lists.
-        sites_key: key of the sites in ``partitions``.
+        subject_key: key of the subject in the data lists, by default that of ``partitions["keys"]``.
+        sites_key: key of the sites in ``partitions``, likewise.
 
     Returns:
         the file.
     """
-    record = {
-        "study": partitions["study"],
-        "sites": list(partitions[sites_key]),
-        "train": _subjects(partitions["train"], subject_key),
-        "val": _subjects(partitions["val"], subject_key),
-    }
+    said = {"subject": subject_key, "clusters": sites_key}
+    keys = {**partitions.get("keys", {}), **{name: key for name, key in said.items() if key is not None}}
     path = Path(ckpt_dir) / FILE
     with replaced_file(path) as file:
-        file.write_text(json.dumps(record), encoding="utf-8")
+        file.write_text(json.dumps(provenance({**partitions, "keys": keys})), encoding="utf-8")
     return path
-
-
-def _subjects(datalist: Sequence[Mapping[str, Any]], key: str) -> list[str]:
-    return sorted({item[key] for item in datalist})
 
 
 def read_training(ckpt_path: str | Path) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from .volume_reader import VOLUME_ENDINGS
+from .image_files import distinct_scans, is_image_file, list_image_files
 
 __all__ = ["list_images"]
 
@@ -33,14 +33,18 @@ def list_images(path: str | os.PathLike[str]) -> list[dict[str, str]]:
 
     Raises:
         FileNotFoundError: when there is no such file or folder, or no such file in it.
+        ValueError: when the file is no image by its name.
     """
     place = Path(path)
-    if place.is_file():
+    if place.is_dir():
+        files = distinct_scans(list_image_files(place, without=("derivatives",)))
+    elif is_image_file(place):
         files = [place]
-    elif place.is_dir():
-        # of a pair, the header is found by its image
-        endings = tuple(ending for ending in VOLUME_ENDINGS if ending != ".hdr")
-        files = sorted(file for file in _files_below(place) if file.name.endswith(endings))
+    elif place.is_file():
+        raise ValueError(
+            f"{place} is no NIfTI file (*.nii, *.nii.gz, *.img) and no *.mgz by its name: convert it, or rename it if "
+            "it is one."
+        )
     else:
         raise FileNotFoundError(
             f"there is no file or folder {place}: give the path of a NIfTI file or a folder of them."

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -20,11 +21,16 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import ensure_tuple_rep
 
+from ..data.names import name_key
+
 __all__ = ["ClusterToIndexD", "ClusterToIndexDict", "ClusterToIndexd"]
 
 
 class ClusterToIndexd(MapTransform):
     """Replace the name of a cluster by its index in a list of known clusters.
+
+    A name is known in another spelling, too (``"2.0"`` or ``"2"`` for ``"002"``, see
+    :py:func:`monai_armed.data.names.name_key`), unless several of the known ones have it.
 
     Args:
         keys: keys of the cluster names.
@@ -60,6 +66,7 @@ class ClusterToIndexd(MapTransform):
         if not set(self.keys) <= set(of_each):
             raise ValueError(f"clusters must be given for each of the keys {self.keys}, got {list(of_each)}.")
         self.index = {key: _index(of_each[key]) for key in self.keys}
+        self.spellings = {key: _spellings(index) for key, index in self.index.items()}
         if unknown not in ("error", "unknown"):
             raise ValueError(f"unknown must be 'error' or 'unknown', got {unknown!r}.")
         self.unknown = unknown
@@ -74,13 +81,13 @@ class ClusterToIndexd(MapTransform):
         d = dict(data)
         for key, output_key in self.key_iterator(d, self.output_keys):
             name = str(d[key])
-            index = self.index[key]
-            if name not in index and self.unknown == "error":
+            index = self.index[key].get(name, self.spellings[key].get(name_key(name), -1))
+            if index < 0 and self.unknown == "error":
                 raise ValueError(
-                    f"{key} {name!r} is not one of the known ones, {list(index)}; "
+                    f"{key} {name!r} is not one of the known ones, {list(self.index[key])}; "
                     "leave it out (--site), or set unknown='unknown', to treat it as a new cluster."
                 )
-            d[output_key] = index.get(name, -1)
+            d[output_key] = index
         return d
 
 
@@ -89,6 +96,12 @@ def _index(clusters: Sequence[str]) -> dict[str, int]:
     if not names or len(set(names)) < len(names):
         raise ValueError(f"clusters must be a list of different names, got {names}.")
     return {name: index for index, name in enumerate(names)}
+
+
+def _spellings(index: Mapping[str, int]) -> dict[str, int]:
+    """Index by what all spellings of a name have in common, where it is one name's alone."""
+    counts = Counter(map(name_key, index))
+    return {name_key(name): j for name, j in index.items() if counts[name_key(name)] == 1}
 
 
 ClusterToIndexD = ClusterToIndexDict = ClusterToIndexd

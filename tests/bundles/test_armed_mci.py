@@ -193,7 +193,7 @@ def test_a_new_site_is_adapted_to_as_the_docs_say(tmp_path, monkeypatch, capsys)
     [
         (lambda t: t.drop(columns="SITE"), "lacks the columns"),
         (lambda t: t.assign(MMSE_bl="poor"), "which is no number"),
-        (lambda t: pd.concat([t, t.iloc[:3]]), "twice"),
+        (lambda t: pd.concat([t, t.iloc[:3].assign(AGE=70.5)]), "twice"),
         (lambda t: t.assign(DX="MCI"), "have the label 0"),
         (lambda t: t[t["RID"].isin(t["RID"].unique()[:5])], "needs as many subjects|have the label"),
     ],

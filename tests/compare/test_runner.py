@@ -274,7 +274,8 @@ def test_bad_input_is_named_before_anything_is_trained(bundle, tmp_path, monkeyp
     expect_error(good, capsys, "no clusters", "hospital")
     change(bundle, "compare", cluster_key="cluster")
     expression = json.loads((bundle / "configs" / "train.json").read_text())["partitions"]
-    one = f"$dict((k, [d for d in v if d['label'][0] == 0] if k != 'data' else v) for k, v in {expression[1:]}.items())"
+    kept = "[d for d in v if d['label'][0] == 0] if k in ('train', 'val', 'test') else v"
+    one = f"$dict((k, {kept}) for k, v in {expression[1:]}.items())"
     change(bundle, "train", partitions=one)
     expect_error(good, capsys, "class")
     change(bundle, "train", partitions=[])

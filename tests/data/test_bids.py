@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pandas as pd
 import pytest
 
@@ -137,3 +139,90 @@ def test_an_image_listed_twice_is_refused(tmp_path):
     table.write_text("image,label,site,subject\na.nii,0,1,p1\n./a.nii,0,1,p2\n")
     with pytest.raises(ValueError, match=r"twice.csv lists 1 images twice .first: .*a\.nii"):
         load_csv_datalist(table)
+
+
+def test_rows_of_other_diagnoses_are_left_out_and_counted(tree):
+    rows = [("01", "2", "ad"), ("02", "2", "CN"), ("03", "", "MCI"), ("04", "2", "n/a"), ("05", "2", "MCI")]
+    write(tree, rows, ("participant_id", "site", "diagnosis"))
+    with pytest.warns(UserWarning, match=r"3 of 5 rows of .*participants\.tsv are left out.*: MCI .2., n/a .1.\."):
+        items = load_bids_datalist(tree)
+    assert [item["label"] for item in items] == [1, 0, 0]
+    write(tree, [("01", "2", "1.0"), ("02", "2", "0.0")], ("participant_id", "site", "diagnosis"))
+    assert [item["label"] for item in load_bids_datalist(tree)] == [1, 0, 0]
+
+
+def test_every_column_can_have_another_name(tree):
+    rows = [
+        ("1", "Mayo", "Dementia", "sub-01/anat/sub-01_T1w.nii.gz"),
+        ("2", "x", "cn", "sub-02/ses-a/anat/sub-02_ses-a_T1w.nii"),
+    ]
+    table = pd.DataFrame(rows, columns=["who", "where", "what", "which"])
+    table.to_csv(tree / "list.csv", index=False)
+    columns = {"subject_column": "who", "site_column": "where", "diagnosis_column": "what"}
+    diagnoses = {"Dementia": 1, "CN": 0}
+    items = load_csv_datalist(tree / "list.csv", image_column="which", diagnoses=diagnoses, **columns)
+    assert [(i["subject"], i["site"], i["label"]) for i in items] == [("1", "Mayo", 1), ("2", "x", 0)]
+    table.assign(who=["01", "02"]).to_csv(tree / "participants.tsv", sep="\t", index=False)
+    items = load_bids_datalist(tree, diagnoses=diagnoses, **columns)
+    assert [(i["subject"], i["site"], i["label"]) for i in items] == [
+        ("sub-01", "Mayo", 1),
+        ("sub-02", "x", 0),
+        ("sub-02", "x", 0),
+    ]
+    with pytest.raises(ValueError, match=r"no column 'site'.*: name yours by site_column, diagnosis_column"):
+        load_bids_datalist(tree, subject_column="who", diagnosis_column="what")
+
+
+@pytest.mark.parametrize("spellings", [("Mayo", "mayo"), ("002", "2"), ("5", "5.0"), ("a", "a ")])
+def test_sites_in_two_spellings_are_one(tree, spellings):
+    write(tree, [("01", spellings[0], "AD"), ("02", spellings[1], "CN")], ("participant_id", "site", "diagnosis"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert len({item["site"] for item in load_bids_datalist(tree)}) == 1
+    assert len(caught) == (spellings in [("Mayo", "mayo"), ("002", "2")])
+
+
+def test_files_that_are_no_scans_are_not_read(tree):
+    expected = load_bids_datalist(tree)
+    anat = tree / "sub-01" / "anat"
+    for name in ("._sub-01_T1w.nii.gz", "sub-01_T1w.nii.gz.part", "sub-01_T1w.nii.json", "sub-01_acq-x_T1w.json"):
+        (anat / name).touch()
+    (anat / "sub-01_run-2_T1w.nii").mkdir()
+    assert load_bids_datalist(tree) == expected
+    (anat / "sub-01_T1w.nii").touch()
+    with pytest.warns(UserWarning, match=r"1 further T1w images .*sub-01_T1w\.nii\."):
+        assert load_bids_datalist(tree) == expected
+    (anat / "sub-01_T1w.nii").unlink()
+    (anat / "sub-01_T1w.nii.gz").unlink()
+    (anat / "sub-01_T1w.nii.gz").symlink_to(tree / "gone.nii.gz")
+    with pytest.raises(FileNotFoundError, match=r"1 of \d images .* are links to files that are not there .*sub-01"):
+        load_bids_datalist(tree)
+
+
+def test_a_csv_lists_image_files_alone(tree):
+    (tree / "scan.nii").mkdir()
+    for name in ("._a.nii", "b.png", "scan.nii"):
+        (tree / name).touch()
+        (tree / "list.csv").write_text(f"image,label,site,subject\n{name},1,2,s\n")
+        with pytest.raises(FileNotFoundError, match=r"1 of 1 images .* do not exist or are no NIfTI files"):
+            load_csv_datalist(tree / "list.csv")
+
+
+@pytest.mark.parametrize("place", ["sub-02/sub-02_sessions.tsv", "sub-02/sessions.tsv", "sessions.tsv"])
+def test_a_diagnosis_that_changes_in_sessions_tsv_is_counted(tree, place):
+    columns = ["participant_id", "session_id", "diagnosis"]
+    table = pd.DataFrame([("02", "ses-a", "CN"), ("02", "ses-b", "n/a")], columns=columns)
+    table.to_csv(tree / place, sep="\t", index=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_bids_datalist(tree)
+    for later in ("AD", "MCI"):
+        table.assign(diagnosis=["CN", later]).to_csv(tree / place, sep="\t", index=False)
+        with pytest.warns(
+            UserWarning, match=rf"1 subjects have another diagnosis in sessions.tsv .* sub-02, {later}\)"
+        ):
+            load_bids_datalist(tree)
+    table.drop(columns="diagnosis").to_csv(tree / place, sep="\t", index=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_bids_datalist(tree)

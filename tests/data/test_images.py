@@ -61,3 +61,23 @@ def test_other_files_that_nibabel_reads_and_hidden_ones(tmp_path):
         touch(tmp_path / name)
     (tmp_path / "d.nii").mkdir()
     assert [item["file"] for item in list_images(tmp_path)] == files
+
+
+def test_files_that_are_no_images_are_not_listed(tmp_path):
+    file = touch(tmp_path / "case_t1.nii" / "case_t1.nii")
+    for name in ("._a.nii.gz", "b.nii.gz.part", "b.nii.json", ".git/annex/objects/k.nii.gz/k.nii.gz"):
+        touch(tmp_path / name)
+    assert [item["image"] for item in list_images(tmp_path)] == [file]
+    touch(tmp_path / "b.nii")
+    other = touch(tmp_path / "b.nii.gz")
+    with pytest.warns(UserWarning, match=r"1 scans are there as \.nii and as \.nii\.gz"):
+        assert [item["image"] for item in list_images(tmp_path)] == [other, file]
+    with pytest.raises(ValueError, match=r"b\.nii\.json is no NIfTI file .* by its name"):
+        list_images(tmp_path / "b.nii.json")
+
+
+def test_a_subject_may_be_a_link_to_a_folder(tmp_path):
+    touch(tmp_path / "store" / "s1" / "a.nii.gz")
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "sub-1").symlink_to(tmp_path / "store" / "s1", target_is_directory=True)
+    assert [item["image"] for item in list_images(tmp_path / "study")] == [str(tmp_path / "study/sub-1/a.nii.gz")]

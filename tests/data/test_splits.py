@@ -11,10 +11,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
 from monai_armed.data import split_by_subject, split_seen_unseen
+from monai_armed.data.splits import check_several_clusters
 from monai_armed.studies.ad_mri.cohort import draw_cohort
 
 
@@ -69,13 +72,19 @@ def test_no_validation_partition():
     assert (len(train), len(val), len(test)) == (24, 0, 6)
 
 
-@pytest.mark.filterwarnings("ignore:The least populated class")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("datalist", "fractions", "message"),
     [
         (toy(1, 20), (0.7, 0.1, 0.2), r"partition .* no image of class \[1\]"),
         (toy(0, 20), (0.7, 0.1, 0.2), "all images have the label 0"),
-        (toy(3, 4), (0.7, 0.1, 0.2), "as many subjects, got 7"),
+        (toy(3, 4), (0.7, 0.1, 0.2), "as many subjects, got 7: give more subjects"),
+        (
+            toy(6, 6),
+            (0.7, 0.1, 0.2),
+            "12 subjects are too few to be divided .* 10 images .the largest has 6",
+        ),
+        ([], (0.7, 0.1, 0.2), "there is no image; a classifier needs"),
         (toy(10, 20), (0.7, 0.1, 0.1), "multiples of 0.1"),
         (toy(10, 20), (0.75, 0.05, 0.2), "multiples of 0.1"),
     ],
@@ -101,3 +110,35 @@ def test_seen_and_unseen_errors():
         split_seen_unseen(toy(1, 2), "a")
     with pytest.raises(ValueError, match="maybe"):
         split_seen_unseen([{"site": "a", "site_role": "maybe"}])
+
+
+def test_sites_and_roles_are_told_in_any_spelling():
+    items = [{"site": site, "site_role": role} for site, role in (("002", "Seen"), ("Mayo", "UNSEEN "), ("5", "seen"))]
+    assert [item["site"] for item in split_seen_unseen(items)[0]] == ["002", "5"]
+    assert [item["site"] for item in split_seen_unseen(items, [2, "mayo"])[0]] == ["002", "Mayo"]
+    with pytest.raises(ValueError, match=r"no image of the seen sites \['20'\]"):
+        split_seen_unseen(items, ["20", "2.0"])
+    with pytest.raises(ValueError, match=r"got \[''\] for 1 of 4"):
+        split_seen_unseen([*items, {"site": "6", "site_role": ""}])
+
+
+def test_a_site_that_is_seen_and_unseen_is_named():
+    items = [{"site": site, "site_role": role} for site, role in (("a", "seen"), ("b", "seen"), ("b", "unseen"))]
+    with pytest.raises(ValueError, match=r"site_role calls the sites \['b'\] both 'seen' and 'unseen'"):
+        split_seen_unseen(items)
+
+
+def test_a_subject_at_two_sites_stays_together_and_is_named():
+    items = [{**item, "site": site} for item in toy(15, 15) for site in ("a", "b")]
+    with pytest.warns(UserWarning, match="30 of 30 subjects are at more than one site .first: 0. and stay together"):
+        parts = split_by_subject(items)
+    assert sum(len({item["subject"] for item in part}) for part in parts) == 30
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        split_by_subject(items[::2])
+
+
+def test_a_single_cluster_is_refused():
+    check_several_clusters(["a", "b"], "site", "study")
+    with pytest.raises(ValueError, match="'a' is the only seen site of study; effects of the site need at least two"):
+        check_several_clusters(["a"], "site", "study")

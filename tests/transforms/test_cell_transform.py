@@ -62,12 +62,14 @@ def test_float_and_one_bit_images(tmp_path, grey):
     torch.testing.assert_close(bits, torch.from_numpy(grey > 99)[None].float())
 
 
-def test_12_bits_in_16_keep_the_scale_of_16_and_a_warning_says_so_once(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 4095, (16, 16), endpoint=True, dtype=np.uint16)
-    pixels[0, 0] = 4095
+@pytest.mark.parametrize("bits", [12, 14])
+def test_a_cameras_12_or_14_bits_keep_the_scale_of_16_and_a_warning_says_so_once(tmp_path, bits):
+    largest = 2**bits - 1
+    pixels = np.random.default_rng(0).integers(0, largest, (16, 16), endpoint=True, dtype=np.uint16)
+    pixels[0, 0] = largest
     load = LoadCelld("image", 16)
     items = [save(tmp_path / f"{i}.tif", pixels) for i in range(3)]
-    with pytest.warns(UserWarning, match=r"without a value above 4095.* multiply the pixels .* by 16"):
+    with pytest.warns(UserWarning, match=r"without a value above 16383.* as max_value of LoadCelld"):
         dark = load(items[0])["image"]
     torch.testing.assert_close(dark, torch.from_numpy(pixels.astype(np.float32) / 65535)[None])
     with warnings.catch_warnings(record=True) as caught:
@@ -77,8 +79,78 @@ def test_12_bits_in_16_keep_the_scale_of_16_and_a_warning_says_so_once(tmp_path)
     assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        load(save(tmp_path / "times_16.tif", pixels * 16))
-        load(save(tmp_path / "8_bits.tif", (pixels // 16).astype(np.uint8)))
+        right = LoadCelld("image", 16, max_value=largest)
+        torch.testing.assert_close(right(items[0])["image"], dark * 65535 / largest)
+        eight = save(tmp_path / "8_bits.tif", (pixels >> (bits - 8)).astype(np.uint8))
+        assert right(eight)["image"].max() == 1  # the option is of files of more bits alone
+    with pytest.raises(ValueError, match=rf"values outside 0 to {largest} .* give its largest value as max_value"):
+        right(save(tmp_path / "more.tif", pixels + np.uint16(1)))
+
+
+def tiff(file, pixels, **kwargs):
+    """A TIFF as microscopes' programs write it, which Pillow cannot."""
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(file, pixels, **kwargs)
+    return {"image": str(file)}
+
+
+def test_signed_integers_are_divided_by_what_their_type_holds(tmp_path):
+    load = LoadCelld("image", 16)
+    for dtype in (np.int8, np.int16):
+        top = np.iinfo(dtype).max
+        pixels = np.random.default_rng(0).integers(0, top, (16, 16), endpoint=True, dtype=dtype)
+        pixels[0, 0] = top
+        loaded = load(tiff(tmp_path / "a.tif", pixels))["image"]
+        torch.testing.assert_close(loaded, torch.from_numpy(pixels.astype(np.float32) / top)[None])
+        with pytest.raises(ValueError, match=rf"b\.tif has values outside 0 to {top} \(-{top} to "):
+            load(tiff(tmp_path / "b.tif", -pixels))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, bool])
+def test_zero_may_be_white(tmp_path, dtype):
+    pixels = np.random.default_rng(0).random((16, 16), dtype=np.float32)
+    pixels = (pixels * np.iinfo(dtype).max).astype(dtype) if np.issubdtype(dtype, np.integer) else pixels
+    pixels = pixels > 0.5 if dtype is bool else pixels
+    black, white = (
+        LoadCelld("image", 16)(tiff(tmp_path / f"{zero}.tif", pixels, photometric=zero))["image"]
+        for zero in ("minisblack", "miniswhite")
+    )
+    torch.testing.assert_close(white, 1 - black)
+
+
+def test_integers_of_32_bits_need_their_largest_value(tmp_path):
+    for dtype in (np.uint32, np.int32):
+        pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (16, 16), endpoint=True, dtype=dtype)
+        item = tiff(tmp_path / "a.tif", pixels)
+        with pytest.raises(ValueError, match=r"a\.tif holds integers of 32 bits.* as max_value"):
+            LoadCelld("image", 16)(item)
+        loaded = LoadCelld("image", 16, max_value=np.iinfo(dtype).max)(item)["image"]
+        torch.testing.assert_close(loaded[0].double().numpy(), pixels / np.iinfo(dtype).max, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kwargs", "message"),
+    [
+        ((2, 16, 16), {"photometric": "minisblack"}, "holds 2 pages"),
+        ((5, 16, 16), {"imagej": True, "truncate": True}, "holds 5 pages"),  # one page by its tags
+        ((16, 16, 2), {"photometric": "minisblack", "planarconfig": "contig"}, "holds 2 channels"),
+        ((2, 16, 16), {"photometric": "minisblack", "planarconfig": "separate"}, "cannot be read .* grey of 8 or 16"),
+        ((16, 16, 5), {"photometric": "minisblack", "planarconfig": "contig"}, "cannot be read .* grey of 8 or 16"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_stacks_and_several_channels_are_refused_by_name(tmp_path, shape, kwargs, message, dtype):
+    pixels = np.random.default_rng(0).integers(0, 255, shape, dtype=dtype)
+    if dtype is np.uint16 and "channels" in message:
+        message = "cannot be read .* grey of 8 or 16"  # Pillow knows no such file
+    with pytest.raises(ValueError, match=rf"stack\.tif {message}"):
+        LoadCelld("image", 16)(tiff(tmp_path / "stack.tif", pixels, **kwargs))
+
+
+def test_grey_in_16_bit_colour_is_refused_for_8_bits_would_be_lost(tmp_path):
+    pixels = np.repeat(np.arange(256, dtype=np.uint16).reshape(16, 16, 1) * 100, 3, axis=-1)
+    with pytest.raises(ValueError, match=r"a\.tif is RGB of 16 bits, of which 8 would be lost"):
+        LoadCelld("image", 16)(tiff(tmp_path / "a.tif", pixels, photometric="rgb"))
 
 
 def test_resizing_keeps_the_mean_and_does_not_alias(tmp_path):
@@ -121,6 +193,8 @@ def test_files_that_cannot_be_used_get_one_sentence(tmp_path, grey):
 def test_keys_and_size_are_checked(tmp_path, grey):
     with pytest.raises(ValueError, match="size must be positive, got 0"):
         LoadCelld("image", 0)
+    with pytest.raises(ValueError, match="max_value must be positive, got -1"):
+        LoadCelld("image", 32, max_value=-1)
     item = save(tmp_path / "a.png", grey)
     with pytest.raises(KeyError):
         LoadCelld("other", 32)(item)

@@ -30,6 +30,18 @@ def test_unknown_name():
     assert ClusterToIndexd("site", ["002", "005"], unknown="unknown")({"site": "9"}) == {"site": -1}
 
 
+@pytest.mark.parametrize("name", ["002", "2", "2.0", " 002", 2, 2.0])
+def test_a_name_is_known_in_another_spelling(name):
+    for unknown in ("error", "unknown"):
+        assert ClusterToIndexd("site", ["005", "002", "Mayo"], unknown)({"site": name}) == {"site": 1}
+    assert ClusterToIndexd("site", ["005", "002", "Mayo"])({"site": "mayo"}) == {"site": 2}
+
+
+def test_a_spelling_of_several_known_names_is_none_of_them():
+    transform = ClusterToIndexd("site", ["2", "002"], unknown="unknown")
+    assert [transform({"site": name})["site"] for name in ("2", "002", "02")] == [0, 1, -1]
+
+
 @pytest.mark.parametrize(("clusters", "unknown"), [([], "error"), (["a", "a"], "error"), (["a"], "ignore")])
 def test_bad_arguments(clusters, unknown):
     with pytest.raises(ValueError, match="must be"):

@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -85,7 +87,7 @@ class ObjectMoments(nn.Module):
         ]
         outside = (1 - ((_gaussian(smooth, 2 / pixel) - 0.12) / 0.02).sigmoid()) * (1 - mask)
         scales = [_gaussian(relative, s / pixel) if s else relative for s in _BANDS]
-        for fine, coarse in zip(scales[:-1], scales[1:]):
+        for fine, coarse in itertools.pairwise(scales):
             energy = (fine - coarse).square()
             noise = _mean(outside, energy, pixel)
             found += [_log_energy(_mean(m, energy, pixel) - noise) for m in (inside, mask)]

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from monai_armed.data.bids import load_bids_datalist, load_csv_datalist
-from monai_armed.data.held_out import held_out, study_name
-from monai_armed.data.splits import split_by_subject, split_seen_unseen
+from monai_armed.data.held_out import held_out
+from monai_armed.data.sample_marks import KEYS, study_name
+from monai_armed.data.splits import check_several_clusters, split_by_subject, split_seen_unseen
+from monai_armed.data.table import check_classes
 
-__all__ = ["ad_mri_partitions"]
+__all__ = ["ad_mri_partitions", "read_ad_mri"]
 
 
 def ad_mri_partitions(
@@ -33,11 +35,13 @@ def ad_mri_partitions(
     split_seed: int = 0,
     seen_sites: Collection[str] | None = None,
     trained: Mapping[str, Any] | None = None,
+    **reading: Any,
 ) -> dict[str, Any]:
     """
     Read the images of the AD study and divide them (Section 3.3.2 of https://arxiv.org/abs/2202.11783): 70 / 10 / 20 %
     of the subjects of seen sites for training, validation and test, and all images of unseen sites. With a model that
-    is trained, seen are its sites, and its test subjects are those that it was not trained on.
+    is trained, seen are its sites, and its test subjects are those that it was not trained on, see
+    :py:func:`monai_armed.data.held_out.held_out`: of another study than the model's all images are unseen.
 
     Args:
         dataset: folder of a BIDS tree, or a CSV file; see :py:func:`load_bids_datalist`, :py:func:`load_csv_datalist`.
@@ -45,29 +49,72 @@ def ad_mri_partitions(
         simulated_unseen_scale: the same for its unseen sites; by default ``simulated_scale``.
         simulation_seed: seed of the simulated study.
         split_seed: seed of the division.
-        seen_sites: names of the seen sites; see :py:func:`split_seen_unseen`.
-        trained: what a model was trained on, from :py:func:`monai_armed.bundle.training_record.read_training`; it
-            counts where it was the same study, and then neither seed nor seen sites are needed.
+        seen_sites: names of the seen sites; see :py:func:`split_seen_unseen`. With a model that is trained: those of
+            its sites that the data are of, which says that they are of the model's study.
+        trained: what a model was trained on, from :py:func:`monai_armed.data.held_out.provenance`.
+        reading: ``diagnoses``, ``diagnosis_column``, ``site_column``, ``subject_column`` and ``image_column`` of
+            :py:func:`read_ad_mri`.
 
     Returns:
         ``"train"``, ``"val"``, ``"test"`` and ``"unseen"``, each a MONAI data list; ``"sites"``, the names of the
-        seen sites in the order of their cluster index; and ``"study"``, which draw of the simulation this is, or
-        ``"data"``.
+        seen sites in the order of their cluster index; and ``"study"``, which data these are, see
+        :py:func:`monai_armed.data.sample_marks.study_name`.
 
     Raises:
-        ValueError: when ``seen_sites`` are not those of the trained model, or there is nothing that it was not trained
-            on.
+        ValueError: when a single site is seen, ``seen_sites`` are not those of the trained model, or there is nothing
+            that it was not trained on.
     """
     if simulated_scale is not None:
         from monai_armed.studies.ad_mri.simulator import simulate_ad_mri  # needs the `simulate` extra
 
         simulate_ad_mri(dataset, simulated_scale, simulation_seed, unseen_scale=simulated_unseen_scale)
-    path = Path(dataset)
-    datalist = load_csv_datalist(path) if path.suffix.lower() == ".csv" else load_bids_datalist(path)
-    study = study_name(path / "derivatives" / "truth" / "simulation.json")
-    if trained is not None and trained["study"] == study:
-        return {**held_out(datalist, trained, seen_sites), "sites": trained["sites"], "study": study}
+    datalist = read_ad_mri(dataset, **reading)
+    study = study_name(datalist, marker=Path(dataset) / "derivatives" / "truth" / "simulation.json")
+    about = {"study": study, "keys": KEYS}
+    if trained is not None:
+        return {**held_out(datalist, trained, study, seen=seen_sites), "sites": list(trained["clusters"]), **about}
     seen, unseen = split_seen_unseen(datalist, seen_sites)
-    train, val, test = split_by_subject(seen, seed=split_seed)
     sites = sorted({item["site"] for item in seen})
-    return {"train": train, "val": val, "test": test, "unseen": unseen, "sites": sites, "study": study}
+    check_several_clusters(sites, "site", dataset)
+    train, val, test = split_by_subject(seen, seed=split_seed)
+    return {"train": train, "val": val, "test": test, "unseen": unseen, "sites": sites, **about}
+
+
+def read_ad_mri(
+    dataset: str | os.PathLike[str],
+    diagnoses: Mapping[str, int] | None = None,
+    diagnosis_column: str | None = None,
+    site_column: str | None = None,
+    subject_column: str | None = None,
+    image_column: str | None = None,
+) -> list[dict[str, Any]]:
+    """
+    Data list of a BIDS tree or a CSV file, see :py:func:`load_bids_datalist` and :py:func:`load_csv_datalist`.
+
+    Args:
+        dataset: folder of a BIDS tree, or a CSV file.
+        diagnoses: class of each diagnosis, 0 or 1, such as ``{"Dementia": 1, "CN": 0}``; by default
+            ``{"CN": 0, "AD": 1}``. Rows with another one are left out, and a warning counts them.
+        diagnosis_column: column with the diagnosis, by default ``diagnosis`` of participants.tsv, ``label`` of a CSV.
+        site_column: column with the site, by default ``site``.
+        subject_column: column with the subject, by default ``participant_id`` of participants.tsv, ``subject`` of a
+            CSV.
+        image_column: column with the file, by default ``image`` of a CSV.
+
+    Raises:
+        ValueError: when a class is neither 0 nor 1, or a BIDS tree is given an ``image_column``.
+    """
+    check_classes(diagnoses)
+    names = {
+        "diagnosis_column": diagnosis_column,
+        "site_column": site_column,
+        "subject_column": subject_column,
+        "image_column": image_column,
+    }
+    given = {name: column for name, column in names.items() if column is not None}
+    path = Path(dataset)
+    if path.is_file() or path.suffix.lower() == ".csv":
+        return load_csv_datalist(path, **given, diagnoses=diagnoses)
+    if image_column is not None:
+        raise ValueError(f"image_column is {image_column!r}, but {path} is no CSV file: BIDS says where images lie.")
+    return load_bids_datalist(path, **given, diagnoses=diagnoses)

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
-from .images import METASTATIC_EFFICIENCY, cell_partitions, read_cells
+from .images import METASTATIC_EFFICIENCY, read_cells
+from .partitions import cell_partitions
 
 __all__ = ["METASTATIC_EFFICIENCY", "cell_partitions", "read_cells"]

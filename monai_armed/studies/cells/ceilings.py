@@ -26,7 +26,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from monai_armed.studies.cells.images import cell_partitions
+from monai_armed.studies.cells.partitions import cell_partitions
 
 __all__ = ["cell_ceilings"]
 

@@ -39,12 +39,16 @@ from monai_armed.studies.cells.figures import plot_latents, plot_recon_scales, p
 __all__ = ["PREDICTIONS", "evaluate_cells"]
 
 PREDICTIONS = ("mixed", "fixed", "randomized")
+CELL = ["batch", "cell"]
 KEPT_IMAGES = 6  # rows of Fig. 6
 
 
 @dataclass
 class _Outputs:
-    """What the network makes of one partition: tables by frame, latents, and the images themselves."""
+    """
+    What the network makes of one partition: tables by frame, latents, and the images themselves. A cell is a cell of
+    its batch: others may number theirs alike.
+    """
 
     rows: pd.DataFrame
     latent: np.ndarray
@@ -53,11 +57,11 @@ class _Outputs:
     @property
     def cells(self) -> pd.DataFrame:
         """A row for each cell, with the means over its frames; in the order of :py:meth:`latents`."""
-        return self.rows.groupby("cell").mean(numeric_only=True)
+        return self.rows.groupby(CELL).mean(numeric_only=True)
 
     def latents(self) -> np.ndarray:
         """Mean latent of each cell."""
-        return mean_by_group(self.latent, self.rows["cell"].to_numpy())[0]
+        return mean_by_group(self.latent, self.rows.groupby(CELL).ngroup().to_numpy())[0]
 
     def clusters(self) -> np.ndarray:
         """Cluster index of each cell."""
@@ -198,7 +202,7 @@ def _as_if_errors(network, train, test, study, batches, device) -> dict[str, flo
     truth has the frame's own draws (its brightness and noise within the batch), or not (``_expected``): no method can
     know those of the other batch's image, but an image that is kept brings its own with it.
     """
-    rows = test.rows.drop_duplicates("cell").iloc[::3]
+    rows = test.rows.drop_duplicates(CELL).iloc[::3]
     x, own = torch.from_numpy(test.images[rows.index]).to(device), rows["cluster"].to_numpy()
     means = _batch_means(train, len(batches))
     errors: dict[str, list[float]] = defaultdict(list)
@@ -244,7 +248,7 @@ def effect_scales(network: ARMEDAEC) -> pd.DataFrame:
 
 
 def _pictures(network: ARMEDAEC, test: _Outputs, batches: Sequence[str], folder: Path, device: torch.device) -> None:
-    cells = test.rows.drop_duplicates("cell")
+    cells = test.rows.drop_duplicates(CELL)
     chosen = cells.iloc[np.linspace(0, len(cells) - 1, min(KEPT_IMAGES, len(cells))).astype(int)]
     x = torch.from_numpy(test.images[chosen.index]).to(device)
     images = {"real image": x, "decoded, without\ncluster effects": network.reconstruct(x, effects="fixed")}
@@ -280,8 +284,9 @@ def evaluate_cells(
 
     Args:
         network: in evaluation every part of it is used; unknown batches are treated by its own policy.
-        loaders: batches of the partitions ``"train"``, ``"test"`` and, if there are any, ``"unseen"``, with ``image``,
-            ``label``, ``cluster``, and lists of ``file``, ``cell`` and ``batch``; not shuffled.
+        loaders: batches of the partitions ``"train"``, ``"test"`` and ``"unseen"``, of those that have cells, with
+            ``image``, ``label``, ``cluster``, and lists of ``file``, ``cell`` and ``batch``; not shuffled. What needs
+            training and test cells is not measured where one has none, such as on another lab's images.
         batches: names of the seen batches in the order of their index.
         output_dir: folder to write to.
         simulated_dir: folder of the simulated study that the images are from, if they are.
@@ -290,8 +295,13 @@ def evaluate_cells(
 
     Returns:
         all figures by name.
+
+    Raises:
+        ValueError: when there are neither test nor unseen cells.
     """
     device, folder = torch.device(device), Path(output_dir)
+    if not {"test", "unseen"} & set(loaders):
+        raise ValueError(f"loaders must have test or unseen cells to be evaluated, got {list(loaders)}.")
     folder.mkdir(parents=True, exist_ok=True)
     outputs = {name: _run(network, loader, device, seed, name) for name, loader in loaders.items()}
     table: list[dict[str, str | float]] = []
@@ -304,13 +314,15 @@ def evaluate_cells(
             figures |= {f"{partition}_{prediction}_{name}": value for name, value in row.items()}
         if np.isnan(row["auroc"]):
             print(f"the AUROC of {partition} cells is not measured: it needs two labelled cells of each class or more.")
-    figures |= _separation(outputs["train"], outputs["test"])
-    if simulated_dir is not None:
-        figures |= _against_truth(network, outputs["train"], outputs["test"], Path(simulated_dir), batches, device)
-    _pictures(network, outputs["test"], batches, folder, device)
-    pd.concat([o.rows.assign(partition=name) for name, o in outputs.items()]).to_csv(
-        folder / "predictions.csv", index=False
-    )
+    if {"train", "test"} <= set(outputs):
+        figures |= _separation(outputs["train"], outputs["test"])
+        if simulated_dir is not None:
+            figures |= _against_truth(network, outputs["train"], outputs["test"], Path(simulated_dir), batches, device)
+    else:
+        print("what the latents tell of the batch is not measured: it needs training and test cells of seen batches.")
+    _pictures(network, next(outputs[name] for name in ("test", "unseen") if name in outputs), batches, folder, device)
+    rows = pd.concat([o.rows.assign(partition=name) for name, o in outputs.items()])
+    rows.assign(batch_known=rows["cluster"] >= 0).to_csv(folder / "predictions.csv", index=False)
     pd.DataFrame(table).to_csv(folder / "metrics.csv", index=False)
     (folder / "metrics.json").write_text(json.dumps(figures, indent=2))
     print(pd.DataFrame(table).to_string(index=False, float_format="%.4f"))

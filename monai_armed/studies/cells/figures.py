@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,8 @@ else:
 
 __all__ = ["plot_latents", "plot_recon_scales", "plot_reconstructions"]
 
+MOST_PANELS = 24  # in a row or column
+MOST_NAMES = 32  # in a legend
 EFFECT_COLORS = {"scale": "tab:blue", "bias": "tab:orange"}
 
 
@@ -47,7 +50,8 @@ def plot_reconstructions(
 ) -> Figure:
     """
     A row for each cell, a column for each kind of image, such as the real one, the reconstruction by fixed effects,
-    and those as if from each batch (Fig. 6 of https://arxiv.org/abs/2202.11783).
+    and those as if from each batch (Fig. 6 of https://arxiv.org/abs/2202.11783). Of more than 24 columns or rows the
+    first are drawn, with a warning.
 
     Args:
         images: by title of the column, images (N, H, W), 0 (black) to 1 (white).
@@ -71,6 +75,13 @@ def plot_reconstructions(
     names = [f"cell {i + 1}" for i in range(shape[0])] if names is None else names
     if len(names) != shape[0]:
         raise ValueError(f"there are {shape[0]} cells, but {len(names)} names.")
+    if len(arrays) > MOST_PANELS or len(names) > MOST_PANELS:
+        warnings.warn(
+            f"{len(arrays)} columns of {len(names)} cells are more than a picture can show: the first {MOST_PANELS} of "
+            "each are drawn.",
+            stacklevel=2,
+        )
+        arrays, names = dict(list(arrays.items())[:MOST_PANELS]), names[:MOST_PANELS]
     lines = [(arrays, i, name) for i, name in enumerate(names)]
     if truths:
         lines = [line for i, name in enumerate(names) for line in ((arrays, i, name), (truths, i, "truth"))]
@@ -101,7 +112,7 @@ def plot_latents(
 ) -> Figure:
     """
     First two principal components of each model's standardised latents, a column for each model, coloured by batch
-    (above) and by phenotype (below).
+    (above) and by phenotype (below). The legend names up to 32 batches; of more it says how many there are.
 
     Args:
         latents: by model, (N, F) with F at least 2, of the same cells.
@@ -137,8 +148,24 @@ def plot_latents(
             axis.set_xlabel(f"PC 1 ({variance[0]:.0%})", fontsize=8)
             axis.set_ylabel(f"PC 2 ({variance[1]:.0%})", fontsize=8)
     for row, title in zip(axes, ("batch", "phenotype")):
-        row[-1].legend(title=title, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=7)
+        _legend(row[-1], title)
     return _saved(figure, path)
+
+
+def _legend(axis: Axes, title: str) -> None:
+    handles, names = axis.get_legend_handles_labels()
+    if len(names) > MOST_NAMES:
+        handles, title = [], f"{title}: {len(names)},\nby colour"
+    axis.legend(
+        handles=handles,
+        title=title,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        ncols=1 + len(handles) // 17,
+        frameon=False,
+        fontsize=7,
+        title_fontsize=8,
+    )
 
 
 def _components(model: str, x: np.ndarray, batch: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Microscope images of single cells: the melanoma set's files or a CSV, and their cell-wise partitions."""
+"""Microscope images of single cells: the melanoma set's files, or a CSV."""
 
 from __future__ import annotations
 
@@ -17,36 +17,41 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from monai_armed.data.held_out import held_out, study_name
-from monai_armed.data.splits import split_seen_unseen
+from monai_armed.data.image_files import MICROSCOPY, is_image_file, list_image_files
+from monai_armed.data.names import name_key, one_spelling, tidy_name
+from monai_armed.data.table import MISSING, check_classes, class_labels, read_table
 
-__all__ = ["METASTATIC_EFFICIENCY", "cell_partitions", "read_cells"]
+__all__ = ["METASTATIC_EFFICIENCY", "read_cells"]
 
 METASTATIC_EFFICIENCY = {"m405": 1, "m481": 1, "m634": 1, "m498": 0, "m528": 0, "m597": 0, "m610": 0}
 """Label of the seven PDXs of Section 3.4: 1 where the patient had widespread metastases (high efficiency), 0 low."""
 
 _UNLABELLED = -1
-_SUFFIXES = {".png", ".tif", ".tiff"}
 _TABLE = "cells.csv"
 _NAME = re.compile(
     r"(?P<cell>(?P<batch>\d{6})_(?P<pdx>[A-Za-z0-9]+)_s\d+_t\d+_x\d+_y\d+_t\d+_[A-Za-z0-9]+)_f(?P<frame>\d+)"
 )
 _NAME_FORM = "DATE_PDX_sN_tN_xN_yN_tN_t7Ready_fN (such as 150312_m405_s02_t184_x629_y527_t308_t7Ready_f00047.png)"
-_LABELS = {"0": 0, "1": 1, "low": 0, "high": 1, "-1": _UNLABELLED, "": _UNLABELLED}
-_SEEN = {"1": True, "true": True, "seen": True, "0": False, "false": False, "unseen": False}
-
-# Of ten cells in a row 7 train, 1 validates and 2 test, and of two neighbours at least one trains.
-_TURNS = ("train", "train", "test", "train", "train", "val", "train", "train", "test", "train")
+_LABELS = {"low": 0, "high": 1}
+_SEEN = {"seen": 1, "unseen": 0}
+_HINT = "name yours by image_column, site_column (of the batch), diagnosis_column (of the label) or subject_column."
 
 
-def read_cells(path: str | os.PathLike[str], labels: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
+def read_cells(
+    path: str | os.PathLike[str],
+    labels: Mapping[str, int] | None = None,
+    diagnoses: Mapping[str, int] | None = None,
+    diagnosis_column: str = "label",
+    site_column: str = "batch",
+    subject_column: str = "cell",
+    image_column: str = "file",
+) -> list[dict[str, Any]]:
     """Data list of cell images from a folder with the melanoma set's file names, or from a CSV.
 
     A folder without ``cells.csv`` is read by its file names (PNG or TIFF, in the folder itself), which give all but
@@ -54,14 +59,21 @@ def read_cells(path: str | os.PathLike[str], labels: Mapping[str, int] | None = 
     clone has the label of its PDX (``m405c2`` that of ``m405``). Cell lines and other PDXs are kept with label -1, for
     they train the reconstruction, and a warning names them.
 
-    A CSV, separated by commas or semicolons, has one row an image with the columns ``file`` (relative to the CSV's
-    folder), ``batch`` and ``label`` (0 or ``low``, 1 or ``high``, -1 or empty for none), and may have ``pdx``,
-    ``cell``, ``frame`` and ``seen`` (whether the batch is seen). Without ``cell`` or ``frame`` they are taken from a
-    file name like the melanoma set's, and where the name is another each image counts as frame 0 of a cell of its own.
+    A CSV has one row an image with the columns ``file`` (relative to the CSV's folder), ``batch`` and ``label`` (0 or
+    ``low``, 1 or ``high``, also as ``1.0`` or ``True``; -1, empty or ``NA`` for none), and may have ``pdx``, ``cell``,
+    ``frame`` and ``seen`` (whether the batch is seen). Without ``cell`` or ``frame`` they are taken from a file name
+    like the melanoma set's, and where the name is another each image counts as frame 0 of a cell of its own. Cells of
+    one name in different batches are different cells.
 
     Args:
         path: folder of images, folder with ``cells.csv``, or CSV file.
         labels: label (0 or 1) of PDXs or cell lines, before any other source of labels.
+        diagnoses: label (0 or 1) of each word of the CSV's label column, in any case, in place of ``low`` and ``high``.
+            Images with another word are kept with label -1, and a warning counts them.
+        diagnosis_column: the CSV's column with the label.
+        site_column: the CSV's column with the batch.
+        subject_column: the CSV's column with the cell.
+        image_column: the CSV's column with the file.
 
     Returns:
         one dict an image, by path, with ``image`` and ``file`` (both the path), ``batch``, ``label`` (0 low or 1 high
@@ -70,18 +82,19 @@ def read_cells(path: str | os.PathLike[str], labels: Mapping[str, int] | None = 
 
     Raises:
         FileNotFoundError: when the path or an image does not exist, or the folder holds no image.
-        ValueError: when a file name does not parse, a column is missing, or a value in the CSV or ``labels`` is wrong.
+        ValueError: when a file name does not parse, a column is missing, or a value in the CSV, ``labels`` or
+            ``diagnoses`` is wrong.
     """
+    check_classes(labels, "labels")
+    check_classes(diagnoses)
     own = {str(pdx): label for pdx, label in (labels or {}).items()}
-    wrong = {pdx: label for pdx, label in own.items() if label not in (0, 1)}
-    if wrong:
-        raise ValueError(f"labels must be 0 (low) or 1 (high metastatic efficiency) for every PDX, got {wrong}.")
     place = Path(path)
     table = place / _TABLE if place.is_dir() else place
+    columns = {"file": image_column, "batch": site_column, "label": diagnosis_column, "cell": subject_column}
     if table.is_file():
-        if table.suffix.lower() != ".csv":
+        if table.suffix.lower() not in (".csv", ".tsv", ".txt"):
             raise ValueError(f"{table} is neither a folder of cell images nor a CSV file.")
-        datalist = _read_table(table, own)
+        datalist = _read_table(table, columns, own, diagnoses)
     elif place.is_dir():
         datalist = _read_names(place, own)
     else:
@@ -89,72 +102,8 @@ def read_cells(path: str | os.PathLike[str], labels: Mapping[str, int] | None = 
     return sorted(datalist, key=lambda item: str(item["image"]))
 
 
-def cell_partitions(
-    dataset_dir: str | os.PathLike[str],
-    simulate: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    seen_batches: Collection[str] | None = None,
-    min_cells: int | None = None,
-    trained: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Read cell images and divide them: 70 / 10 / 20 % of the cells of seen batches for training, validation and test.
-
-    All frames of a cell are in one partition (Section 3.4). Each batch and, in it, each label is divided in the same
-    shares as nearly as its number of cells allows, and every seen batch has at least one cell for training, which
-    takes two cells. A batch with a single cell is therefore unseen by default.
-
-    Args:
-        dataset_dir: folder or CSV as :py:func:`read_cells` takes it.
-        simulate: if given, the folder is filled with simulated cells first; arguments of
-            :py:func:`monai_armed.studies.cells.simulator.simulate_cells` but for the folder.
-        seed: seed of the division.
-        seen_batches: names of the seen batches. By default the column ``seen`` says it; without that column, or where
-            ``min_cells`` is given, those with at least ``min_cells`` cells.
-        min_cells: see ``seen_batches``; 2 by default. The paper's own choice, batches with at least two PDXs imaged
-            (Section 3.4), can be given as ``seen_batches``.
-        trained: what a model was trained on, from :py:func:`monai_armed.bundle.training_record.read_training`; it
-            counts where it was the same study: then seen are the model's batches, and test cells those that it was not
-            trained on.
-
-    Returns:
-        ``"train"``, ``"val"``, ``"test"`` and ``"unseen"``, each a MONAI data list; ``"batches"``, the names of
-        the seen batches in the order of their cluster index; and ``"study"``, which draw of the simulation this is,
-        or ``"data"``.
-
-    Raises:
-        ValueError: when fewer than two batches are seen, a seen batch has a single cell or no image, or both
-            ``seen_batches`` and ``min_cells`` are given.
-    """
-    if seen_batches is not None and min_cells is not None:
-        raise ValueError("give seen_batches or min_cells, not both.")
-    if simulate is not None:
-        from monai_armed.studies.cells.simulator import simulate_cells
-
-        simulate_cells(dataset_dir, **simulate)
-    datalist = read_cells(dataset_dir)
-    study = study_name(Path(dataset_dir) / "truth" / "simulation.json")
-    if trained is not None and trained["study"] == study:
-        parts = held_out(datalist, trained, seen_batches, site_key="batch", subject_key="cell")
-        return {**parts, "batches": trained["sites"], "study": study}
-    if seen_batches is None:
-        seen_batches = _default_seen(datalist, min_cells)
-    seen, unseen = split_seen_unseen(datalist, seen_batches, site_key="batch")
-    single = sorted(batch for batch, count in _count_cells(seen).items() if count < 2)
-    if single:
-        raise ValueError(f"the seen batches {single} have a single cell; make them unseen, for two are needed.")
-    batches = sorted({item["batch"] for item in seen})
-    if len(batches) < 2:
-        raise ValueError(
-            f"{batches[0]!r} is the only seen batch of {dataset_dir}; effects of the batch need at least two, with two "
-            "cells each: give images of more batches, or call more of them seen."
-        )
-    partitions = _deal_cells(seen, seed)
-    _warn_of_missing_labels(partitions)
-    return {**partitions, "unseen": unseen, "batches": batches, "study": study}
-
-
 def _read_names(folder: Path, own: Mapping[str, int]) -> list[dict[str, Any]]:
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
+    files = list_image_files(folder, MICROSCOPY, below=False)
     if not files:
         raise FileNotFoundError(f"folder {folder} holds no cell image (*.png, *.tif, *.tiff) and no {_TABLE}.")
     named = [(file, name) for file in files if (name := _NAME.fullmatch(file.stem))]
@@ -189,71 +138,84 @@ def _warn_of_unlabelled(datalist: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
-def _read_table(file: Path, own: Mapping[str, int]) -> list[dict[str, Any]]:
-    try:
-        with open(file, encoding="utf-8") as text:
-            header = text.readline()
-        # spreadsheets separate by semicolons where the comma is the decimal sign
-        separator = ";" if header.count(";") > header.count(",") else ","
-        table = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} cannot be read as a table: {error}") from error
-    for column in ("file", "batch", "label"):
-        if column not in table:
-            raise ValueError(
-                f"{file} has no column {column!r}; it needs file, batch and label, and has {', '.join(table.columns)}."
-            )
-    if table.empty:
-        raise ValueError(f"{file} has no rows.")
-    empty = table.index[(table[["file", "batch"]] == "").any(axis=1)]
+def _read_table(
+    file: Path, columns: Mapping[str, str], own: Mapping[str, int], diagnoses: Mapping[str, int] | None
+) -> list[dict[str, Any]]:
+    """The rows of a CSV, whose names of some ``columns`` may be others."""
+    needed = [name for column, name in columns.items() if column != "cell" or name != "cell"]
+    table = read_table(file, needed, ("cell", "pdx", "frame", "seen"), _HINT)
+    table = table.assign(**{column: table[name] for column, name in columns.items() if name in table})
+    empty = table.index[table[["file", "batch"]].apply(lambda c: c.str.casefold().isin(MISSING)).any(axis=1)]
     if len(empty):
         raise ValueError(f"{file} has no file or no batch in {len(empty)} rows (first: line {empty[0] + 2}).")
-    twice = table.index[table["file"].duplicated()]
-    if len(twice):
-        raise ValueError(f"{file} names the file {table['file'][twice[0]]!r} again in line {twice[0] + 2}.")
-    read = pd.DataFrame({"label": _column(table, "label", _LABELS, file)})
-    read["frame"] = _frames(table, file)
+    table["batch"] = one_spelling(table["batch"], "batch", file)
+    table["label"] = _labels(table["label"].tolist(), diagnoses, file)
+    table["frame"] = _frames(table, file)
     if "seen" in table:
-        read["seen"] = _column(table, "seen", _SEEN, file)
-    datalist = [
-        _item(file.parent, row, values, own)
-        for row, values in zip(table.to_dict("records"), read.to_dict("records"), strict=True)
-    ]
-    missing = [item["image"] for item in datalist if not Path(item["image"]).is_file()]
+        table["seen"] = [bool(seen) for seen in _known(table["seen"].tolist(), "seen", _SEEN, file)]
+    datalist = [_item(file.parent, row, own) for row in table.to_dict("records")]
+    missing = [item["image"] for item in datalist if not _is_there(item["image"])]
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of {len(datalist)} images of {file} do not exist (first: {missing[0]})."
         )
+    places = pd.Series([os.path.realpath(item["image"]) for item in datalist], table.index)
+    if len(twice := table.index[places.duplicated()]):
+        raise ValueError(f"{file} names the file {table['file'][twice[0]]!r} again in line {twice[0] + 2}.")
     _check_same(datalist, file)
     return datalist
 
 
-def _item(folder: Path, row: Mapping[Any, str], values: Mapping[Any, Any], own: Mapping[str, int]) -> dict[str, Any]:
+def _is_there(image: str) -> bool:
+    return is_image_file(image, ("",)) and Path(image).is_file()  # with any ending: the table says that it is one
+
+
+def _item(folder: Path, row: Mapping[Any, Any], own: Mapping[str, int]) -> dict[str, Any]:
     image = folder / row["file"]
     name = _NAME.fullmatch(image.stem)
-    pdx = row.get("pdx") or (name["pdx"] if name else "")
+    pdx, cell = ("" if (text := row.get(key, "")).casefold() in MISSING else text for key in ("pdx", "cell"))
+    pdx = pdx or (name["pdx"] if name else "")
     item = {
         "image": str(image),
         "file": str(image),
         "batch": row["batch"],
-        "label": _label(pdx, own, values["label"]),
+        "label": _label(pdx, own, row["label"]),
         "pdx": pdx,
-        "cell": row.get("cell") or (name["cell"] if name else row["file"]),
-        "frame": values["frame"] if values["frame"] >= 0 else int(name["frame"]) if name else 0,
+        "cell": tidy_name(cell) if cell else (name["cell"] if name else row["file"]),
+        "frame": row["frame"] if row["frame"] >= 0 else int(name["frame"]) if name else 0,
     }
-    return item | ({"seen": values["seen"]} if "seen" in values else {})
+    return item | ({"seen": row["seen"]} if "seen" in row else {})
 
 
-def _column(table: pd.DataFrame, column: str, known: Mapping[str, Any], file: Path) -> list[Any]:
-    values = table[column].str.strip().str.lower()
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ValueError(f"{file} has unknown values {unknown[:5]} in column {column!r}; known are {list(known)}.")
-    return [known[value] for value in values]
+def _labels(words: Sequence[str], diagnoses: Mapping[str, int] | None, file: Path) -> list[int]:
+    """Labels of the words of a table; without a mapping of the user's, a word that is not known is an error."""
+    filled = ["-1" if word.casefold() in MISSING else word for word in words]
+    if diagnoses is None:
+        return _known(filled, "label", {**_LABELS, "-1": _UNLABELLED}, file)
+    labels = class_labels(filled, {**diagnoses, "-1": _UNLABELLED})
+    if others := Counter(word for word, label in zip(words, labels) if label is None):
+        counted = ", ".join(f"{word} ({count})" for word, count in others.most_common(10))
+        warnings.warn(
+            f"{sum(others.values())} of {len(words)} cell images of {file} have a label that is none of "
+            f"{', '.join(map(str, diagnoses))}, and train the reconstruction alone: {counted}.",
+            stacklevel=4,
+        )
+    return [_UNLABELLED if label is None else label for label in labels]
+
+
+def _known(words: Sequence[str], column: str, known: Mapping[str, int], file: Path) -> list[int]:
+    found = class_labels(words, known)
+    if unknown := sorted({word for word, label in zip(words, found) if label is None}):
+        hint = ": say by diagnoses which label a word stands for." if column == "label" else "."
+        raise ValueError(
+            f"{file} has unknown values {unknown[:5]} in column {column!r}; known are 0, 1, {', '.join(known)}{hint}"
+        )
+    return [label for label in found if label is not None]
 
 
 def _frames(table: pd.DataFrame, file: Path) -> list[int]:
-    values = table["frame"] if "frame" in table else pd.Series("", index=table.index)
+    values = table["frame"].map(tidy_name) if "frame" in table else pd.Series("", index=table.index)
+    values = values.where(~values.str.casefold().isin(MISSING), "")
     wrong = values[~values.str.fullmatch(r"\d*")]
     if len(wrong):
         raise ValueError(f"{file} has frame {wrong.iloc[0]!r} in line {wrong.index[0] + 2}; frames are whole numbers.")
@@ -264,49 +226,6 @@ def _check_same(datalist: Iterable[Mapping[str, Any]], file: Path) -> None:
     for key, group in (("label", ("batch", "cell")), ("seen", ("batch",))):
         first: dict[tuple[str, ...], Any] = {}
         for item in datalist:
-            name = tuple(item[part] for part in group)
+            name = tuple(name_key(item[part]) for part in group)
             if first.setdefault(name, item.get(key)) != item.get(key):
-                raise ValueError(f"{file} gives the {group[-1]} {name[-1]!r} more than one value of {key!r}.")
-
-
-def _count_cells(datalist: Iterable[Mapping[str, Any]]) -> Counter[str]:
-    return Counter(batch for batch, _ in {(item["batch"], item["cell"]) for item in datalist})
-
-
-def _default_seen(datalist: Sequence[Mapping[str, Any]], min_cells: int | None) -> list[str]:
-    if "seen" in datalist[0] and min_cells is None:
-        return sorted({item["batch"] for item in datalist if item["seen"]})
-    least = 2 if min_cells is None else min_cells
-    counts = _count_cells(datalist)
-    seen = sorted(batch for batch, count in counts.items() if count >= least)
-    if not seen:
-        raise ValueError(f"no batch has {least} cells (the largest has {max(counts.values())}), so none can be seen.")
-    return seen
-
-
-def _deal_cells(datalist: Sequence[dict[str, Any]], seed: int) -> dict[str, list[dict[str, Any]]]:
-    """Give each cell its turn, batch by batch; every second batch begins with the other label."""
-    generator = np.random.default_rng(seed)
-    place = {batch: n for n, batch in enumerate(generator.permutation(sorted({item["batch"] for item in datalist})))}
-    cells = sorted({(item["batch"], item["label"], item["cell"]) for item in datalist})
-    shuffled = [cells[i] for i in generator.permutation(len(cells))]
-    ordered = sorted(shuffled, key=lambda cell: (place[cell[0]], cell[1] * (-1) ** place[cell[0]]))
-    start = int(generator.integers(len(_TURNS)))
-    partition_of = {
-        (batch, cell): _TURNS[(start + turn) % len(_TURNS)] for turn, (batch, _, cell) in enumerate(ordered)
-    }
-    partitions: dict[str, list[dict[str, Any]]] = {"train": [], "val": [], "test": []}
-    for item in datalist:
-        partitions[partition_of[item["batch"], item["cell"]]].append(item)
-    return partitions
-
-
-def _warn_of_missing_labels(partitions: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    missing = {name: sorted({0, 1} - {item["label"] for item in items}) for name, items in partitions.items()}
-    short = [f"{name} has no image with label {' or '.join(map(str, none))}" for name, none in missing.items() if none]
-    if short:
-        warnings.warn(
-            f"{'; '.join(short)}: there the phenotype can be neither learned nor measured; give more cells or another "
-            "seed.",
-            stacklevel=3,
-        )
+                raise ValueError(f"{file} gives the {group[-1]} {item[group[-1]]!r} more than one value of {key!r}.")

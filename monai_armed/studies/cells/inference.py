@@ -27,6 +27,7 @@ from monai_armed.networks.nets.armed_aec import ARMEDAEC
 __all__ = ["write_cells"]
 
 POPULATION = "population"
+MOST_FOLDERS = 25  # of images as if from a batch, unless they are asked for
 
 
 @torch.no_grad()
@@ -40,30 +41,32 @@ def write_cells(
 ) -> None:
     """
     What inference leaves of a folder of images: ``latents.csv`` (the fixed latents), ``predictions.csv``
-    (``probability`` and ``fixed_probability``: that of label 1, high metastatic efficiency in the melanoma set, by the
-    mixed and by the fixed effects), and as PNG the reconstruction by fixed effects, ``fixed/``, and the images as if
-    from each of the batches asked for, ``as_<batch>/``: among them ``"population"``, an image without its batch.
+    (``batch`` and ``cell`` of each image, ``batch_known``, whether the batch is one of the model's, ``probability``
+    and ``fixed_probability``: that of label 1, high metastatic efficiency in the melanoma set, by the mixed and by the
+    fixed effects), and as PNG the reconstruction by fixed effects, ``fixed/``, and the images as if from each of the
+    batches asked for, ``as_<batch>/``: among them ``"population"``, an image without its batch.
 
     Args:
         network: the trained network.
-        loader: batches with ``image``, ``cluster`` and a list of ``file``.
+        loader: batches with ``image``, ``cluster``, and lists of ``file``, ``batch`` and ``cell``.
         batches: names of the seen batches in the order of their index.
         output_dir: folder to write to.
-        as_batches: batches as which the images are shown; the population and all of them by default.
+        as_batches: batches as which the images are shown; by default the population and all of them, of more than 24
+            the first.
         device: where the network is.
 
     Raises:
         ValueError: when a batch asked for is none of the seen ones.
     """
     index = {POPULATION: -1, **{name: j for j, name in enumerate(batches)}}
-    shown = [] if network.random is None else list(index if as_batches is None else as_batches)
+    shown = [] if network.random is None else _shown(list(index), as_batches)
     if unknown := [name for name in shown if name not in index]:
         raise ValueError(
             f"as_batches names {unknown}, but the model's batches are {list(batches)} ('{POPULATION}': none)."
         )
-    folder = Path(output_dir)
+    folder, folder_of = Path(output_dir), _folder_names(index)
     network.eval()
-    latents, rows = [], []
+    latents, tables = [], []
     taken: set[str] = set()
     for batch in tqdm(loader, desc="cells"):
         x, cluster = batch["image"].to(device), batch["cluster"].to(device)
@@ -71,34 +74,54 @@ def write_cells(
         latents.append(latent.cpu().numpy())
         mixed, fixed = network(x, cluster)[:, 0].sigmoid(), network.fixed.classify(latent)[:, 0].sigmoid()
         names = [_new_name(file, taken) for file in batch["file"]]
-        rows += [
-            {"file": f, "image": n, "probability": p, "fixed_probability": q}
-            for f, n, p, q in zip(batch["file"], names, mixed.tolist(), fixed.tolist())
-        ]
+        table = {key: batch[key] for key in ("file", "batch", "cell")}
+        table |= {"batch_known": (cluster >= 0).tolist(), "image": names}
+        tables.append(pd.DataFrame({**table, "probability": mixed.tolist(), "fixed_probability": fixed.tolist()}))
         _write_images(network.decode_fixed(latent), names, folder / "fixed")
         for name in shown:
             as_cluster = torch.full_like(cluster, index[name])
             shown_as = network.reconstruct(x, cluster, as_cluster=as_cluster)
-            _write_images(shown_as, names, folder / ("as_" + re.sub(r"[^\w.-]", "_", name)))
+            _write_images(shown_as, names, folder / folder_of[name])
+    rows = pd.concat(tables, ignore_index=True)
     frame = pd.DataFrame(np.concatenate(latents)).rename(columns=lambda i: f"h{i}")
-    frame.insert(0, "file", [row["file"] for row in rows])
+    frame.insert(0, "file", rows["file"])
     frame.to_csv(folder / "latents.csv", index=False)
-    pd.DataFrame(rows).to_csv(folder / "predictions.csv", index=False)
+    rows.to_csv(folder / "predictions.csv", index=False)
     print(
         f"{len(rows)} images: latents.csv, predictions.csv (probability of label 1), fixed/ and {len(shown)} folders "
         f"as_<batch>/ in {folder}"
     )
+    if renamed := [f"{folder_of[name]} is of {name!r}" for name in shown if folder_of[name] != f"as_{name}"]:
+        print("; ".join(renamed))
+
+
+def _shown(names: Sequence[str], as_batches: Sequence[str] | None) -> list[str]:
+    if as_batches is not None:
+        return [str(name) for name in as_batches]
+    if len(names) > MOST_FOLDERS:
+        print(f"{len(names) - 1} batches: images are shown as the first {MOST_FOLDERS - 1}; name others by as_batches.")
+    return list(names[:MOST_FOLDERS])
+
+
+def _folder_names(names: Iterable[str]) -> dict[str, str]:
+    """A folder for each batch, of its own also where names differ in what no folder's name can have."""
+    taken: set[str] = set()
+    return {name: _distinct("as_" + re.sub(r"[^\w.-]", "_", name), taken) for name in names}
 
 
 def _new_name(file: str, taken: set[str]) -> str:
     """Name of an image's PNG: that of its file, with a number where another folder has a file of that name."""
-    stem = Path(file).stem
-    numbered = (f"{stem}_{k}" for k in itertools.count(2))
-    name = stem
-    while name in taken:
-        name = next(numbered)
-    taken.add(name)
-    return f"{name}.png"
+    return f"{_distinct(Path(file).stem, taken)}.png"
+
+
+def _distinct(name: str, taken: set[str]) -> str:
+    """A name that no other one is, also for disks that do not tell cases apart; with a number if need be."""
+    numbered = (f"{name}_{k}" for k in itertools.count(2))
+    new = name
+    while new.casefold() in taken:
+        new = next(numbered)
+    taken.add(new.casefold())
+    return new
 
 
 def _write_images(images: torch.Tensor, names: Sequence[str], folder: Path) -> None:

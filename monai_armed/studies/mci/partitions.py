@@ -14,14 +14,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from monai.utils import CommonKeys
 
-from monai_armed.data.splits import split_by_subject
+from monai_armed.data.held_out import held_out
+from monai_armed.data.names import name_key
+from monai_armed.data.sample_marks import KEYS, short_hash, study_name
+from monai_armed.data.splits import check_several_clusters, split_by_subject, split_seen_unseen
+from monai_armed.data.table import class_labels
 from monai_armed.metrics.youden import youden_metrics
 from monai_armed.studies.mci.adnimerge import CATEGORIES, NUMBERS, conversion_subjects, parse_adnimerge, read_adnimerge
 from monai_armed.studies.mci.simulator import simulate_conversion
@@ -41,11 +46,17 @@ def mci_partitions(
     split_seed: int = 0,
     num_seen: int = 20,
     probes: bool = False,
+    seen_sites: Collection[str] | None = None,
+    trained: Mapping[str, Any] | None = None,
+    diagnoses: Mapping[Any, int] | None = None,
+    **columns: str,
 ) -> dict[str, Any]:
     """
     Read the subjects of the MCI conversion study and divide them (Supplement 3.3.1 of
     https://arxiv.org/abs/2202.11783): 80 / 10 / 10 % of the subjects of the largest sites for training, validation and
-    test, and all subjects of the other sites.
+    test, and all subjects of the other sites. With a model that is trained, seen are its sites, and test subjects those
+    that it was not trained on, see :py:func:`monai_armed.data.held_out.held_out`: of another study than the model's all
+    subjects are unseen.
 
     Args:
         dataset: ADNIMERGE.csv; None: simulate.
@@ -53,36 +64,64 @@ def mci_partitions(
         split_seed: seed of the division.
         num_seen: number of seen sites; with fewer sites in the table all are seen.
         probes: whether to add the paper's five confounded probes to the features.
+        seen_sites: names of the seen sites, in place of the largest. With a model that is trained: those of its sites
+            that the data are of, which says that they are of the model's study.
+        trained: what a model was trained on, from :py:func:`monai_armed.data.held_out.provenance`.
+        diagnoses: label of each diagnosis at the follow-up, see :py:func:`conversion_subjects`.
+        columns: ``diagnosis_column``, ``site_column`` and ``subject_column`` of :py:func:`read_adnimerge`.
 
     Returns:
         ``"train"``, ``"val"``, ``"test"`` and ``"unseen"``, MONAI data lists whose ``image`` is the subject's row of
         the table; ``"sites"``, the names of the seen sites in the order of their cluster index; ``"features"``, what
         :py:meth:`monai_armed.transforms.EncodeRow.fit` wants: those that 70 % of the subjects have, and of the
-        categories those of at least 5 subjects; and ``"truth"``, of a simulated study its
-        :py:class:`monai_armed.studies.mci.simulator.SimulatedConversion`, else None.
+        categories those of at least 5 subjects; ``"truth"``, of a simulated study its
+        :py:class:`monai_armed.studies.mci.simulator.SimulatedConversion`, else None; and ``"study"``, which data these
+        are, see :py:func:`monai_armed.data.sample_marks.study_name`.
 
     Raises:
         FileNotFoundError: when there is no such table.
-        ValueError: when the table is not as described, or the subjects of seen sites are too few to be divided.
+        ValueError: when the table is not as described, the subjects of seen sites are too few to be divided or of a
+            single site, or ``seen_sites`` are not those of the data or the trained model.
     """
     if dataset is None:
         truth = simulate_conversion(data_seed)
         table = parse_adnimerge(truth.table.astype(str), "simulated study")
     else:
-        truth, table = None, read_adnimerge(dataset)
-    subjects = conversion_subjects(table)
-    _check_spelling(subjects["site"], "the subjects")
+        truth, table = None, read_adnimerge(dataset, **columns)
+    subjects = conversion_subjects(table, diagnoses=diagnoses)
+    subjects["content"] = _contents(subjects)
     if probes:
         subjects = subjects.join(confounded_probes(subjects["label"], subjects["site"], data_seed))
     features = _features(subjects, (*NUMBERS, *(PROBES if probes else ())))
-    counts = subjects["site"].value_counts()
-    largest = sorted(counts.index, key=lambda site: (-counts[site], site))[:num_seen]  # ties: by name
-    sites = sorted(largest)
-    items = _datalist(subjects, list(features), sites)
-    train, val, test = split_by_subject([d for d in items if d["cluster"] >= 0], (0.8, 0.1, 0.1), split_seed)
-    unseen = [d for d in items if d["cluster"] < 0]
-    parts = {"train": train, "val": val, "test": test, "unseen": unseen}
-    return {**parts, "sites": sites, "features": features, "truth": truth}
+    items = _datalist(subjects, [*NUMBERS, *CATEGORIES, *(PROBES if probes else ())])
+    study = f"simulated draw {data_seed}" if dataset is None else study_name(items)
+    about = {"features": features, "truth": truth, "study": study, "keys": KEYS}
+    if trained is not None:
+        parts, sites = held_out(items, trained, study, seen=seen_sites), list(trained["clusters"])
+    else:
+        seen, unseen = _seen(items, num_seen, seen_sites, dataset)
+        train, val, test = split_by_subject(seen, (0.8, 0.1, 0.1), split_seed)
+        parts = {"train": train, "val": val, "test": test, "unseen": unseen}
+        sites = sorted({item["site"] for item in seen})
+    return {**{name: _indexed(part, sites) for name, part in parts.items()}, "sites": sites, **about}
+
+
+def _seen(
+    items: Sequence[dict[str, Any]], num_seen: int, seen_sites: Collection[str] | None, dataset: Any
+) -> tuple[list, list]:
+    """The subjects of the seen sites, and the others."""
+    if seen_sites is None:
+        counts = Counter(item["site"] for item in items)
+        seen_sites = sorted(counts, key=lambda site: (-counts[site], site))[: max(1, num_seen)]  # ties: by name
+    seen, unseen = split_seen_unseen(items, seen_sites)
+    check_several_clusters(sorted({item["site"] for item in seen}), "site", dataset or "the simulated study")
+    return seen, unseen
+
+
+def _contents(subjects: pd.DataFrame) -> list[str]:
+    """What each subject is known by in another copy of the table: what is known of it at baseline."""
+    rows = subjects[[*NUMBERS, *CATEGORIES]].to_dict("records")
+    return [short_hash([None if pd.isna(value) else value for value in row.values()]) for row in rows]
 
 
 def mci_ceiling(partitions: Mapping[str, Any]) -> dict[str, float]:
@@ -128,7 +167,7 @@ def confounded_probes(label: pd.Series, site: pd.Series, seed: int = 0) -> pd.Da
 
 
 def read_new_subjects(
-    path: str | os.PathLike[str], encode: EncodeRow, sites: Sequence[str], labelled: bool = False
+    path: str | os.PathLike[str], encode: EncodeRow, sites: Sequence[str], labelled: bool = False, **columns: str
 ) -> list[dict[str, Any]]:
     """
     Subjects to be predicted, as a MONAI data list.
@@ -139,42 +178,34 @@ def read_new_subjects(
         encode: of the model.
         sites: the model's seen sites.
         labelled: whether the table must have a column ``label``, 0 or 1, such as to adapt a model.
+        columns: ``site_column`` and ``subject_column`` of :py:func:`read_adnimerge`.
 
     Returns:
-        dicts with ``subject`` (the PTID), ``image``, ``cluster`` (-1 for a site that the model has not seen), ``site``
-        and ``label``, -1 where it is not asked for.
+        dicts with ``subject`` (the PTID), ``image``, ``cluster`` (-1 for a site that the model has not seen), ``site``,
+        spelled as the model spells it, and ``label``, -1 where it is not asked for.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it lacks a column, has a subject twice, holds text where numbers should be, or writes a site of
-            the model with other leading zeros.
+        ValueError: when it lacks a column, has a subject twice, or holds text where numbers should be.
     """
     needed = list(dict.fromkeys(column["column"] for column in encode.columns))
-    table = read_adnimerge(path, ("PTID", *needed))
+    table = read_adnimerge(path, ("PTID", *needed), **columns)
     if "VISCODE" in table:
-        table = table[table["VISCODE"] == "bl"]
+        table = table[table["VISCODE"].str.casefold() == "bl"]
     if bool((twice := table["PTID"].duplicated()).any()):
         raise ValueError(f"'{path}' has PTID {table.loc[twice, 'PTID'].iloc[0]} twice: keep one row a subject.")
-    site = table["SITE"] if "SITE" in table else pd.Series("", table.index)
-    _check_spelling([*sites, *site], f"'{path}' and the model together")
+    own = {name_key(name): name for name in sites}
+    site = [own.get(name_key(name), name) for name in table["SITE"]] if "SITE" in table else ""
     label = pd.Series(-1, table.index)
     if labelled:
         if "label" not in table:
             raise ValueError(f"'{path}' has no column 'label', which must be 0 or 1 for each subject.")
-        label = table["label"].str.removesuffix(".0")
-        if not label.isin(["0", "1"]).all():
+        known = class_labels(table["label"].tolist(), {"0": 0, "1": 1})
+        if None in known:
             raise ValueError(f"'{path}' has the labels {sorted(set(table['label']))[:5]}: they must be 0 or 1.")
-    subjects = table.assign(subject=table["PTID"], site=site, label=label.astype(int))
-    return _datalist(subjects, needed, sites)
-
-
-def _check_spelling(sites: Iterable[str], where: str) -> None:
-    """Sites that differ in leading zeros only must not silently become two."""
-    spelled: dict[str, str] = {}
-    for site in sites:
-        first = spelled.setdefault(site.lstrip("0"), site)
-        if first != site:
-            raise ValueError(f"{where} have the sites {first!r} and {site!r}, which would count as two: write one way.")
+        label = pd.Series(known, table.index, dtype=int)
+    subjects = table.assign(subject=table["PTID"], site=site, label=label)
+    return _indexed(_datalist(subjects, needed), sites)
 
 
 def _features(subjects: pd.DataFrame, numbers: Sequence[str]) -> dict[str, list[str] | None]:
@@ -191,16 +222,13 @@ def _features(subjects: pd.DataFrame, numbers: Sequence[str]) -> dict[str, list[
     return features
 
 
-def _datalist(subjects: pd.DataFrame, columns: list[str], sites: Sequence[str]) -> list[dict[str, Any]]:
-    index = {site: i for i, site in enumerate(sites)}
+def _datalist(subjects: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
     rows = subjects[columns].to_dict("records")
-    return [
-        {
-            CommonKeys.IMAGE: row,
-            CommonKeys.LABEL: label,
-            "cluster": index.get(site, -1),
-            "site": site,
-            "subject": subject,
-        }
-        for row, label, site, subject in zip(rows, subjects["label"], subjects["site"], subjects["subject"])
-    ]
+    others = [name for name in ("label", "site", "subject", "content") if name in subjects]
+    return [{CommonKeys.IMAGE: row, **rest} for row, rest in zip(rows, subjects[others].to_dict("records"))]
+
+
+def _indexed(items: Sequence[Mapping[str, Any]], sites: Sequence[str]) -> list[dict[str, Any]]:
+    """Items with the index of their site as ``cluster``, -1 where it is none of the model's."""
+    index = {site: i for i, site in enumerate(sites)}
+    return [{**item, "cluster": index.get(item["site"], -1)} for item in items]

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from monai.utils import CommonKeys
 from scipy.special import expit, logsumexp
 from sklearn.model_selection import train_test_split
 
+from monai_armed.data.held_out import held_out
+from monai_armed.data.sample_marks import study_name
 from monai_armed.studies.spirals.point_files import read_arrays, read_table
 
 __all__ = [
@@ -37,6 +40,7 @@ __all__ = [
 RADIUS_MEAN_SD = {1: (1.0, 0.3), 2: (0.0, 1.0), 3: (1.0, 0.3)}
 CLASS_RATIO_MEAN_SD, CLASS_RATIO_RANGE = (0.5, 0.1), (0.1, 0.9)
 PROBE_SD = 0.2
+KEYS = {"clusters": "clusters", "cluster": "cluster", "subject": "index"}
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,11 @@ def simulate_spirals(
 
 
 def spiral_partitions(
-    dataset: str | Path | None = None, simulation: int = 1, data_seed: int = 0, split_seed: int = 0
+    dataset: str | Path | None = None,
+    simulation: int = 1,
+    data_seed: int = 0,
+    split_seed: int = 0,
+    trained: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One simulation divided into training, validation and test points (80 / 10 / 10 % of each class in each cluster).
 
@@ -159,21 +167,38 @@ def spiral_partitions(
         simulation: 1, 2 or 3, see :py:func:`simulate_spirals`.
         data_seed: seed of the simulation.
         split_seed: seed of the division.
+        trained: what a model was trained on, from :py:func:`monai_armed.data.held_out.provenance`: test points are then
+            those that it was not trained on, and all points of other data are unseen.
 
     Returns:
-        ``"train"``, ``"val"`` and ``"test"``, each a MONAI data list, and ``"data"``, the :py:class:`SpiralData`.
+        ``"train"``, ``"val"``, ``"test"`` and ``"unseen"`` (empty but for other data than a model's), each a MONAI data
+        list; ``"clusters"``, their names by index; ``"data"``, the :py:class:`SpiralData`; and ``"study"``, which data
+        these are.
+
+    Raises:
+        ValueError: when the points are too few for each class of each cluster to be divided, or a model was trained on
+            all.
     """
     if dataset is None:
-        data = simulate_spirals(simulation, seed=data_seed)
+        data, draw = simulate_spirals(simulation, seed=data_seed), f"simulation {simulation}, draw {data_seed}"
     else:
-        data = SpiralData.load(Path(dataset) / f"sim{simulation}.npz")
+        data, draw = SpiralData.load(Path(dataset) / f"sim{simulation}.npz"), None
+    points = [{**point, "index": i} for i, point in enumerate(data.datalist())]
+    study = draw or study_name(points, KEYS)
+    about = {"clusters": [str(c) for c in np.unique(data.cluster)], "data": data, "study": study, "keys": KEYS}
+    if trained is not None:
+        return {**held_out(points, trained, study, KEYS), **about, "clusters": list(trained["clusters"])}
     stratum = 2 * data.cluster + data.y
     index = np.arange(len(stratum))
-    rest, test = train_test_split(index, test_size=0.1, stratify=stratum, random_state=split_seed)
-    train, val = train_test_split(rest, test_size=1 / 9, stratify=stratum[rest], random_state=split_seed)
-    points = data.datalist()
+    try:
+        rest, test = train_test_split(index, test_size=0.1, stratify=stratum, random_state=split_seed)
+        train, val = train_test_split(rest, test_size=1 / 9, stratify=stratum[rest], random_state=split_seed)
+    except ValueError as e:
+        raise ValueError(
+            f"{len(points)} points of {len(np.unique(stratum))} classes of clusters are too few: {e}"
+        ) from e
     parts = {"train": train, "val": val, "test": test}
-    return {**{name: [points[i] for i in np.sort(part)] for name, part in parts.items()}, "data": data}
+    return {**{name: [points[i] for i in np.sort(part)] for name, part in parts.items()}, "unseen": [], **about}
 
 
 def spiral_bayes_posterior(

@@ -66,16 +66,57 @@ def test_a_trained_model_is_tested_on_what_it_was_not_trained_on(table, tmp_path
     rows[~rows["subject"].isin(test) & (rows["site"] != "s0")].to_csv(tmp_path / "less.csv", index=False)
     parts = ad_mri_partitions(tmp_path / "less.csv", trained=trained)
     assert not parts["test"] and {item["site"] for item in parts["unseen"]} == {"s3"}
-    rows[rows["subject"].isin(trained["train"])].to_csv(tmp_path / "known.csv", index=False)
+    known = [subject for _, subject in trained["train"]]
+    rows[rows["subject"].isin(known)].to_csv(tmp_path / "known.csv", index=False)
     with pytest.raises(ValueError, match=r"trained on the subject of every one of the .* images: none is left"):
         ad_mri_partitions(tmp_path / "known.csv", trained=trained)
 
 
-def test_a_record_of_another_draw_does_not_count(table, tmp_path):
-    parts = ad_mri_partitions(table)
-    record_training(parts | {"study": "simulated draw 1"}, tmp_path)
-    assert ad_mri_partitions(table, trained=read_training(tmp_path / "model.pt")) == parts
+def test_another_hospital_is_unseen_whatever_its_names(table, tmp_path):
+    record_training(ad_mri_partitions(table), tmp_path)
+    trained = read_training(tmp_path / "model.pt")
+    other = tmp_path / "other" / "study.csv"
+    other.parent.mkdir()
+    for image in pd.read_csv(table)["image"]:  # the same relative names, subjects and sites
+        (other.parent / image).write_text(f"another {image}")
+    other.write_text(table.read_text())
+    with pytest.warns(UserWarning, match=r"the subject of 5\d samples has the name of one"):
+        parts = ad_mri_partitions(other, trained=trained)
+    assert [len(parts[name]) for name in ("train", "val", "test", "unseen")] == [0, 0, 0, 80]
+    assert parts["sites"] == ["s0", "s1", "s2", "s3"]  # the model's
+    assert {item["site"] for item in parts["unseen"]} == {"s4", *(f"s{k} (not the model's)" for k in range(4))}
+    parts = ad_mri_partitions(other, trained=trained, seen_sites=["s0", "s1", "s2", "s3"])
+    assert len(parts["test"]) and not set(parts["unseen"][0]["site"]) & set("0123")
     assert read_training(tmp_path / "elsewhere" / "model.pt") is None
+
+
+def test_words_and_columns_of_ones_own(table, tmp_path):
+    rows = pd.read_csv(table).replace({"label": {0: "control", 1: "Patient"}})
+    rows.loc[:3, "label"] = "MCI"
+    names = {"label": "dx", "site": "centre", "subject": "who", "image": "file"}
+    rows.rename(columns=names).to_csv(tmp_path / "own.csv", index=False)
+    columns = {f"{column}_column": names[column] for column in ("site", "subject", "image")}
+    columns["diagnosis_column"] = "dx"
+    with pytest.warns(UserWarning, match=r"4 of 80 rows .* none of Control, patient: MCI \(4\)"):
+        parts = ad_mri_partitions(tmp_path / "own.csv", diagnoses={"Control": 0, "patient": 1}, **columns)
+    assert sum(len(parts[name]) for name in ("train", "val", "test", "unseen")) == 76
+    with pytest.raises(ValueError, match=r"diagnoses must give 0 or 1 for each word, got {'b': 2}"):
+        ad_mri_partitions(table, diagnoses={"a": 1, "b": 2})
+    with pytest.raises(ValueError, match=r"image_column is 'file', but .* is no CSV file"):
+        ad_mri_partitions(tmp_path, image_column="file")
+
+
+def test_one_site_one_class_and_few_subjects_get_a_sentence(table, tmp_path):
+    rows = pd.read_csv(table)
+    for name, kept, message in (
+        ("site", rows["site"] == "s1", "'s1' is the only seen site of .*site.csv"),
+        ("class", rows["label"] == 1, "all images have the label 1; a classifier needs"),
+        ("few", rows["subject"].isin([f"p{k}" for k in range(11)]), "as many subjects, got 9: give more subjects"),
+        ("unseen", rows["site"] == "s4", "no image is of a seen site"),
+    ):
+        rows[kept].to_csv(tmp_path / f"{name}.csv", index=False)
+        with pytest.raises(ValueError, match=message):
+            ad_mri_partitions(tmp_path / f"{name}.csv")
 
 
 def test_the_study_is_simulated_first_if_a_scale_is_given(tmp_path, monkeypatch):

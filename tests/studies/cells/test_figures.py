@@ -109,3 +109,26 @@ def test_bars_are_the_learned_scales_in_the_order_of_the_layers(tmp_path):
     assert axis.containers[0][0].get_facecolor() == to_rgba("tab:blue")
     with pytest.raises(ValueError, match=r"got \['gain'\]"):
         plot_recon_scales(pd.DataFrame([("z", "gain", 1.0)], columns=["layer", "effect", "sd"]))
+
+
+def test_300_batches_stay_readable(tmp_path):
+    batch = np.repeat(np.arange(300), 2)
+    latents, label = {"fixed": RNG.normal(size=(600, 3))}, np.array(["low", "high"] * 300)
+    figure = plot_latents(latents, batch, label, [f"day {j}" for j in range(300)], tmp_path / "latents.png")
+    above, below = (axis.get_legend() for axis in figure.axes)
+    assert above.get_title().get_text().startswith("batch: 300") and not above.get_texts()
+    assert [text.get_text() for text in below.get_texts()] == ["high", "low"]
+    assert max(figure.get_size_inches()) < 8
+    few = plot_latents({"fixed": latents["fixed"][:40]}, batch[:40], label[:40]).axes[0].get_legend()
+    assert len(few.get_texts()) == 20
+    figure.draw_without_rendering()
+    for axis in figure.axes:  # a legend is whole, inside the figure
+        box = axis.get_legend().get_window_extent()
+        assert figure.bbox.contains(*box.p0) and figure.bbox.contains(*box.p1)
+
+
+def test_more_columns_than_a_picture_can_show():
+    images = {f"as batch {j}": IMAGES["real"] for j in range(300)}
+    with pytest.warns(UserWarning, match="300 columns of 3 cells are more than a picture can show: the first 24"):
+        figure = plot_reconstructions(images)
+    assert len(figure.axes) == 24 * 3 and max(figure.get_size_inches()) < 40

@@ -13,55 +13,19 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from cell_folders import NAME, csv_folder, named_folder, study_rows
 
-from monai_armed.bundle.training_record import read_training, record_training
 from monai_armed.studies.cells import METASTATIC_EFFICIENCY, cell_partitions, read_cells
 from monai_armed.transforms import LoadCelld
 
-TEST_DATA = Path(os.environ.get("MONAI_ARMED_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+TEST_DATA = Path(os.environ.get("MONAI_ARMED_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
 CELLS = TEST_DATA / "cells"
 real_cells = pytest.mark.skipif(not CELLS.is_dir(), reason=f"the 60 real images of the melanoma set are not in {CELLS}")
-NAME = "{batch}_{pdx}_s02_t184_x{x}_y527_t308_t7Ready_f{frame:05d}.png"
-
-
-def named_folder(folder, cells, frames=2):
-    """Empty files for cells given as (batch, pdx)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for x, (batch, pdx) in enumerate(cells):
-        for frame in range(frames):
-            (folder / NAME.format(batch=batch, pdx=pdx, x=x, frame=frame)).touch()
-    return folder
-
-
-def csv_folder(folder, rows, name="cells.csv"):
-    folder.mkdir(parents=True, exist_ok=True)
-    for row in rows:
-        (folder / row["file"]).touch()
-    pd.DataFrame(rows).to_csv(folder / name, index=False)
-    return folder
-
-
-def study_rows(cells_per_batch=20, batches=4, frames=3, seen=3):
-    return [
-        {"file": f"{b}_{c}_{f}.png", "batch": f"b{b}", "pdx": f"p{c % 2}", "cell": f"{b}_{c}", "frame": f}
-        | {"label": c % 2, "seen": b < seen}
-        for b in range(batches)
-        for c in range(cells_per_batch)
-        for f in range(frames)
-    ]
-
-
-def cells_by_partition(partitions):
-    return {
-        part: {(item["batch"], item["cell"]) for item in partitions[part]}
-        for part in ("train", "val", "test", "unseen")
-    }
 
 
 def test_a_file_name_gives_batch_pdx_cell_and_frame(tmp_path):
@@ -91,7 +55,7 @@ def test_clones_have_the_label_of_their_pdx_and_others_are_kept_and_named(tmp_pa
         warnings.simplefilter("error")
         items = read_cells(folder, labels={"a375": 0, "um12": 1, "m405c2": 0})
     assert {item["pdx"]: item["label"] for item in items} == {"m405c2": 0, "a375c1": 0, "um12": 1}
-    with pytest.raises(ValueError, match=r"labels must be 0 \(low\) or 1 .* got {'um12': 2}"):
+    with pytest.raises(ValueError, match=r"labels must give 0 or 1 for each word, got {'um12': 2}"):
         read_cells(folder, labels={"um12": 2})
 
 
@@ -127,12 +91,19 @@ def test_a_csv_separated_by_semicolons_as_spreadsheets_save_it(tmp_path, bytes_o
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda t: t.drop(columns="label"), "no column 'label'; it needs file, batch and label, and has file, batch"),
-        (lambda t: t.assign(label="none"), r"unknown values \['none'\] in column 'label'"),
+        (
+            lambda t: t.drop(columns="label"),
+            "no column 'label'; it has 'file', 'batch', .*: name yours by",
+        ),
+        (lambda t: t.assign(label="none"), r"unknown values \['none'\] in column 'label'; .*: say by diagnoses"),
         (lambda t: t.assign(seen="maybe"), r"unknown values \['maybe'\] in column 'seen'"),
         (lambda t: t.assign(frame="1.5"), r"frame '1.5' in line 2; frames are whole numbers"),
         (lambda t: t.assign(batch=""), r"no file or no batch in 8 rows \(first: line 2\)"),
         (lambda t: t.assign(file=t["file"][0]), "names the file '0_0_0.png' again in line 3"),
+        (
+            lambda t: t.assign(file=[t["file"][0], "./" + t["file"][0], *t["file"][2:]]),
+            "file './0_0_0.png' again",
+        ),
         (lambda t: t.assign(cell="one"), r"gives the cell 'one' more than one value of 'label'"),
         (lambda t: t.assign(seen=[True] * 7 + [False]), r"gives the batch 'b1' more than one value of 'seen'"),
         (lambda t: t.iloc[:0], "has no rows"),
@@ -162,104 +133,74 @@ def test_missing_folders_and_files_and_strange_names_get_one_sentence(tmp_path):
         read_cells(folder)
 
 
-def test_partitions_are_cell_wise_in_the_shares_of_the_paper(tmp_path):
-    folder = csv_folder(tmp_path, study_rows())
-    partitions = cell_partitions(folder, seed=3)
-    assert partitions["batches"] == ["b0", "b1", "b2"]
-    cells = cells_by_partition(partitions)
-    assert [len(cells[part]) for part in ("train", "val", "test", "unseen")] == [42, 6, 12, 20]
-    assert len(set.union(*cells.values())) == 80  # no cell in two partitions
-    assert sum(len(partitions[part]) for part in cells) == 240  # every frame is in one
-    assert {batch for batch, _ in cells["unseen"]} == {"b3"}
-    for batch in partitions["batches"]:
-        of_batch = [i for i in partitions["train"] if i["batch"] == batch]
-        assert len(of_batch) == 14 * 3 and sum(i["label"] for i in of_batch) == 7 * 3
-    assert cell_partitions(folder, seed=3) == partitions
-    assert cells_by_partition(cell_partitions(folder, seed=4))["test"] != cells["test"]
+@pytest.mark.parametrize(
+    ("words", "labels"),
+    [
+        (["1.0", "0.0", "nan", ""], [1, 0, -1, -1]),
+        (["True", "False", "NA", "<NA>"], [1, 0, -1, -1]),
+        (["High", "low ", "-1", "-1.0"], [1, 0, -1, -1]),
+    ],
+)
+def test_labels_as_pandas_writes_them(tmp_path, words, labels):
+    rows = [{"file": f"{k}.png", "batch": "b", "label": word} for k, word in enumerate(words)]
+    assert [item["label"] for item in read_cells(csv_folder(tmp_path, rows))] == labels
 
 
-def test_a_trained_model_is_tested_on_cells_that_it_was_not_trained_on(tmp_path):
-    folder = csv_folder(tmp_path, study_rows())
-    at_training = cell_partitions(folder, seed=3, seen_batches=["b0", "b3"])
-    record_training(at_training, tmp_path / "out", "cell", "batches")
-    trained = read_training(tmp_path / "out" / "model.pt")
-    assert cell_partitions(folder, seed=4, trained=trained) == at_training
-    with pytest.raises(ValueError, match=r"was trained on \['b0', 'b3'\], not on \['b1'\]"):
-        cell_partitions(folder, seen_batches=["b1"], trained=trained)
+def test_words_of_ones_own_for_the_labels(tmp_path):
+    words = ["metastatic", "Benign", "unclear", "", "unclear", "1"]
+    folder = csv_folder(tmp_path, [{"file": f"{k}.png", "batch": "b", "label": word} for k, word in enumerate(words)])
+    with pytest.warns(UserWarning, match=r"2 of 6 cell images .* none of metastatic, benign.*: unclear \(2\)"):
+        items = read_cells(folder, diagnoses={"metastatic": 1, "benign": 0})
+    assert [item["label"] for item in items] == [1, 0, -1, -1, -1, 1]
+    with pytest.raises(ValueError, match=r"diagnoses must give 0 or 1 for each word, got {'benign': 2}"):
+        read_cells(folder, diagnoses={"benign": 2})
 
 
-@pytest.mark.filterwarnings("ignore:.*has no image with label:UserWarning")
-def test_over_seeds_every_cell_comes_to_train_validate_and_test(tmp_path):
-    folder = csv_folder(tmp_path, study_rows(10, 2, frames=1, seen=2))
-    came_to = defaultdict(set)
-    for seed in range(60):
-        for part, cells in cells_by_partition(cell_partitions(folder, seed=seed)).items():
-            for cell in cells:
-                came_to[cell].add(part)
-    assert len(came_to) == 20 and all(parts == {"train", "val", "test"} for parts in came_to.values())
+def test_columns_of_ones_own(tmp_path):
+    rows = study_rows(2, 2)
+    expected = read_cells(csv_folder(tmp_path, rows))
+    names = {"file": "path", "batch": "day", "label": "group", "cell": "id"}
+    pd.DataFrame(rows).rename(columns=names).to_csv(tmp_path / "own.csv", index=False)
+    columns = {"image_column": "path", "site_column": "day", "diagnosis_column": "group", "subject_column": "id"}
+    assert read_cells(tmp_path / "own.csv", **columns) == expected
+    pd.DataFrame(rows).assign(group=1).to_csv(tmp_path / "own.csv", index=False)
+    assert {item["label"] for item in read_cells(tmp_path / "own.csv", diagnosis_column="group")} == {1}
+    items = read_cells(tmp_path / "own.csv", site_column="pdx", subject_column="file")
+    assert items[0]["batch"] == "p0" and items[0]["cell"] == "0_0_0.png"
+    with pytest.raises(ValueError, match="no column 'id'"):
+        read_cells(tmp_path / "own.csv", subject_column="id")
 
 
-@pytest.mark.filterwarnings("ignore:.*has no image with label:UserWarning")
-@pytest.mark.parametrize("seed", range(20))
-def test_every_seen_batch_has_a_training_cell(tmp_path, seed):
-    sizes = [2, 2, 3, 1, 2, 5, 2, 4, 2, 1, 2, 2]
-    batches = [f"1503{b:02d}" for b, size in enumerate(sizes) for _ in range(size)]
-    folder = named_folder(tmp_path, [(batch, ("m405", "m610")[x % 2]) for x, batch in enumerate(batches)], frames=1)
-    partitions = cell_partitions(folder, seed=seed)
-    assert {item["batch"] for item in partitions["train"]} == set(partitions["batches"])
-    assert {item["batch"] for item in partitions["unseen"]} == {"150303", "150309"}
+def test_blanks_and_spellings_of_names_do_not_part_a_batch_or_a_cell(tmp_path):
+    rows = [
+        {"file": "a.png", "batch": "day 1", "label": 1, "cell": 1.0, "frame": 0.0},
+        {"file": "b.png ", "batch": "day 1 ", "label": 1, "cell": 1.0, "frame": 1.0},
+        {"file": "c.png", "batch": "Day 1", "label": 1, "cell": 1.0, "frame": None},
+        {"file": "d.png", "batch": "day/1", "label": 0, "cell": None, "frame": None},
+    ]
+    for name in "abcd":
+        (tmp_path / f"{name}.png").touch()
+    pd.DataFrame(rows).to_csv(tmp_path / "cells.csv", index=False)
+    with pytest.warns(UserWarning, match=r"writes 1 names of a batch in more than one way .'day 1' and 'Day 1'"):
+        items = read_cells(tmp_path)
+    assert [(i["batch"], i["cell"], i["frame"]) for i in items] == [
+        ("day 1", "1", 0),
+        ("day 1", "1", 1),
+        ("day 1", "1", 0),
+        ("day/1", "d.png", 0),
+    ]
 
 
-@pytest.mark.filterwarnings("ignore:.*has no image with label:UserWarning")
-def test_which_batches_are_seen(tmp_path):
-    cells = [("150301", "m405"), ("150301", "m610")] * 10 + [("150302", "m405")] * 3 + [("150304", "m405")] * 5
-    folder = named_folder(tmp_path, cells)
-    named_folder(folder, [("150303", "m610")])
-    assert cell_partitions(folder)["batches"] == ["150301", "150302", "150304"]
-    assert cell_partitions(folder, min_cells=4)["batches"] == ["150301", "150304"]
-    assert cell_partitions(folder, seen_batches=["150301", "150302"])["batches"] == ["150301", "150302"]
-    table = csv_folder(tmp_path / "table", study_rows(4, 3, frames=1, seen=2))
-    assert cell_partitions(table)["batches"] == ["b0", "b1"]
-    assert cell_partitions(table, min_cells=4)["batches"] == ["b0", "b1", "b2"]
-    with pytest.raises(ValueError, match=r"seen batches \['150303'\] have a single cell; make them unseen"):
-        cell_partitions(folder, seen_batches=["150301", "150303"])
-    with pytest.raises(ValueError, match=r"no image of the seen .*'150309'"):
-        cell_partitions(folder, seen_batches=["150309"])
-    with pytest.raises(ValueError, match=r"no batch has 99 cells \(the largest has 20\)"):
-        cell_partitions(folder, min_cells=99)
-    with pytest.raises(ValueError, match="not both"):
-        cell_partitions(folder, seen_batches=["150301"], min_cells=2)
-
-
-@pytest.mark.parametrize("number, given", [(1, {}), (3, {"seen_batches": ["b0"]}), (3, {})])
-def test_a_single_seen_batch_is_refused(tmp_path, number, given):
-    folder = csv_folder(tmp_path, study_rows(4, number, frames=1, seen=1))
-    with pytest.raises(ValueError, match=r"'b0' is the only seen batch of .*; effects of the batch need at least two"):
-        cell_partitions(folder, **given)
-
-
-def test_a_partition_without_a_label_is_named(tmp_path):
-    folder = named_folder(tmp_path, [("150301", "m405"), ("150302", "m405")] * 5)
-    with pytest.warns(UserWarning, match="train has no image with label 0; val has no image with label 0; test has"):
-        cell_partitions(folder)
-
-
-@pytest.mark.filterwarnings("ignore:.*has no image with label:UserWarning")
-def test_simulate_fills_the_folder_first(tmp_path):
-    arguments = {"size": 16, "frames": 2, "cells_per_batch": 3, "unseen_cells_per_batch": 1, "seed": 5}
-    partitions = cell_partitions(tmp_path / "new", simulate=arguments | {"progress": False})
-    assert len(partitions["batches"]) == 13 and len(partitions["unseen"]) == 11 * 2
-    assert sum(len(partitions[part]) for part in ("train", "val", "test")) == 13 * 3 * 2
-    assert {item["batch"] for item in partitions["train"]} == set(partitions["batches"])
-    assert LoadCelld("image", 16)(partitions["train"][0])["image"].shape == (1, 16, 16)
-
-
-def test_batches_of_ten_cells_do_not_validate_on_one_label_alone(tmp_path):
-    folder = csv_folder(tmp_path, study_rows(10, 4, frames=1, seen=4))
-    for seed in range(20):
-        partitions = cell_partitions(folder, seed=seed)
-        assert sum(item["label"] for item in partitions["val"]) == 2 == len(partitions["val"]) / 2
-        assert 3 <= sum(item["label"] for item in partitions["test"]) <= 5
+def test_files_that_are_no_images_are_not_read(tmp_path):
+    folder = named_folder(tmp_path / "names", [("150312", "m405")])
+    expected = read_cells(folder)
+    for name in ("._" + NAME.format(batch="150312", pdx="m405", x=0, frame=0), ".DS_Store", "cell.png.part", "a.json"):
+        (folder / name).touch()
+    (folder / "more.png").mkdir()
+    assert read_cells(folder) == expected
+    folder = csv_folder(tmp_path / "table", [{"file": "._a.png", "batch": "b", "label": 1}])
+    with pytest.raises(FileNotFoundError, match=r"1 of 1 images .* \(first: .*\._a\.png"):
+        read_cells(folder)
 
 
 @real_cells

@@ -13,10 +13,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from monai_armed.data.held_out import provenance
 from monai_armed.studies.mci.adnimerge import conversion_subjects, parse_adnimerge
 from monai_armed.studies.mci.partitions import PROBES, confounded_probes, mci_ceiling, mci_partitions, read_new_subjects
 from monai_armed.studies.mci.simulator import simulate_conversion
@@ -71,12 +74,51 @@ def test_a_seen_site_with_one_subject_and_a_constant_feature_are_taken(tmp_path)
     assert np.isfinite(rows).all() and not rows[:, encode.names.index("PTEDUCAT")].any()
 
 
-def test_sites_that_differ_in_leading_zeros_only_are_no_two_sites(tmp_path):
+def subjects_of(partitions):
+    return {name: {d["subject"] for d in partitions[name]} for name in ("train", "val", "test", "unseen")}
+
+
+def test_sites_that_differ_in_leading_zeros_only_are_no_two_sites(partitions, tmp_path):
     table = simulate_conversion(2).table.astype(str)
     table.loc[table["RID"] == table["RID"].iloc[0], "SITE"] = "0" + table["SITE"].iloc[0]
     table.to_csv(tmp_path / "table.csv", index=False)
-    with pytest.raises(ValueError, match="which would count as two"):
-        mci_partitions(tmp_path / "table.csv")
+    with pytest.warns(UserWarning, match="writes 1 names of a SITE in more than one way .* taken as one"):
+        read = mci_partitions(tmp_path / "table.csv")
+    assert read["sites"] == partitions["sites"] and subjects_of(read) == subjects_of(partitions)
+
+
+def test_a_trained_model_is_tested_on_what_it_was_not_trained_on(partitions, tmp_path):
+    trained = json.loads(json.dumps(provenance(partitions)))
+    assert trained["study"] == "simulated draw 2"
+    again = mci_partitions(data_seed=2, split_seed=5, num_seen=7, trained=trained)
+    assert subjects_of(again) == subjects_of(partitions) and again["sites"] == partitions["sites"]
+    assert all(again["sites"][item["cluster"]] == item["site"] for item in again["test"])
+    with pytest.warns(UserWarning, match="the subject of .* samples has the name of one"):
+        other = mci_partitions(data_seed=3, trained=trained)  # PTIDs and sites of other draws are the same
+    assert not other["train"] and not other["test"] and len(other["unseen"]) == 705
+    assert {item["cluster"] for item in other["unseen"]} == {-1}
+
+
+def test_a_table_that_has_grown_is_known_again(tmp_path):
+    table = simulate_conversion(2).table.astype(str)
+    first = table["RID"].isin(table["RID"].unique()[:600])
+    table[first].to_csv(tmp_path / "2024.csv", index=False)
+    table.assign(SITE=table["SITE"] + ".0").to_csv(tmp_path / "2025.csv", index=False)
+    at_training = mci_partitions(tmp_path / "2024.csv", probes=True)  # whose noise is another with more subjects
+    trained = provenance(at_training)
+    grown = subjects_of(mci_partitions(tmp_path / "2025.csv", probes=True, trained=trained))
+    old = subjects_of(at_training)
+    assert grown["train"] == old["train"] and grown["val"] == old["val"]
+    assert grown["test"] > old["test"] and sum(map(len, grown.values())) == 705
+
+
+def test_the_seen_sites_can_be_named(partitions):
+    named = mci_partitions(data_seed=2, seen_sites=partitions["sites"][:3])
+    assert named["sites"] == partitions["sites"][:3]
+    with pytest.raises(ValueError, match="is the only seen site of the simulated study"):
+        mci_partitions(data_seed=2, num_seen=1)
+    with pytest.raises(ValueError, match=r"no image of the seen sites .'nowhere'."):
+        mci_partitions(data_seed=2, seen_sites=["nowhere"])
 
 
 def test_the_ceiling_is_that_of_the_truth(partitions):
@@ -119,13 +161,16 @@ def test_new_subjects(partitions, tmp_path):
     as_float.to_csv(tmp_path / "float.csv", index=False)  # as pandas writes the sites where one is missing
     read = read_new_subjects(tmp_path / "float.csv", encode, partitions["sites"])
     assert [d["cluster"] for d in read] == [d["cluster"] for d in items] and {d["label"] for d in read} == {-1}
+    for site in (f"0{partitions['sites'][3]}", f"{partitions['sites'][3]}.0"):
+        chosen.assign(SITE=site).to_csv(tmp_path / "site.csv", index=False)
+        (item, *_) = read_new_subjects(tmp_path / "site.csv", encode, partitions["sites"])
+        assert (item["cluster"], item["site"]) == (3, partitions["sites"][3])
     for broken, message in (
         (chosen, "no column 'label'"),
         (chosen.drop(columns="CDRSB_bl"), r"lacks the columns \['CDRSB_bl'\]"),
-        (pd.concat([chosen, chosen]), "twice"),
+        (pd.concat([chosen, chosen]).assign(AGE=range(10), label="1"), "twice"),
         (chosen.assign(label="yes"), "labels"),
         (chosen.assign(AGE="old"), "no number"),
-        (chosen.assign(SITE="0" + partitions["sites"][3]), "the sites .* and .*, which would count as two"),
     ):
         broken.to_csv(tmp_path / "broken.csv", index=False)
         with pytest.raises(ValueError, match=message):

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from monai_armed.data.held_out import provenance
 from monai_armed.studies.spirals.simulator import read_points, simulate_spirals, spiral_partitions
 
 
@@ -37,6 +38,24 @@ def test_partitions_of_files(tmp_path):
     assert sum(len(partitions[name]) for name in ("train", "val", "test")) == 80
     with pytest.raises(FileNotFoundError, match="no spiral data"):
         spiral_partitions(tmp_path, simulation=1)
+    simulate_spirals(1, num_clusters=2, samples_per_cluster=4, seed=1).save(tmp_path / "sim1.npz")
+    with pytest.raises(ValueError, match="8 points of 4 classes of clusters are too few"):
+        spiral_partitions(tmp_path, simulation=1)
+
+
+def test_a_trained_model_is_tested_on_points_that_it_was_not_trained_on(tmp_path):
+    data = simulate_spirals(2, num_clusters=2, samples_per_cluster=40, seed=1)
+    data.save(tmp_path / "sim2.npz")
+    at_training = spiral_partitions(tmp_path, simulation=2, split_seed=3)
+    trained = provenance(at_training)
+    assert trained["clusters"] == ["0", "1"] and len(trained["train"]) == 64
+    again = spiral_partitions(tmp_path, simulation=2, trained=trained)
+    for name in ("train", "val", "test", "unseen"):
+        assert [d["index"] for d in again[name]] == [d["index"] for d in at_training[name]]
+    assert again["study"] == trained["study"] != spiral_partitions(simulation=2)["study"]
+    with pytest.warns(UserWarning, match="the index of .* samples has the name of one"):
+        other = spiral_partitions(simulation=2, trained=trained)
+    assert len(other["unseen"]) == 10000 and {d["cluster"] for d in other["unseen"]} == {-1}
 
 
 def test_points_are_read(tmp_path):

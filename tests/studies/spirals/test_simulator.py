@@ -26,7 +26,7 @@ from monai_armed.studies.spirals.simulator import (
     spiral_curve,
 )
 
-TEST_DATA = Path(os.environ.get("MONAI_ARMED_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+TEST_DATA = Path(os.environ.get("MONAI_ARMED_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
 SEED48 = TEST_DATA / "spirals_seed48"
 
 

@@ -1,0 +1,39 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the shipped weights say that they were trained on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from monai_armed.bundle.training_record import read_training
+from monai_armed.data.held_out import held_out
+
+BUNDLES = Path(__file__).parents[2] / "bundles"
+KEYS = {"clusters": "clusters", "cluster": "cluster", "subject": "subject"}
+
+
+@pytest.mark.parametrize("bundle", ["armed_ad_mri", "armed_cell_aec"])
+def test_shipped_weights_know_their_own_subjects_and_no_others(bundle):
+    models = BUNDLES / bundle / "models"
+    record = read_training(models / "model.pt")
+    assert record["clusters"] == json.loads((models / "sites.json").read_text())
+    pairs = record["train"] + record["val"] + [[record["clusters"][0], "a new one"]]
+    items = [{"cluster": c, "subject": s, "content": f"{c} {s}", "image": ""} for c, s in pairs]
+    own = held_out(items, record, record["study"], KEYS)
+    assert [len(own[part]) for part in own] == [len(record["train"]), len(record["val"]), 1, 0]
+    with pytest.warns(UserWarning, match="but other data"):
+        other = held_out(items, record, "data of another hospital", KEYS)
+    assert len(other["unseen"]) == len(items)
