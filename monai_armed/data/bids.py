@@ -48,8 +48,8 @@ def load_bids_datalist(
     Sites and diagnoses are those of ``participants.tsv``; images are ``sub-*/[ses-*/]anat/*_T1w.nii[.gz]``, any
     number of sessions a subject, one image each (see :func:`list_bids_images`). Warnings name subjects without an
     image, images without a subject and further images, which are left out, and count participants with another
-    diagnosis, who are left out, those whose ``sessions.tsv`` has another diagnosis than their row, and sites that are spelled in two
-    ways, which are taken as one.
+    diagnosis, who are left out, those whose ``sessions.tsv`` has another diagnosis than their row, and sites that are
+    spelled in two ways, which are taken as one.
 
     Args:
         root: the folder that holds ``participants.tsv``.

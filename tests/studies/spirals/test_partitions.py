@@ -39,7 +39,7 @@ def test_partitions_of_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="no spiral data"):
         spiral_partitions(tmp_path, simulation=1)
     simulate_spirals(1, num_clusters=2, samples_per_cluster=4, seed=1).save(tmp_path / "sim1.npz")
-    with pytest.raises(ValueError, match="8 points of 4 classes of clusters are too few"):
+    with pytest.raises(ValueError, match="cluster 0 has 4 points, 20 are needed"):
         spiral_partitions(tmp_path, simulation=1)
 
 

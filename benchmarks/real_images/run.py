@@ -1,0 +1,78 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Dermoscopic images with one source left out in turn; ``python benchmarks/real_images/run.py --data FOLDER``.
+
+Every network of :py:data:`training.TRAININGS` is trained on the other sources and kept in ``OUT/networks``, so that a
+run that is stopped goes on where it was; then each row of :py:data:`rows.ROWS` is made from a trained network, and
+``results.csv`` and ``results.md`` are written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from pathlib import Path
+
+import pandas as pd
+import torch
+from dermoscopy import leave_one_out, read_dermoscopy
+from results import write_results
+from rows import ROWS
+from scores import score
+from tqdm import tqdm
+from training import TRAININGS, build_network, read_images, train
+
+from monai_armed.data import replaced_file
+
+
+def trained(folder: Path, name: str, left_out: str, seed: int, args: argparse.Namespace, parts: dict, images: dict):
+    """The network of a training: read where it is there, else trained and kept."""
+    path = folder / f"{name} {left_out} {seed}.pt".replace(" ", "_")
+    network = build_network(args.size).to(args.device)
+    if path.exists():
+        network.load_state_dict(torch.load(path, map_location=args.device, weights_only=True))
+        return network.eval()
+    network = train(name, parts["train"], images, args.size, args.epochs, seed, args.device)
+    with replaced_file(path) as partial:
+        torch.save(network.state_dict(), partial)
+    return network
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of HAM10000, or with images.csv")
+    parser.add_argument("--out", type=Path, default=Path("runs/real_images"))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--size", type=int, default=48, help="pixels of a side")
+    parser.add_argument("--trainings", nargs="+", choices=list(TRAININGS), default=list(TRAININGS))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    table = read_dermoscopy(args.data)
+    images = read_images(table, args.size)
+    folder = args.out / f"networks_{args.size}px_{args.epochs}_epochs"
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = sorted(set(table["source"]))
+    results, text = [], ""
+    plan = list(itertools.product(args.trainings, range(args.seeds), sources))
+    for name, seed, left_out in tqdm(plan, desc="trainings"):
+        parts = leave_one_out(table, left_out, seed)
+        network = trained(folder, name, left_out, seed, args, parts, images)
+        for row, make in ROWS.get(name, {}).items():
+            scores = score(make(network, parts, images, args.device), parts)
+            results.append({"model": row, "left out": left_out, "seed": seed, **scores})
+        text = write_results(pd.DataFrame(results), args.out)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
