@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from .adversary_monitor import AdversaryMonitor
+from ..engines.adversary_monitor import AdversaryMonitor
 from .cluster_audit import ClusterAudit
 from .cluster_erasure import ClusterErasure
 from .early_stop import ResumableEarlyStop

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import torch.distributed
 from ignite.engine import Events
 
+from ..utils.parallel import unwrap
+
 if TYPE_CHECKING:
     from ignite.engine import Engine
 
@@ -36,7 +38,7 @@ class ClusterErasure:
     each erases the same, as each sees all of the batches. Whether it is done is a state to be saved with the network's.
 
     Args:
-        network: the network, not wrapped for several processes.
+        network: the network, also inside ``DistributedDataParallel``.
         batches: all training images and their clusters, without random transforms; gone through once.
         epoch: the epoch, from 1, at whose start to erase; None: never, for a model that is compared.
 
@@ -47,7 +49,7 @@ class ClusterErasure:
     def __init__(self, network: ARMEDAEC, batches: Iterable, epoch: int | None) -> None:
         if epoch is not None and epoch < 1:
             raise ValueError(f"epoch must be at least 1, or null for no erasure, got {epoch}.")
-        self.network, self.batches, self.epoch = network, batches, epoch
+        self.network, self.batches, self.epoch = unwrap(network), batches, epoch
         self.erased = False
 
     def state_dict(self) -> dict[str, bool]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch.nn.modules.loss import _Loss
 
+from ..utils.cluster_index import can_look
 from .cluster_losses import ClusterConfusionLoss, ClusterCrossEntropyLoss
 
 __all__ = ["ARMEDLoss"]
@@ -81,7 +82,8 @@ class ARMEDLoss(_Loss):
             raise ValueError(f"strength must not be negative, got {strength}.")
         self.kl_strength = strength
 
-    def _error(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    def error(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """L_e of logits, (B, K, ...), and label, as it wants it, or (B,) for one logit."""
         if logits.shape[1] == 1 and label.ndim == logits.ndim - 1:
             label = label.unsqueeze(1)
         if logits.shape == label.shape:
@@ -117,26 +119,41 @@ class ARMEDLoss(_Loss):
             )
         label = target["label"]
         if isinstance(pred, torch.Tensor):
-            return {"fixed": self._error(pred, label)}
-        terms = {name: self._error(pred[name], label) for name in ("mixed", "fixed") if name in pred}
+            return {"fixed": self.error(pred, label)}
+        terms = {name: self.error(pred[name], label) for name in ("mixed", "fixed") if name in pred}
         if "adversary" in pred:
             terms["adversary"] = self.adversary_loss(pred["adversary"], target["cluster"], label)
         if "confusion" in pred:
             terms["confusion"] = self.confusion_loss(pred["confusion"], label)
         if "kl" in pred:
-            terms["kl"] = pred["kl"]
+            terms["kl"] = pred["kl"].mean()  # DataParallel gathers a number of each device
         return terms
 
-    def total(self, terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Weighted sum of the terms; a scalar."""
-        weights = {
+    def _weights_of(self, terms: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        return {
             "mixed": 1.0,
             "fixed": self.weights["fixed"] if "mixed" in terms else 1.0,
             "adversary": self.weights["adversary"],
             "confusion": self.weights["adversary"],
             "kl": self.weights["kl"] * self.kl_strength,
         }
-        return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+    def total(self, terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """
+        Weighted sum of the terms; a scalar.
+
+        Raises:
+            ValueError: when it is not finite while training, before it can spoil the weights.
+        """
+        weights = self._weights_of(terms)
+        total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        if total.requires_grad and can_look(total) and not bool(total.isfinite()):
+            values = ", ".join(f"{name} {float(term):.3g}" for name, term in terms.items())
+            raise ValueError(
+                f"the loss is {float(total)} ({values}): lower the learning rate or lambda_adversary, from which "
+                "training diverges, or look for values that are not finite in the images and labels."
+            )
+        return total
 
     def forward(
         self, pred: Mapping[str, torch.Tensor] | torch.Tensor, target: Mapping[str, torch.Tensor]

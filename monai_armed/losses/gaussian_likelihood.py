@@ -43,5 +43,15 @@ class GaussianLikelihoodLoss(_Loss):
         return self.log_scale.exp()
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Loss in nats of predictions and targets of the same shape."""
+        """
+        Loss in nats of predictions and targets of the same shape; a target (B,) is that of predictions (B, 1).
+
+        Raises:
+            ValueError: when the shapes differ.
+        """
+        if target.shape == input.shape[:1] and input.shape[1:] == (1,):
+            target = target.unsqueeze(1)
+        if target.shape != input.shape:
+            shapes = tuple(input.shape), tuple(target.shape)
+            raise ValueError(f"predictions are of shape {shapes[0]} and targets of {shapes[1]}: give both the same.")
         return -torch.distributions.Normal(input, self.scale, validate_args=False).log_prob(target).mean()

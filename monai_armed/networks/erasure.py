@@ -47,7 +47,8 @@ def cluster_means(features: torch.Tensor, cluster: torch.Tensor, num_clusters: i
             f"cluster indices are from {int(cluster.min())} to {int(cluster.max())}: they must be from 0 to "
             f"{num_clusters - 1}, or -1 where not known."
         )
-    known, features = cluster >= 0, features.double()  # a sum that is zero is to be seen as zero
+    cluster, features = cluster.cpu(), features.cpu().double()  # a sum that is zero is to be seen as zero
+    known = cluster >= 0
     one_hot = nn.functional.one_hot(cluster[known].long(), num_clusters).to(features)
     count = one_hot.sum(dim=0).unsqueeze(1)
     means = one_hot.T @ features[known] / count.clamp(min=1)
@@ -91,7 +92,7 @@ def erase_directions(
         raise ValueError("the features' covariance needs at least two samples with finite features.")
     if not len(directions) or not directions.isfinite().all():
         raise ValueError(f"{len(directions)} directions: at least one is needed, and all must be finite.")
-    features, directions = features.double(), directions.double()
+    features, directions = features.cpu().double(), directions.cpu().double()  # not all devices have double
     mean = features.mean(dim=0)
     covariance = torch.cov(features.T)
     identity = torch.eye(size).to(covariance)
@@ -108,8 +109,8 @@ def erase_directions(
         )
     kept = span[: min(found, size // 2)]
     projection = identity - whiten @ kept.T @ kept @ colour
-    layer.weight.copy_(projection.T @ layer.weight.double())
-    offset = torch.zeros_like(mean) if layer.bias is None else layer.bias.double()
+    layer.weight.copy_(projection.T @ layer.weight.cpu().double())
+    offset = torch.zeros_like(mean) if layer.bias is None else layer.bias.cpu().double()
     bias = (offset - mean) @ projection + mean
     if layer.bias is None:
         layer.bias = nn.Parameter(bias.to(layer.weight))

@@ -51,7 +51,7 @@ DENSENET = {
 def test_the_network_is_of_three_dimensions_and_may_be_one_of_monais(step, network, base):
     parser = parsed(step)
     if base is not None:
-        parser.update({"base_network": base, f"{network}#taps": ["class_layers.flatten"]})
+        parser.update({"base_network": base, f"{network}#feature_layers": ["class_layers.flatten"]})
     net = parser.get_parsed_content(network)
     assert isinstance(net.network, CNN if base is None else DenseNet)
     out = net(torch.rand(2, *SHAPE), torch.tensor([0, 2]))

@@ -205,7 +205,7 @@ def test_the_papers_network_for_cells_is_built(step, network):
     parser["batches"] = [str(j) for j in range(BATCHES)]
     net = parser.get_parsed_content(network)
     assert net.fixed.map_shape == net.random.map_shape == (512, 4, 4) and len(net.effects_by_layer) == 12
-    assert [tap for tap in net.taps if tap.startswith("encoder")] == [f"encoder.{i}" for i in range(6)]
+    assert [layer for layer in net.feature_layers if layer.startswith("encoder")] == [f"encoder.{i}" for i in range(6)]
     assert sum(p.numel() for p in net.parameters()) < 30e6
     with torch.no_grad():
         out = net(torch.rand(2, 1, 256, 256), torch.tensor([0, BATCHES - 1]))

@@ -128,7 +128,7 @@ def test_training_leaves_all_that_evaluation_and_the_reader_need(trained, tmp_pa
     ranef, varcorr = (pd.read_csv(folder / f"{name}.csv") for name in ("ranef", "varcorr"))
     assert len(ranef) == 20 * 38 and {"CDRSB_bl", "PTGENDER=Male", "(Intercept)"} <= set(varcorr["effect"])
     state = torch.load(folder / "model.pt", weights_only=True)
-    loc = state["random_slopes.effects.loc"].flatten()
+    loc = state["random_slopes.cluster.effects.loc"].flatten()
     assert torch.allclose(loc, torch.tensor(ranef["mean"].to_numpy(), dtype=loc.dtype))  # those of the saved weights
     prepare(tmp_path, "evaluate", ckpt_path=str(folder / "model.pt")).run()
     metrics = pd.read_csv(tmp_path / "metrics.csv")

@@ -11,7 +11,8 @@
 
 from __future__ import annotations
 
+from .factor_slopes import FactorSlopes
 from .random_slopes import RandomSlopes
 from .recon import RECON, RECONNorm
 
-__all__ = ["RECON", "RECONNorm", "RandomSlopes"]
+__all__ = ["FactorSlopes", "RECON", "RECONNorm", "RandomSlopes"]

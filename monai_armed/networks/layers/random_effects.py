@@ -18,11 +18,18 @@ import torch.nn as nn
 from pyro import distributions as dist
 from torch.distributions import kl_divergence
 
+from ...utils.cluster_index import check_index
+
 __all__ = ["RandomEffects"]
 
 # With more clusters than this, training does not go over all of them in each step: noise is drawn for the clusters of
 # the batch alone, and the KL term is estimated from some that are drawn at random.
 MANY_CLUSTERS, KL_CLUSTERS = 1000, 256
+
+
+def _at_least_single(tensor: torch.Tensor) -> torch.Tensor:
+    """Distributions are no matter for half precision."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 class RandomEffects(nn.Module):
@@ -100,19 +107,21 @@ class RandomEffects(nn.Module):
 
     def posterior(self, clusters: torch.Tensor | None = None) -> dist.TorchDistribution:
         """Posterior q(u) over the (C, Q) table of effects, or over its rows of the given ``clusters``."""
-        loc, log_scale = (t if clusters is None else t[clusters] for t in (self.loc, self.log_scale))
-        if self.covariance == "full":
-            tril = self._tril(log_scale, self.lower if clusters is None else self.lower[clusters])
+        tables = [self.loc, self.log_scale, *([self.lower] if self.covariance == "full" else [])]
+        loc, log_scale, *lower = (_at_least_single(t if clusters is None else t[clusters]) for t in tables)
+        if lower:
+            tril = self._tril(log_scale, *lower)
             return dist.MultivariateNormal(loc, scale_tril=tril, validate_args=False).to_event(1)
         return dist.Normal(loc, log_scale.exp(), validate_args=False).to_event(2)
 
     def cluster_prior(self) -> dist.TorchDistribution:
         """Prior p(u) over the Q effects of one cluster, such as a new one."""
-        zeros = torch.zeros_like(self.log_prior_scale)
+        log_scale = _at_least_single(self.log_prior_scale)
+        zeros = torch.zeros_like(log_scale)
         if self.covariance == "full":
-            tril = self._tril(self.log_prior_scale, self.prior_lower)
+            tril = self._tril(log_scale, _at_least_single(self.prior_lower))
             return dist.MultivariateNormal(zeros, scale_tril=tril, validate_args=False)
-        return dist.Normal(zeros, self.log_prior_scale.exp(), validate_args=False).to_event(1)
+        return dist.Normal(zeros, log_scale.exp(), validate_args=False).to_event(1)
 
     def prior(self) -> dist.TorchDistribution:
         """Prior p(u) over the (C, Q) table of effects."""
@@ -164,12 +173,13 @@ class RandomEffects(nn.Module):
         half = self.scale * math.sqrt(2) * torch.erfinv(torch.tensor(level)).item()
         return self.loc - half, self.loc + half
 
-    def forward(self, cluster: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, cluster: torch.Tensor, table: torch.Tensor | None = None, checked: bool = False) -> torch.Tensor:
         """
         Args:
             cluster: integer index (B,), -1 where the cluster is not known, or soft assignment (B, C).
             table: effects of all clusters (C, Q) to be used in place of the posterior's draw (in training) or mean
                 (in evaluation); a draw made elsewhere, by Pyro for example.
+            checked: whether it is known that no index is out of range, so that a GPU need not be waited for.
 
         Returns:
             effects of each sample, (B, Q); zero, the prior's mean, where the cluster is not known.
@@ -192,14 +202,10 @@ class RandomEffects(nn.Module):
         if soft:
             return cluster.to(table.dtype) @ table
         cluster = cluster.long()  # of small integer types some cannot index, and bytes would be taken for a mask
+        if not checked:
+            check_index(cluster, self.num_clusters, owner="the random effects have")
         index = cluster.clamp(min=0)
-        try:
-            effects = table[index]
-        except IndexError:  # the CPU's; a look at the values beforehand would make a GPU wait
-            raise ValueError(
-                f"cluster index {int(index.max())} is out of range: the random effects have clusters 0 to "
-                f"{self.num_clusters - 1}, and -1 means not known."
-            ) from None
+        effects = table[index]
         if sampled and not whole_table:
             effects = effects + self._noise(index, shared=self.sampling == "cluster")
         return effects * (cluster >= 0).unsqueeze(-1)
