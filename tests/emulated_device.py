@@ -27,6 +27,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 DEVICE = torch.device("cuda", 0)
 MIXED = {"copy_", "_to_copy", "index", "index_put_", "_index_put_impl_"}  # CUDA takes a CPU tensor besides
+COMPOSED = (torch.nn.functional.one_hot, torch._C._nn.one_hot, torch.quantile, torch.Tensor.quantile)
 NO_NUMPY = "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first."
 
 
@@ -121,8 +122,11 @@ class _Calls(TorchFunctionMode):
         if func in (torch.tensor, torch.as_tensor) and torch.device(options.get("device") or "cpu").type == "cuda":
             made = func(*args, **{**options, "device": None})
             return made if isinstance(made, DeviceTensor) else torch.ops.aten._to_copy(made, device=DEVICE)
-        if func in (torch.nn.functional.one_hot, torch._C._nn.one_hot) and isinstance(args[0], DeviceTensor):
-            return torch.ops.aten._to_copy(func(args[0].held, *args[1:], **options), device=DEVICE)
+        if func in COMPOSED and isinstance(args[0], DeviceTensor):
+            held = [t.held if isinstance(t, DeviceTensor) else t for t in args]
+            if any(a is b and isinstance(a, torch.Tensor) and a.ndim for a, b in zip(args, held)):
+                raise RuntimeError(f"{func.__name__}: expected all tensors to be on the same device")
+            return torch.ops.aten._to_copy(func(*held, **options), device=DEVICE)
         return func(*args, **options)
 
 

@@ -212,8 +212,6 @@ def _with_one_more_cluster(net: ARMED, factor: str, loc: torch.Tensor, tril: tor
     adapted = copy.deepcopy(net)
     adapted.adversary, adapted.feature_layers = None, ()
     adapted.factors[factor] += 1
-    if adapted.z_predictor is not None and factor == net.clusters.first:
-        adapted.clusters.z_predictor = _NeverTheLast(adapted.z_predictor)
     effects = adapted.random_slopes[factor].effects
     effects.num_clusters += 1
     scale = tril.diagonal()
@@ -226,14 +224,3 @@ def _with_one_more_cluster(net: ARMED, factor: str, loc: torch.Tensor, tril: tor
             effects, name, nn.Parameter(torch.cat([old.detach(), row.detach().to(old).unsqueeze(0)]), old.requires_grad)
         )
     return adapted.eval()
-
-
-class _NeverTheLast(nn.Module):
-    """A Z-predictor of the clusters before adaptation: the new one gets no weight."""
-
-    def __init__(self, z_predictor: nn.Module) -> None:
-        super().__init__()
-        self.z_predictor = z_predictor
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.pad(self.z_predictor(x), (0, 1))

@@ -18,6 +18,7 @@ import pytest
 import torch
 import torch.nn as nn
 
+from monai_armed.handlers import erase_clusters
 from monai_armed.losses import AECLoss
 from monai_armed.networks.nets import AEC, ARMEDAEC, CNN, ZPredictor
 
@@ -328,7 +329,7 @@ def test_erasure_leaves_the_clusters_one_mean_and_the_encoder_as_it_is(options, 
     step()  # the optimizer has momentum from before
     before, cluster = latents(net, batches)
     net.train()
-    net.erase_clusters(batches, shrinkage=0.0)
+    erase_clusters(net, batches, shrinkage=0.0)
     assert net.training and not any(block.training for block in net.fixed.encoder)
     after, _ = latents(net, batches)
     spread = [torch.stack([z[cluster == k].mean(0) for k in range(CLUSTERS)]).std(0).max() for z in (before, after)]
@@ -341,7 +342,7 @@ def test_erasure_leaves_the_clusters_one_mean_and_the_encoder_as_it_is(options, 
 
 def test_erasure_takes_what_changes_when_an_image_is_shown_as_if_from_another_cluster(batches):
     net, plain = network(adversary=None), network(adversary=None, random=None)
-    both, means = (n.eval().erase_clusters(batches) for n in (net, plain))
+    both, means = (erase_clusters(n.eval(), batches) for n in (net, plain))
     assert torch.linalg.matrix_rank(means) == SMALL["latent_channels"] - (CLUSTERS - 1)
     assert torch.linalg.matrix_rank(both) == SMALL["latent_channels"] - 2 * (CLUSTERS - 1)
 
@@ -349,7 +350,7 @@ def test_erasure_takes_what_changes_when_an_image_is_shown_as_if_from_another_cl
 def test_erasure_of_one_cluster_says_so(batches):
     one = [{**b, "cluster": torch.zeros_like(b["cluster"])} for b in batches]
     with pytest.raises(ValueError, match="two known clusters"):
-        network().erase_clusters(one)
+        erase_clusters(network(), one)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,6 @@ import torch.nn.functional as F
 from monai.networks.blocks import ADN
 from monai.networks.layers.factories import Conv, Pool
 
-from ..layers.spatial_statistics import spatial_statistics
-
 __all__ = ["ConvAdversary", "DenseAdversary", "PooledAdversary", "WhitenedAdversary"]
 
 Shapes = Sequence[Sequence[int]]
@@ -251,3 +249,41 @@ def _dense_layers(in_channels: int, hidden_channels: Sequence[int], out_channels
         layers += [nn.Linear(in_channels, channels), nn.ReLU()]
         in_channels = channels
     return nn.Sequential(*layers, nn.Linear(in_channels, out_channels))
+
+
+class _SpatialStatistics(torch.autograd.Function):
+    """``torch.var_mean`` takes five passes over the tensor in the backward pass, and a slow one in the forward pass."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+        mean = x.mean(dim=-1)
+        square = torch.linalg.vector_norm(x, dim=-1).square() / x.shape[-1]
+        return mean, (square - mean.square()).clamp(min=0).add(eps).sqrt()
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: tuple) -> None:
+        ctx.save_for_backward(inputs[0], *output)
+
+    @staticmethod
+    def backward(ctx, mean_grad: torch.Tensor, sd_grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        x, mean, sd = ctx.saved_tensors
+        slope = sd_grad / (sd * x.shape[-1])
+        offset = mean_grad / x.shape[-1] - slope * mean
+        return torch.addcmul(offset.unsqueeze(-1), slope.unsqueeze(-1), x), None
+
+
+def spatial_statistics(x: torch.Tensor, eps: float = 1e-6) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Mean and s.d. over the last dimension, in one pass over the tensor forwards and one backwards. The variance is the
+    mean square less the squared mean: meant for features, whose mean is not thousands of times their s.d.
+
+    Args:
+        x: (..., N), such as channels with flattened space.
+        eps: added to the variance.
+
+    Returns:
+        mean and s.d., each (...).
+    """
+    return _SpatialStatistics.apply(x, eps)

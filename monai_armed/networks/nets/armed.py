@@ -21,10 +21,9 @@ from monai.utils import deprecated_arg
 from ... import __version__
 from ..blocks.factor_slopes import FactorSlopes
 from ..layers.dry_run import DryRun, check_one_output, default_feature_layers, dry_run, find_head
-from ..layers.feature_layers import LayerRecord, find_layer, first_tensor, record_layers
+from ..layers.feature_layers import find_layer, first_tensor, record_layers
 from ..layers.given_cluster import ClusterLayer
 from ..layers.random_effects import RandomEffects
-from .adversary import Adversary
 from .cluster_network import ClusterNetwork
 from .cluster_resolution import Clusters
 from .effect_draws import pyro_guide, pyro_model, sample_logits
@@ -151,11 +150,6 @@ class ARMED(ClusterNetwork):
             raise ValueError("multiplicative slopes rescale the input of the last layer, which has been erased then.")
         if erasers:
             latent = dry.shape(self.erased_layers[-1])
-        if feature_layers is None:
-            feature_layers = () if adversary is None else default_feature_layers(network, dry, self.head)
-        self.feature_layers = () if adversary is None else _checked_layers(network, dry, feature_layers)
-        if adversary is not None and not self.feature_layers:
-            raise ValueError("feature_layers must not be empty: name layers for the adversary, or use adversary=None.")
 
         sizes = (tuple(input_shape), latent[0], dry.output.shape[1])
         slopes = {
@@ -165,16 +159,12 @@ class ARMED(ClusterNetwork):
             "multiplicative": multiplicative,
         }
         self.random_slopes = FactorSlopes(num_clusters, sizes, slopes, random_effects or {})
-        self.adversary: Adversary | None = None
         if adversary is not None:
-            shapes = [self._feature(dry.record, name).shape[1:] for name in self.feature_layers]
-            self.adversary = Adversary.build(
-                adversary, shapes, len(input_shape) - 1, self.num_clusters, num_classes, confusion
-            )
+            layers = default_feature_layers(network, dry, self.head) if feature_layers is None else feature_layers
+            self._add_adversary(adversary, dry, _checked_layers(network, dry, layers), num_classes, confusion)
         self.erasers = nn.ModuleList(erasers.values())
-        for part in (self.random_slopes, self.adversary, self.erasers):
-            if part is not None:
-                part.to(dry.input.device, dry.input.dtype)
+        for part in (self.random_slopes, self.erasers):
+            part.to(dry.input.device, dry.input.dtype)
 
     @property
     def random_effects(self) -> RandomEffects | None:
@@ -185,11 +175,6 @@ class ARMED(ClusterNetwork):
         first = self.clusters.first
         return self.random_slopes[first].effects if first in self.random_slopes else None
 
-    def set_reversal_strength(self, strength: float) -> None:
-        """See :py:meth:`Adversary.set_reversal_strength`; of a network without an adversary it does nothing."""
-        if self.adversary is not None:
-            self.adversary.set_reversal_strength(strength)
-
     def _run(
         self, x: torch.Tensor, feature_layers: Sequence[str] = ()
     ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
@@ -198,10 +183,7 @@ class ARMED(ClusterNetwork):
         with record_layers(self.network, (self.head,), feature_layers, self.overwritten, erased) as record:
             fixed = first_tensor(self.network(x))
         latent = record.unchanged[self.erased_layers[-1]] if erased else record.inputs[self.head]
-        return fixed, latent, [self._feature(record, name) for name in feature_layers]
-
-    def _feature(self, record: LayerRecord, layer: str) -> torch.Tensor:
-        return record.inputs[layer] if layer == self.head else record.outputs[layer]
+        return fixed, latent, self._features(record, feature_layers)
 
     def fixed_and_latent(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Fixed logits (B, K, ...) and latent h (B, q, ...), by default the last layer's input."""

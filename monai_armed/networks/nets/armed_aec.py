@@ -25,9 +25,7 @@ from ..layers.dry_run import dry_run
 from ..layers.feature_layers import record_layers
 from ..layers.given_cluster import ClusterLayer, given_cluster
 from ..layers.random_effects import RandomEffects
-from .adversary import Adversary
 from .aec import AEC
-from .aec_erasure import erase_clusters
 from .cluster_network import ClusterNetwork
 
 __all__ = ["ARMEDAEC"]
@@ -56,12 +54,11 @@ class ARMEDAEC(ClusterNetwork):
 
     The paper reconstructs with cluster effects from e_R, which is to tell the cluster. Then the decoder has nothing to
     learn from the cluster that it is given, and decoding as if from another one changes little. Here it decodes e_F,
-    from which the adversary or :py:meth:`erase_clusters` removes the cluster, so that its random effects are the only
-    source for it: what they add for another cluster is what that cluster does to an image (Fig. 6). And e_F need not
-    hold the cluster for the sake of the error: the fixed AEC's own decoder is trained on e_F, but does not shape it
-    other than by the weights that it shares with the encoder. Images without cluster effects are those of the random
-    AEC's decoder with its effects at zero, the mixed model's population, which is not bound to these weights.
-    ``mixed_latent="random"`` does as the paper, and takes the fixed AEC's.
+    from which the adversary or :py:func:`monai_armed.handlers.erase_clusters` removes the cluster, so that its random
+    effects are the only source for it: what they add for another cluster is what that cluster does to an image (Fig. 6).
+    And e_F need not hold the cluster for the sake of the error: the fixed AEC's own decoder is trained on e_F, but
+    shapes it by the shared weights alone. Images without cluster effects are those of the random AEC's decoder with its
+    effects at zero. ``mixed_latent="random"`` does as the paper, and takes the fixed AEC's.
 
     Without ``random`` it is the domain adversarial AEC; without adversary besides, the conventional one; with
     ``random`` and no adversary, the mixed effects AEC.
@@ -122,26 +119,17 @@ class ARMEDAEC(ClusterNetwork):
             raise ValueError(f"mixed_latent must be 'fixed' or 'random', got {mixed_latent!r}.")
         self.fixed, self.random, self.freeze_fixed = fixed, random, freeze_fixed
         self.mixed_latent = mixed_latent
-        self.adversary: Adversary | None = None
-        self.feature_layers: tuple[str, ...] = ()
-        self.overwritten: frozenset[tuple[str, str]] = frozenset()
         if adversary is not None:
-            blocks = [f"encoder.{i}" for i in range(len(fixed.encoder))]
-            self.feature_layers = (*blocks, "to_latent") if feature_layers is None else tuple(feature_layers)
-            dry = dry_run(fixed, in_shape)
-            self.overwritten = frozenset(dry.overwritten)
-            shapes = [dry.shape(name) for name in self.feature_layers]
-            self.adversary = Adversary.build(adversary, shapes, len(in_shape) - 1, num_clusters, num_classes, confusion)
-        self.mixed_classifier: nn.Module | None = None
-        self.latent_classifier: nn.Module | None = None
+            default = (*(f"encoder.{i}" for i in range(len(fixed.encoder))), "to_latent")
+            layers = default if feature_layers is None else feature_layers
+            self._add_adversary(adversary, dry_run(fixed, in_shape), layers, num_classes, confusion)
         if random is not None:
             self._check_random(random, image_classifier, in_shape)
             units = fixed.latent_channels + random.latent_channels
             self.mixed_classifier = _classifier(units, classifier_channels, fixed.out_channels)
             self.latent_classifier = _classifier(random.latent_channels, classifier_channels, num_clusters)
             self.image_classifier = image_classifier
-        for part in (self.adversary, self.mixed_classifier, self.latent_classifier):
-            if part is not None:
+            for part in (self.mixed_classifier, self.latent_classifier):
                 part.to(fixed.to_latent.weight.device, fixed.to_latent.weight.dtype)
         self.encoder_frozen = False
         if freeze_fixed:
@@ -166,11 +154,6 @@ class ARMEDAEC(ClusterNetwork):
                 f"{random.latent_channels}: give both the same latent_channels, or mixed_latent='random'."
             )
 
-    def set_reversal_strength(self, strength: float) -> None:
-        """See :py:meth:`Adversary.set_reversal_strength`; of a network without an adversary it does nothing."""
-        if self.adversary is not None:
-            self.adversary.set_reversal_strength(strength)
-
     def freeze_encoder(self) -> None:
         """Keep the encoder of the fixed effects as it is from now on, also its running statistics; all else learns."""
         self.encoder_frozen = True
@@ -179,8 +162,6 @@ class ARMEDAEC(ClusterNetwork):
             for weight in part.parameters():
                 weight.grad = None  # at a gradient of zero an optimizer's momentum would move it on
         self.train(self.training)
-
-    erase_clusters = erase_clusters
 
     def train(self, mode: bool = True) -> ARMEDAEC:
         super().train(mode)
@@ -234,7 +215,7 @@ class ARMEDAEC(ClusterNetwork):
         if not self.training:
             return outputs["mixed"]
         if self.adversary is not None:
-            features = [record.outputs[name] for name in self.feature_layers]
+            features = self._features(record, self.feature_layers)
             outputs.update(self.adversary(features) if with_adversary else {"features": features})
         return outputs
 
@@ -244,7 +225,6 @@ class ARMEDAEC(ClusterNetwork):
 
     def _random_outputs(self, x: torch.Tensor, cluster: torch.Tensor, latent: torch.Tensor) -> dict:
         assert self.random is not None and self.image_classifier is not None
-        assert self.mixed_classifier is not None and self.latent_classifier is not None
         with given_cluster(self.random, cluster):
             random_latent = self.random.encode(x)
             outputs = {"mixed": self.mixed_classifier(torch.cat([latent, random_latent], dim=1))}

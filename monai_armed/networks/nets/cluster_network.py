@@ -11,11 +11,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 import torch.nn as nn
 
+from ..layers.dry_run import DryRun
+from ..layers.feature_layers import LayerRecord
+from .adversary import Adversary
 from .cluster_resolution import ClusterResolution
 
 __all__ = ["ClusterNetwork"]
@@ -30,17 +34,19 @@ RENAMED = {
 
 class ClusterNetwork(nn.Module):
     """
-    Base of networks that take the sample's cluster as a second input: what users call on each of them. The part
-    ``clusters``, a :py:class:`ClusterResolution`, does the work.
-
-    Args:
-        num_clusters: number of clusters C seen in training, or that of each of several factors by its name.
-        unknown: what happens where the cluster is not given or -1, see :py:class:`ClusterResolution`.
+    Base of networks that take the sample's cluster as a second input, and may have an adversary: what users call on each
+    of them. The parts do the work: ``clusters``, a :py:class:`ClusterResolution` (whose arguments these are), and
+    ``adversary``, an :py:class:`Adversary` or None, which sees the ``feature_layers``.
     """
+
+    head = ""  # name of the last layer, which among the feature layers stands for its input
 
     def __init__(self, num_clusters: int | Mapping[str, int], unknown: str = "population") -> None:
         super().__init__()
         self.clusters = ClusterResolution(num_clusters, unknown)
+        self.adversary: Adversary | None = None
+        self.feature_layers: tuple[str, ...] = ()
+        self.overwritten: frozenset[tuple[str, str]] = frozenset()  # inputs and outputs of layers that are to be copied
 
     @property
     def factors(self) -> dict[str, int]:
@@ -74,6 +80,23 @@ class ClusterNetwork(nn.Module):
         """
         self.clusters.attach_z_predictor(z_predictor, max_entropy)
         return self
+
+    def set_reversal_strength(self, strength: float) -> None:
+        """See :py:meth:`Adversary.set_reversal_strength`; of a network without an adversary it does nothing."""
+        if self.adversary is not None:
+            self.adversary.set_reversal_strength(strength)
+
+    def _add_adversary(self, adversary: Any, dry: DryRun, layers: Iterable[str], *options: Any) -> None:
+        """An adversary that sees these layers of the network that was run; the options are those of ``build``."""
+        self.feature_layers, self.overwritten = tuple(layers), frozenset(dry.overwritten)
+        if not self.feature_layers:
+            raise ValueError("feature_layers must not be empty: name layers for the adversary, or use adversary=None.")
+        shapes = [tuple(f.shape[1:]) for f in self._features(dry.record, self.feature_layers)]
+        made = Adversary.build(adversary, shapes, dry.input.ndim - 2, self.num_clusters, *options)
+        self.adversary = made.to(dry.input.device, dry.input.dtype)
+
+    def _features(self, record: LayerRecord, layers: Sequence[str]) -> list[torch.Tensor]:
+        return [record.inputs[name] if name == self.head else record.outputs[name] for name in layers]
 
     def renamed(self, state: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         """A state dict, possibly of an older version, by the names that this network has for its parts."""

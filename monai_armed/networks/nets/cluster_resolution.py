@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 
 from ...utils.cluster_index import can_look, check_index
 
@@ -29,21 +30,16 @@ POLICIES = ("population", "infer", "error")
 
 class ClusterResolution(nn.Module):
     """
-    Which clusters random effects are looked up with: checks the clusters that a network is given, and decides what
-    happens where they are not known.
-
-    The samples may be grouped by several factors at once, nested (subject within site) or crossed (batch and operator);
-    each has its clusters. The first factor is the one that a Z-predictor and an adversary are made for.
+    Which clusters random effects are looked up with: checks the clusters that a network is given, of one factor or of
+    several, and decides what happens where they are not known. A Z-predictor and an adversary are of the first factor.
 
     Args:
-        num_clusters: number of clusters C seen in training; for several factors that of each by its name, such as
-            ``{"site": 12, "subject": 300}``.
-        unknown: what to do where the cluster is not given or -1: ``"population"`` (no random effects),
-            ``"infer"`` (ask the Z-predictor, Section 2.4 of https://arxiv.org/abs/2202.11783; of the other factors the
-            population) or ``"error"``.
-
-    Attributes:
-        factors: number of clusters of each factor by its name, ``"cluster"`` where only a number was given.
+        num_clusters: number of clusters C seen in training; for several factors, nested (subject within site) or
+            crossed (batch and operator), that of each by its name, such as ``{"site": 12, "subject": 300}``. A single
+            factor is called ``"cluster"`` unless it is named.
+        unknown: what to do where the cluster is not given or -1: ``"population"`` (no random effects), ``"infer"`` (ask
+            the Z-predictor, Section 2.4 of https://arxiv.org/abs/2202.11783; of the other factors the population) or
+            ``"error"``.
 
     Raises:
         ValueError: when ``unknown`` is none of these, or a factor has a name that PyTorch has for something else.
@@ -88,7 +84,7 @@ class ClusterResolution(nn.Module):
         return unknown
 
     def attach_z_predictor(self, z_predictor: nn.Module, max_entropy: float | None = None) -> None:
-        """See :py:meth:`monai_armed.networks.nets.ClusterNetwork.attach_z_predictor`."""
+        """See :py:meth:`ClusterNetwork.attach_z_predictor`."""
         clusters = getattr(z_predictor, "num_clusters", self.num_clusters)
         if clusters != self.num_clusters:
             raise ValueError(f"the Z-predictor was made for {clusters} clusters, the network for {self.num_clusters}.")
@@ -106,11 +102,8 @@ class ClusterResolution(nn.Module):
 
     def infer(self, x: torch.Tensor) -> torch.Tensor:
         """
-        Soft assignment (B, C) of new samples by the Z-predictor; a row of zeros, the population, where its entropy is
-        above ``max_entropy``.
-
-        Raises:
-            ValueError: when no Z-predictor is attached.
+        Soft assignment (B, C) of samples (B, ...) by the Z-predictor, which must be attached; a row of zeros, the
+        population, where its entropy is above ``max_entropy``.
         """
         if self.z_predictor is None:
             raise ValueError(
@@ -118,6 +111,8 @@ class ClusterResolution(nn.Module):
             )
         with torch.no_grad():
             z = self.z_predictor(x)
+        if z.shape[1] < self.num_clusters:  # clusters that were adapted to are not among the inferred
+            z = F.pad(z, (0, self.num_clusters - z.shape[1]))
         if self.max_entropy is not None:
             entropy = torch.special.entr(z).sum(dim=1, keepdim=True) / math.log(self.num_clusters)
             z = torch.where(entropy > self.max_entropy, torch.zeros_like(z), z)
@@ -127,10 +122,9 @@ class ClusterResolution(nn.Module):
         """
         Args:
             x: the network's input, (B, ...), for the Z-predictor.
-            cluster: for a single factor an integer index (B,) with -1 where not known, or (1,) for all samples alike, a
-                soft assignment (B, C), or None where none is known. For several factors a dict of such by the factors'
-                names, where a factor may be left out if it is not known; in evaluation one tensor is the cluster of the
-                first factor, and of the others nothing is known.
+            cluster: integer index (B,) with -1 where not known, or (1,) for all samples alike; soft assignment (B, C);
+                or None where none is known. For several factors a dict of such by their names, where one that is not
+                known may be left out; in evaluation a tensor alone is of the first factor.
             unknown: overrides the policy in this call.
 
         Returns:
@@ -186,7 +180,7 @@ class ClusterResolution(nn.Module):
                 f"the {called} of {int((cluster < 0).sum())} of {len(cluster)} samples is not known (-1) and "
                 "unknown='error': choose 'population' or 'infer' for samples of new clusters."
             )
-        known = torch.nn.functional.one_hot(cluster.clamp(min=0), self.num_clusters).to(x.dtype)
+        known = F.one_hot(cluster.clamp(min=0), self.num_clusters).to(x.dtype)
         return torch.where((cluster >= 0).unsqueeze(1), known, self.infer(x).to(x.dtype))
 
 
