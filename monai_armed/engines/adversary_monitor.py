@@ -124,7 +124,8 @@ class AdversaryMonitor:
         self._batches: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._sums: list[torch.Tensor] = []
         self._errors: list[torch.Tensor] = []  # of the fixed prediction and of a constant in its place
-        self._logits: list[torch.Tensor | float] = [0.0, 0]  # their sum over batches, and the number of these
+        self._constant: torch.Tensor | None = None  # mean logits so far
+        self._features: torch.Tensor | None = None
         self._uniform = 0.0
 
     def attach(self, engine: Engine) -> None:
@@ -143,16 +144,16 @@ class AdversaryMonitor:
             return
         logits, cluster = pred["adversary"], target["cluster"]
         label = target["label"].reshape(-1).long() if logits.ndim == 3 else torch.zeros_like(cluster)
-        self._uniform = math.log(logits.shape[1])
+        self._uniform, self._features = math.log(logits.shape[1]), output.get("features")
         self._sums.append(self._cross_entropy(logits, cluster, label) * (cluster >= 0).sum())
         self._batches.append((cluster, label))
         loss = getattr(engine, "loss_function", None)
         if isinstance(loss, ARMEDLoss):
             fixed = pred["fixed"].detach()
-            self._logits = [self._logits[0] + fixed.transpose(0, 1).flatten(1).mean(1), self._logits[1] + 1]
-            mean = self._logits[0] / self._logits[1]
-            constant = mean.unflatten(0, (-1, *[1] * (fixed.ndim - 2))).expand_as(fixed)
-            self._errors.append(torch.stack([loss.error(guess, target["label"]) for guess in (fixed, constant)]))
+            mean = fixed.transpose(0, 1).flatten(1).mean(1).unflatten(0, (-1, *[1] * (fixed.ndim - 2)))
+            self._constant = mean if self._constant is None else self._constant.lerp(mean, 1 / len(self._sums))
+            guesses = (fixed, self._constant.expand_as(fixed))
+            self._errors.append(torch.stack([loss.error(guess, target["label"]) for guess in guesses]))
 
     def _report(self, engine: Engine) -> None:
         if not self._sums:
@@ -160,37 +161,33 @@ class AdversaryMonitor:
         cluster, label = (torch.cat(parts).cpu() for parts in zip(*self._batches))
         known = cluster >= 0
         loss = float(torch.stack(self._sums).sum()) / max(1, int(known.sum()))
-        row: dict[str, Any] = {"epoch": engine.state.epoch, **self._task(engine)}
+        row: dict[str, Any] = {"epoch": engine.state.epoch, **self._task()}
         for kept in (self._sums, self._batches, self._errors):
             kept.clear()
-        self._logits = [0.0, 0]
         chance = _conditional_entropy(cluster[known], label[known])
         if chance == 0:  # one cluster, or one in each class: there is nothing to tell apart
             return
-        ratio = loss / chance
-        verdict = adversary_verdict([*(r["ratio"] for r in self.history), ratio], self._uniform / chance)
-        row.update(loss=loss, chance=chance, ratio=ratio, verdict=verdict)
+        row.update(loss=loss, chance=chance, ratio=loss / chance)
         self.history.append(row)
-        saved, rank = ([r[name] for r in self.history if name in r] for name in ("saved", "rank"))
+        ratios, saved, rank = ([r[name] for r in self.history if name in r] for name in ("ratio", "saved", "rank"))
+        row["verdict"] = adversary_verdict(ratios, self._uniform / chance)
         row["task"] = task_verdict(saved, rank) if saved and engine.state.iteration >= STEPS else ""
         engine.state.metrics.update(adversary_loss=loss, adversary_chance=chance)
         before = self.history[-2] if len(self.history) > 1 else {"verdict": "", "task": ""}
-        if verdict != before["verdict"]:
+        if row["verdict"] != before["verdict"]:
             figures = f"loss {loss:.3f} nats, guessing {chance:.3f}, ln(C) {self._uniform:.3f}"
-            logger.info(f"adversary, epoch {engine.state.epoch}: {figures}: {verdict}")
-        if row["task"][:8] != before["task"][:8]:  # the kind of trouble: figures change each time
+            logger.info(f"adversary, epoch {engine.state.epoch}: {figures}: {row['verdict']}")
+        if row["task"][:8] != before["task"][:8]:  # the kind of trouble: its figures change each time
             logger.warning(f"adversary, epoch {engine.state.epoch}: {row['task'] or 'the task is learned now.'}")
 
-    def _task(self, engine: Engine) -> dict[str, float]:
+    def _task(self) -> dict[str, float]:
         """What the fixed prediction saves of a constant's loss in this epoch, and the rank of its last features."""
         found = {}
         if self._errors:
             error, of_constant = torch.stack(self._errors).sum(0).tolist()
             found["saved"] = (of_constant - error) / max(abs(of_constant), 1e-12)
-        output = engine.state.output
-        features = output.get("features") if isinstance(output, Mapping) else None
-        if features is not None and min(len(features) - 1, features.shape[1]) >= 4:
-            score = compute_embedding_collapse(features.float().cpu(), include_indicators=["effective_rank"])
+        if self._features is not None and min(len(self._features) - 1, self._features.shape[1]) >= 4:
+            score = compute_embedding_collapse(self._features.float().cpu(), include_indicators=["effective_rank"])
             found["rank"] = 1 - float(score["effective_rank_score"])
         return found
 

@@ -43,12 +43,7 @@ def first_tensor(output: torch.Tensor | Sequence) -> torch.Tensor:
 
 
 def find_layer(network: nn.Module, name: str) -> nn.Module:
-    """
-    The layer of ``network`` that is called ``name`` in ``network.named_modules()``.
-
-    Raises:
-        ValueError: when there is none; names the most similar ones.
-    """
+    """The layer of ``network`` that is called ``name`` in ``network.named_modules()``; a ValueError names similar ones."""
     try:
         return network.get_submodule(name or " ")
     except AttributeError:
@@ -60,8 +55,7 @@ def find_layer(network: nn.Module, name: str) -> nn.Module:
 @contextmanager
 def temporary_hooks(network: nn.Module, before: Mapping[str, Change], after: Mapping[str, Change]) -> Iterator[None]:
     """
-    While the context is open, functions see and may change what goes into and comes out of named layers of a network.
-
+    While the context is open, functions see, and may change, what goes into and comes out of named layers of a network.
     Forward hooks do it; they are gone when the context is left, also by an exception. They heed the passes of the
     thread that opened the context alone, so that threads may share one network.
 

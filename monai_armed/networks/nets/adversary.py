@@ -68,17 +68,9 @@ class Adversary(nn.Module):
         confusion: bool = False,
     ) -> Adversary:
         """
-        An adversary for features of given shapes, without the batch dimension.
-
-        Args:
-            classifier: ``"pooled"``, ``"whitened"``, ``"conv"``, ``"dense"``, one of them with its arguments, such as
-                ``("dense", {"hidden_channels": (32, 32)})``, or a module.
-            feature_shapes: shape of each feature.
-            spatial_dims: number of spatial dimensions of the network's input.
-            num_clusters, num_classes, confusion: see above.
-
-        Raises:
-            ValueError: when there is no such classifier, or no feature.
+        An adversary for features of given shapes (without the batch dimension) of a network whose input has
+        ``spatial_dims``. The classifier is ``"pooled"``, ``"whitened"``, ``"conv"`` or ``"dense"``, one of them with its
+        arguments, such as ``("dense", {"hidden_channels": (32, 32)})``, or a module; another is a ValueError.
         """
         if isinstance(classifier, cls):
             return classifier
@@ -106,13 +98,7 @@ class Adversary(nn.Module):
         return self.classifier.pool(features) if isinstance(self.classifier, PooledAdversary) else list(features)
 
     def logits(self, features: Sequence[torch.Tensor], frozen: bool = False) -> torch.Tensor:
-        """
-        Cluster logits (B, C), or (B, C, num_classes), of features.
-
-        Args:
-            features: tensors (B, ...).
-            frozen: if True the classifier's weights get no gradient.
-        """
+        """Cluster logits (B, C), or (B, C, num_classes), of features (B, ...); frozen, without a gradient to weights."""
         if not frozen:
             logits = self.classifier(features)
         elif getattr(self, "_is_replica", False):

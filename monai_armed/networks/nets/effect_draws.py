@@ -49,10 +49,8 @@ def sample_logits(
     as ``pyro.infer.Predictive`` on :py:meth:`pyro_model`, with one pass through the network.
 
     Args:
-        x: (B, *input_shape).
-        cluster: as for the call of the network.
+        x, cluster, unknown: as for the call of the network.
         num_samples: number of draws S.
-        unknown: overrides the policy for unknown clusters in this call.
 
     Returns:
         (S, B, K, ...).
