@@ -188,7 +188,7 @@ class AdversaryMonitor:
             found["saved"] = (of_constant - error) / max(abs(of_constant), 1e-12)
         if self._features is not None and min(len(self._features) - 1, self._features.shape[1]) >= 4:
             score = compute_embedding_collapse(self._features.float().cpu(), include_indicators=["effective_rank"])
-            found["rank"] = 1 - float(score["effective_rank_score"])
+            found["rank"] = 1 - float(torch.as_tensor(score["effective_rank_score"]))
         return found
 
 

@@ -43,7 +43,7 @@ def first_tensor(output: torch.Tensor | Sequence) -> torch.Tensor:
 
 
 def find_layer(network: nn.Module, name: str) -> nn.Module:
-    """The layer of ``network`` that is called ``name`` in ``network.named_modules()``; a ValueError names similar ones."""
+    """The layer that is called ``name`` in ``network.named_modules()``; a ValueError names similar ones."""
     try:
         return network.get_submodule(name or " ")
     except AttributeError:

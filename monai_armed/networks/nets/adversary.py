@@ -69,7 +69,7 @@ class Adversary(nn.Module):
     ) -> Adversary:
         """
         An adversary for features of given shapes (without the batch dimension) of a network whose input has
-        ``spatial_dims``. The classifier is ``"pooled"``, ``"whitened"``, ``"conv"`` or ``"dense"``, one of them with its
+        ``spatial_dims``. The classifier is ``"pooled"``, ``"whitened"``, ``"conv"`` or ``"dense"``, one of them with
         arguments, such as ``("dense", {"hidden_channels": (32, 32)})``, or a module; another is a ValueError.
         """
         if isinstance(classifier, cls):
@@ -98,7 +98,7 @@ class Adversary(nn.Module):
         return self.classifier.pool(features) if isinstance(self.classifier, PooledAdversary) else list(features)
 
     def logits(self, features: Sequence[torch.Tensor], frozen: bool = False) -> torch.Tensor:
-        """Cluster logits (B, C), or (B, C, num_classes), of features (B, ...); frozen, without a gradient to weights."""
+        """Cluster logits (B, C) or (B, C, num_classes) of features (B, ...); frozen, without a gradient to weights."""
         if not frozen:
             logits = self.classifier(features)
         elif getattr(self, "_is_replica", False):

@@ -17,10 +17,8 @@ from typing import Any
 
 import torch
 import torch.nn as nn
-from monai.utils import deprecated_arg
 from torch.func import functional_call
 
-from ... import __version__
 from ..layers.dry_run import dry_run
 from ..layers.feature_layers import record_layers
 from ..layers.given_cluster import ClusterLayer, given_cluster
@@ -55,7 +53,7 @@ class ARMEDAEC(ClusterNetwork):
     The paper reconstructs with cluster effects from e_R, which is to tell the cluster. Then the decoder has nothing to
     learn from the cluster that it is given, and decoding as if from another one changes little. Here it decodes e_F,
     from which the adversary or :py:func:`monai_armed.handlers.erase_clusters` removes the cluster, so that its random
-    effects are the only source for it: what they add for another cluster is what that cluster does to an image (Fig. 6).
+    effects are the only source for it: what they add for another cluster is what it does to an image (Fig. 6).
     And e_F need not hold the cluster for the sake of the error: the fixed AEC's own decoder is trained on e_F, but
     shapes it by the shared weights alone. Images without cluster effects are those of the random AEC's decoder with its
     effects at zero. ``mixed_latent="random"`` does as the paper, and takes the fixed AEC's.
@@ -92,7 +90,6 @@ class ARMEDAEC(ClusterNetwork):
         torch.Size([8, 1, 64, 64])
     """
 
-    @deprecated_arg("taps", since="0.1.0", removed="0.2.0", new_name="feature_layers", version_val=__version__)
     def __init__(
         self,
         fixed: AEC,
@@ -108,7 +105,6 @@ class ARMEDAEC(ClusterNetwork):
         mixed_latent: str = "fixed",
         freeze_fixed: bool = False,
         unknown: str = "population",
-        taps: Sequence[str] | None = None,
     ) -> None:
         super().__init__(num_clusters, unknown)
         if fixed.classifier is None:

@@ -34,8 +34,8 @@ RENAMED = {
 
 class ClusterNetwork(nn.Module):
     """
-    Base of networks that take the sample's cluster as a second input, and may have an adversary: what users call on each
-    of them. The parts do the work: ``clusters``, a :py:class:`ClusterResolution` (whose arguments these are), and
+    Base of networks that take the sample's cluster as a second input, and may have an adversary: what users call on
+    each. The parts do the work: ``clusters``, a :py:class:`ClusterResolution` (whose arguments these are), and
     ``adversary``, an :py:class:`Adversary` or None, which sees the ``feature_layers``.
     """
 
