@@ -16,7 +16,9 @@ from typing import Any
 
 import torch
 import torch.nn as nn
+from monai.utils import deprecated_arg
 
+from ... import __version__
 from ..blocks.factor_slopes import FactorSlopes
 from ..layers.dry_run import DryRun, check_one_output, default_feature_layers, dry_run, find_head
 from ..layers.feature_layers import find_layer, first_tensor, record_layers
@@ -109,6 +111,7 @@ class ARMED(ClusterNetwork):
         torch.Size([8, 1])
     """
 
+    @deprecated_arg("taps", since="0.1.0", removed="0.2.0", new_name="feature_layers", version_val=__version__)
     def __init__(
         self,
         network: nn.Module,
@@ -126,6 +129,7 @@ class ARMED(ClusterNetwork):
         unknown: str = "population",
         random_effects: Mapping | None = None,
         erasers: Mapping[str, nn.Module] | None = None,
+        taps: Sequence[str] | None = None,
     ) -> None:
         super().__init__(num_clusters, unknown)
         if any(isinstance(layer, ClusterLayer) for layer in network.modules()):

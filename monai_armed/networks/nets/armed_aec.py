@@ -17,8 +17,10 @@ from typing import Any
 
 import torch
 import torch.nn as nn
+from monai.utils import deprecated_arg
 from torch.func import functional_call
 
+from ... import __version__
 from ..layers.dry_run import dry_run
 from ..layers.feature_layers import record_layers
 from ..layers.given_cluster import ClusterLayer, given_cluster
@@ -90,6 +92,7 @@ class ARMEDAEC(ClusterNetwork):
         torch.Size([8, 1, 64, 64])
     """
 
+    @deprecated_arg("taps", since="0.1.0", removed="0.2.0", new_name="feature_layers", version_val=__version__)
     def __init__(
         self,
         fixed: AEC,
@@ -105,6 +108,7 @@ class ARMEDAEC(ClusterNetwork):
         mixed_latent: str = "fixed",
         freeze_fixed: bool = False,
         unknown: str = "population",
+        taps: Sequence[str] | None = None,
     ) -> None:
         super().__init__(num_clusters, unknown)
         if fixed.classifier is None:
