@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 DEVICE = torch.device("cuda", 0)
+RESHAPED = {"squeeze_", "unsqueeze_", "t_", "transpose_"}  # in place, as `matmul` of a vector does it
 MIXED = {"copy_", "_to_copy", "index", "index_put_", "_index_put_impl_"}  # CUDA takes a CPU tensor besides
 COMPOSED = (torch.nn.functional.one_hot, torch._C._nn.one_hot, torch.quantile, torch.Tensor.quantile)
 NO_NUMPY = "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first."
@@ -86,6 +87,9 @@ def _run(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     own_args, own = tree_map(lambda t: t.held if isinstance(t, DeviceTensor) else t, (args, kwargs))
     try:
         result = func(*own_args, **(own if asked is None else {**own, "device": "cpu"}))
+        if name in RESHAPED and here:
+            with torch._C._DisableTorchDispatch():
+                func(*args, **kwargs)  # the tensor that holds it has the new shape as well
     except IndexError as error:
         raise RuntimeError(f"{name}: CUDA error: device-side assert triggered, the process is lost") from error
 

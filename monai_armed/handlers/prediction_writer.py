@@ -77,7 +77,7 @@ class PredictionWriter:
         assert isinstance(batch, Mapping) and isinstance(output, Mapping)
         rows = [
             {self.name_key: str(name), "probability": float(p)}
-            for name, p in zip(batch[self.name_key], output["pred"].reshape(-1).sigmoid())
+            for name, p in zip(batch[self.name_key], output["pred"].detach().reshape(-1).sigmoid())
         ]
         network = unwrap(self.network)
         if isinstance(network, ARMED) and len(network.random_slopes):

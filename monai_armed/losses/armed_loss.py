@@ -148,9 +148,9 @@ class ARMEDLoss(_Loss):
         weights = self._weights_of(terms)
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         if total.requires_grad and can_look(total) and not bool(total.isfinite()):
-            values = ", ".join(f"{name} {float(term):.3g}" for name, term in terms.items())
+            values = ", ".join(f"{name} {term.item():.3g}" for name, term in terms.items())
             raise ValueError(
-                f"the loss is {float(total)} ({values}): lower the learning rate or lambda_adversary, from which "
+                f"the loss is {total.item()} ({values}): lower the learning rate or lambda_adversary, from which "
                 "training diverges, or look for values that are not finite in the images and labels."
             )
         return total

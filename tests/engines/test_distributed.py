@@ -57,7 +57,9 @@ def _batch() -> dict[str, torch.Tensor]:
     return {"image": x, "label": torch.arange(16) % 2, "cluster": torch.arange(16) % 4}
 
 
-@pytest.mark.parametrize(("find_unused", "confusion"), [(False, False), (True, True)])
+@pytest.mark.parametrize(
+    ("find_unused", "confusion"), [(False, False), pytest.param(True, True, marks=pytest.mark.slow)]
+)
 def test_two_processes_learn_what_one_does(tmp_path, find_unused, confusion):
     options = [str(tmp_path), str(int(find_unused)), str(int(confusion))]
     processes = [subprocess.Popen([sys.executable, __file__, str(rank), *options]) for rank in range(2)]

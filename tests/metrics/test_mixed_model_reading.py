@@ -156,7 +156,8 @@ def test_a_share_is_that_of_the_simulated_logits_variance():
             u = table.repeat_interleave(40, 0)
             hidden = net.network.hidden(x).repeat(4000, 1)
             fixed = torch.zeros(len(u), 1)
-            logits[group] = net.random_slopes(u, hidden, x.repeat(4000, 1), fixed, net.network.head).square().mean()
+            slopes = net.random_slopes["cluster"]
+            logits[group] = slopes(u, hidden, x.repeat(4000, 1), fixed, net.network.head).square().mean()
     total = sum(logits.values())
     for group, value in logits.items():
         assert shares[group] == pytest.approx(float(value / total), abs=0.02)

@@ -36,6 +36,12 @@ def test_layers_between_skip_connections_are_found(network, sizes):
     assert [dry.shape(name)[1:] for name in layers] == [(size, size) for size in sizes]
 
 
+def test_the_older_word_for_feature_layers_is_understood():
+    with pytest.warns(FutureWarning, match="`taps` has been deprecated"):
+        net = ARMED(UNet(2, 1, 2, (4, 8), (2,)), 3, IMAGE, taps=["model.0"])
+    assert net.feature_layers == ("model.0",)
+
+
 def test_inner_layers_of_a_transformer_are_not():
     network = ViT(1, (32, 32), (8, 8), 16, 32, 2, 4, classification=True, num_classes=2, spatial_dims=2)
     assert default_feature_layers(network, dry_run(network, (1, 32, 32))) == ["norm"]
