@@ -20,7 +20,7 @@ from monai.networks.nets import Classifier, UNet
 from monai.visualize import GradCAM
 from wrapped_networks import IMAGE, NETWORKS, set_random, wrapped
 
-from monai_armed.networks import ARMED, CNN
+from monai_armed.networks import ARMED, CNN, DFNN
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -131,6 +131,16 @@ def test_pyro_predictive():
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         wrapped("CNN", **kwargs)
+
+
+@pytest.mark.parametrize("name", ["linear_slopes", "nonlinear_slopes", "intercept", "multiplicative"])
+@pytest.mark.parametrize("value", [["x0"], [0], (), "age", 1])
+def test_slopes_of_some_features_are_refused(name, value):
+    """They would be slopes of all features, whatever they name."""
+    with pytest.raises(ValueError, match=f"{name} must be True or False, got .*: slopes are of all features"):
+        wrapped("DFNN", **{name: value})
+    with pytest.raises(ValueError, match=f"{name} must be True or False"):
+        ARMED(DFNN(4), {"site": 3, "subject": 5}, (4,), random_effects={"subject": {name: value}})
 
 
 def test_another_input_shape_is_named():
