@@ -139,7 +139,7 @@ def test_every_model_of_the_cells_trains_and_is_evaluated(model, trained_cells, 
     predictions, z_predictor = MODELS[model]
     seen = json.loads((weights.parent / "sites.json").read_text())
     assert seen == sorted(seen) and len(seen) == BATCHES
-    assert any(name.startswith("z_predictor.") for name in load(weights)) == z_predictor
+    assert any(name.startswith("clusters.z_predictor.") for name in load(weights)) == z_predictor
     assert list((weights.parent / "tensorboard").glob("events*"))
     # as the simulated study it is, where the truth is known
     options = {"dataset_dir": str(cells), "simulate": SIMULATE, "ckpt_path": str(weights)}
