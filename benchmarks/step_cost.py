@@ -29,7 +29,6 @@ from monai.engines import SupervisedTrainer
 from monai_armed.engines import ARMEDTrainer, PrepareBatchCluster
 from monai_armed.losses import ARMEDLoss
 from monai_armed.networks import ARMED, CNN
-from monai_armed.networks.nets.adversaries import ConvAdversary
 
 NUM_CLUSTERS = 12
 PAPER_ADVERSARY = (64, 64, 128, 128, 256, 256, 512)
@@ -37,33 +36,16 @@ PAPER_ADVERSARY = (64, 64, 128, 128, 256, 256, 512)
 Step = Callable[[], object]
 
 
-def armed(size: int, adversary: str | torch.nn.Module | None, random_effects: bool = True) -> ARMED:
+def armed(size: int, adversary: str | tuple | None, random_effects: bool = True, **options) -> ARMED:
     """The paper's CNN as an ARMED network, or a domain adversarial one."""
-    network = CNN((1, size, size))
-    options = {"nonlinear_slopes": random_effects, "intercept": random_effects}
-    return ARMED(network, NUM_CLUSTERS, (1, size, size), adversary=adversary, **options)
+    effects = {"nonlinear_slopes": random_effects, "intercept": random_effects}
+    return ARMED(CNN((1, size, size)), NUM_CLUSTERS, (1, size, size), adversary=adversary, **effects, **options)
 
 
 def paper_adversary(size: int) -> ARMED:
     """ARMED with the paper's convolutional adversary."""
-    network = armed(size, "conv")
-    assert isinstance(network.adversary, ConvAdversary)
-    taps = [layer for layer in network.taps if layer.startswith("blocks")]
-    shapes = [_tap_shape(network, name, size) for name in taps]
-    network.taps = tuple(taps)
-    network.adversary = ConvAdversary(shapes, NUM_CLUSTERS, channels=PAPER_ADVERSARY)
-    return network
-
-
-def _tap_shape(network: ARMED, name: str, size: int) -> tuple[int, ...]:
-    shapes: list[tuple[int, ...]] = []
-    layer = network.network.get_submodule(name)
-    handle = layer.register_forward_hook(lambda _module, _args, output: shapes.append(tuple(output.shape[1:])))
-    with torch.no_grad():
-        network.network.eval()(torch.zeros(1, 1, size, size))
-    handle.remove()
-    network.network.train()
-    return shapes[0]
+    blocks = [f"blocks.{i}" for i in range(len(PAPER_ADVERSARY))]
+    return armed(size, ("conv", {"channels": PAPER_ADVERSARY}), feature_layers=blocks)
 
 
 def step_of(
@@ -89,8 +71,12 @@ def step_of(
         adversary = list(network.adversary.parameters())
         held = {id(p) for p in adversary}
         rest = [p for p in network.parameters() if id(p) not in held]
-        second = make_optimizer(adversary, 1e-4)
-        trainer = ARMEDTrainer(optimizer=make_optimizer(rest, 1e-4), adversary_optimizer=second, **settings)
+        trainer = ARMEDTrainer(
+            optimizer=make_optimizer(rest, 1e-4),
+            adversary=network.adversary,
+            adversary_optimizer=make_optimizer(adversary, 1e-4),
+            **settings,
+        )
     else:
         trainer = SupervisedTrainer(optimizer=make_optimizer(network.parameters(), 1e-4), **settings)
     return lambda: trainer._iteration(trainer, batch)

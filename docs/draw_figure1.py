@@ -81,7 +81,7 @@ def draw_network(ax: Axes):
 
 
 def draw_adversary(ax: Axes):
-    """The adversary (grey): it taps every layer through the gradient reversal."""
+    """The adversary (grey): it sees every layer through the gradient reversal."""
     box(ax, (13, 54.5), (56, 17.5), GREY)
     title(ax, (14.5, 70), GREY, "Adversary: leaves no cluster in the features")
     reversal = "gradient reversal: forward $\\times 1$, backward $\\times\\,(-\\lambda_g)$"

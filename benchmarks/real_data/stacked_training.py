@@ -82,8 +82,8 @@ def train_penalised(
     rows = torch.arange(len(networks)).unsqueeze(1)
     whole = x.shape[1] <= batch_size
     for step in range(steps):
-        if "reversal_strength" in buffers:
-            buffers["reversal_strength"].fill_(warm_up.strength(step / steps))
+        if "adversary.reversal_strength" in buffers:
+            buffers["adversary.reversal_strength"].fill_(warm_up.strength(step / steps))
         penalty = sum((theta[n].square().flatten(1).sum(1) for n in penalised), torch.zeros(len(weight)))
         optimizer.zero_grad()
         batch = (x, y, z)

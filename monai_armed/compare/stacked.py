@@ -36,7 +36,7 @@ from monai_armed.networks.layers.random_effects import RandomEffects
 
 __all__ = ["Job", "Recipe", "Trained", "train_stacked"]
 
-STRENGTH = "reversal_strength"
+STRENGTH = "adversary.reversal_strength"
 BETAS, EPS = (0.9, 0.999), 1e-8
 
 

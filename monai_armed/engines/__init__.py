@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from .adversary_monitor import AdversaryMonitor
 from .feature_memory import FeatureMemory
 from .mldg_trainer import MLDGObjective, MLDGTrainer
 from .prepare_batch import PrepareBatchCluster, PrepareBatchRandomCluster
@@ -18,6 +19,7 @@ from .trainer import ARMEDTrainer
 
 __all__ = [
     "ARMEDTrainer",
+    "AdversaryMonitor",
     "FeatureMemory",
     "MLDGObjective",
     "MLDGTrainer",

@@ -39,33 +39,42 @@ class FeatureMemory:
         if size < 1 or batch_size < 1:
             raise ValueError(f"size and batch_size must be positive, got {size} and {batch_size}.")
         self.size, self.batch_size = size, batch_size
-        self.taps: list[torch.Tensor] = []
+        self.features: list[torch.Tensor] = []
         self.targets: dict[str, torch.Tensor] = {}
 
     def __len__(self) -> int:
-        return len(self.taps[0]) if self.taps else 0
+        return len(self.features[0]) if self.features else 0
 
-    def add(self, taps: Sequence[torch.Tensor], targets: Mapping[str, torch.Tensor]) -> None:
+    def add(self, features: Sequence[torch.Tensor], targets: Mapping[str, torch.Tensor]) -> None:
         """
         Args:
-            taps: what the adversary sees of a batch, tensors (B, ...).
+            features: what the adversary sees of a batch, tensors (B, ...).
             targets: what its loss needs, tensors (B, ...) by name.
         """
-        kept = [t.detach() for t in taps]
-        if len(self):
-            kept = [torch.cat([old, new])[-self.size :] for old, new in zip(self.taps, kept)]
-            targets = {name: torch.cat([self.targets[name], t])[-self.size :] for name, t in targets.items()}
-        self.taps, self.targets = kept, dict(targets)
 
-    def draw(self) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
-        """``batch_size`` samples at random, with replacement: what was added of them."""
-        index = torch.randint(len(self), (self.batch_size,)).to(self.taps[0].device)
-        return [t[index] for t in self.taps], {name: t[index] for name, t in self.targets.items()}
+        def joined(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+            return torch.cat([old.to(new.device), new])[-self.size :]  # those of a checkpoint are on the CPU
+
+        kept = [f.detach() for f in features]
+        if len(self):
+            kept = [joined(old, new) for old, new in zip(self.features, kept)]
+            targets = {name: joined(self.targets[name], t) for name, t in targets.items()}
+        self.features, self.targets = kept, dict(targets)
+
+    def draw(self, device: str | torch.device | None = None) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+        """``batch_size`` samples at random, with replacement: what was added of them, on a device."""
+        index = torch.randint(len(self), (self.batch_size,))
+
+        def drawn(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor[index.to(tensor.device)].to(device)
+
+        return [drawn(f) for f in self.features], {name: drawn(t) for name, t in self.targets.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """All samples, for a checkpoint."""
-        return {"taps": list(self.taps), "targets": dict(self.targets)}
+        return {"features": list(self.features), "targets": dict(self.targets)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The samples of a checkpoint."""
-        self.taps, self.targets = list(state["taps"]), dict(state["targets"])
+        features = state["features"] if "features" in state else state["taps"]  # the name in older checkpoints
+        self.features, self.targets = list(features), dict(state["targets"])

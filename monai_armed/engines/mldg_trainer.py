@@ -94,7 +94,8 @@ class MLDGObjective:
         Returns:
             the objective, a scalar, in which a side without samples in this batch has no term; and the logits.
         """
-        in_test = held_out[target["cluster"]]
+        known = target["cluster"] >= 0  # samples of unknown cluster are trained on
+        in_test = held_out[target["cluster"].clamp(min=0)] * known
 
         def mean_loss(theta: Parameters, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             logits = predict(theta)

@@ -11,17 +11,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed
+from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
+from monai.engines.workflow import Workflow
 from monai.utils.enums import CommonKeys as Keys
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from ..losses.armed_loss import ARMEDLoss
+from ..networks.nets.adversary import Adversary
+from ..utils.parallel import unwrap
+from .adversary_monitor import AdversaryMonitor
 from .feature_memory import FeatureMemory
 
 if TYPE_CHECKING:
@@ -34,15 +40,17 @@ class ARMEDTrainer(SupervisedTrainer):
     """
     Trains an :py:class:`monai_armed.networks.nets.ARMED` network as the paper does (Section 2.1 of
     https://arxiv.org/abs/2202.11783): in every iteration first the adversary learns to name the cluster from the
-    features as they are, then the rest of the network takes a step on Eq. 14 against that adversary. It also puts each
-    term of the loss into ``engine.state.output``, by name, for the handlers that log.
+    features as they are, then the rest of the network takes a step on Eq. 14 against that adversary, in one forward
+    pass of the network. It puts each term of the loss into ``engine.state.output``, by name, for the handlers that log,
+    and warns in words where the adversary harms the task (:py:class:`AdversaryMonitor`).
 
-    MONAI's own ``SupervisedTrainer`` trains the same network with one optimizer in one pass, at less cost: here the
-    network runs once more for the adversary's steps, so that its batch normalisation sees every batch twice.
-    Under ``DistributedDataParallel`` set ``find_unused_parameters=True``.
+    Under ``DistributedDataParallel`` the adversary's gradients are averaged over the processes here. Mixed precision is
+    that of the device, of the type that ``torch.autocast`` has for it, or of ``amp_kwargs={"dtype": ...}``.
 
     Args:
-        adversary_optimizer: optimizer of ``network.adversary.parameters()``, or None if there is no adversary.
+        adversary: the network's ``adversary``.
+        adversary_optimizer: optimizer of ``adversary.parameters()``; without one the adversary, if there is any, is
+            trained by ``optimizer``, in one pass with the network.
         adversary_steps: steps of the adversary before each step of the network.
         adversary_memory: features of earlier samples, from which the adversary then learns, in place of those of the
             batch that the network is about to take its step on; the first batch is learned from itself.
@@ -53,6 +61,13 @@ class ARMEDTrainer(SupervisedTrainer):
         ValueError: when the loss is no ``ARMEDLoss``, an optimizer holds the other's parameters, ``adversary_steps``
             is not positive, the adversary would not be trained, there is none to train, or gradients are to be
             accumulated or the network compiled, which only ``SupervisedTrainer`` does.
+
+    Example:
+        >>> rest = [*net.network.parameters(), *net.random_slopes.parameters()]
+        >>> trainer = ARMEDTrainer(
+        ...     ..., network=net, optimizer=Adam(rest), adversary=net.adversary,
+        ...     adversary_optimizer=Adam(net.adversary.parameters()),
+        ... )
     """
 
     network: torch.nn.Module
@@ -61,34 +76,59 @@ class ARMEDTrainer(SupervisedTrainer):
     def __init__(
         self,
         *args,
+        adversary: Adversary | None = None,
         adversary_optimizer: Optimizer | None = None,
         adversary_steps: int = 1,
         adversary_memory: FeatureMemory | None = None,
         **kwargs,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.adversary, self.adversary_optimizer = adversary, adversary_optimizer
+        self.adversary_steps, self.adversary_memory = adversary_steps, adversary_memory
+        self._check()
+        device = torch.device(self.state.device).type
+        self._precision = {"device_type": device, **self.amp_kwargs, "enabled": self.amp}
+        self.add_event_handler(Events.STARTED, self._watch)
+
+    def run(self) -> None:  # type: ignore[override]
+        """Train. (MONAI's own would scale gradients for CUDA's half precision whatever the device.)"""
+        device = self._precision["device_type"]
+        dtype = self.amp_kwargs.get("dtype", torch.get_autocast_dtype(device))
+        scaler = torch.GradScaler(device, enabled=dtype == torch.float16) if self.amp else None
+        self.scaler = scaler  # type: ignore[assignment]
+        Workflow.run(self)
+
+    def _check(self) -> None:
         if not isinstance(self.loss_function, ARMEDLoss):
             raise ValueError(f"loss_function must be an ARMEDLoss, got {type(self.loss_function).__name__}.")
-        if adversary_steps < 1:
-            raise ValueError(f"adversary_steps must be at least 1, got {adversary_steps}.")
+        if self.adversary_steps < 1:
+            raise ValueError(f"adversary_steps must be at least 1, got {self.adversary_steps}.")
         if self.accumulation_steps > 1:
             raise ValueError("alternating updates do not accumulate gradients: use accumulation_steps=1.")
-        if adversary_optimizer is not None and _parameters(adversary_optimizer) & _parameters(self.optimizer):
-            raise ValueError("optimizer and adversary_optimizer share parameters: give each its own.")
         if self.compile:
             raise ValueError("alternating updates do not compile the network: use SupervisedTrainer for compile=True.")
-        adversary = getattr(getattr(self.network, "module", self.network), "adversary", None)
-        if adversary is None and adversary_optimizer is not None:
+        own = getattr(unwrap(self.network), "adversary", None)
+        if self.adversary_optimizer is None:
+            if own is not None and not {id(p) for p in own.parameters()} <= _parameters(self.optimizer):
+                raise ValueError(
+                    "the adversary's parameters are in no optimizer: pass adversary=network.adversary and its "
+                    "adversary_optimizer."
+                )
+            return
+        if own is None:
             raise ValueError("the network has no adversary: leave adversary_optimizer out.")
-        if adversary is not None and adversary_optimizer is None:
-            if not {id(p) for p in adversary.parameters()} <= _parameters(self.optimizer):
-                raise ValueError("the adversary's parameters are in no optimizer: pass adversary_optimizer.")
-        self.adversary_optimizer = adversary_optimizer
-        self.adversary_steps = adversary_steps
-        self.adversary_memory = adversary_memory
+        if self.adversary is None:
+            raise ValueError("there is an adversary_optimizer, but no adversary: pass adversary=network.adversary.")
+        if _parameters(self.adversary_optimizer) & _parameters(self.optimizer):
+            raise ValueError("optimizer and adversary_optimizer share parameters: give each its own.")
 
-    def _backward(self, loss: torch.Tensor) -> None:
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+    def _watch(self) -> None:
+        """Also a trainer without handlers says it in words when the adversary harms the task."""
+        if getattr(self, "adversary_monitor", None) is None:
+            AdversaryMonitor().attach(self)
+
+    def _scaled(self, loss: torch.Tensor) -> torch.Tensor:
+        return loss if self.scaler is None else self.scaler.scale(loss)
 
     def _step(self, optimizer: Optimizer) -> None:
         if self.scaler is None:
@@ -97,47 +137,54 @@ class ARMEDTrainer(SupervisedTrainer):
             self.scaler.step(optimizer)
             self.scaler.update()
 
-    def _train_adversary(self, inputs: torch.Tensor, targets: Mapping[str, torch.Tensor]) -> None:
-        """All steps of one iteration: the network runs once for them."""
-        memory, wanted = self.adversary_memory, {name: targets[name] for name in ("cluster", "label")}
-        if memory is None:
-            features: torch.Tensor | list[torch.Tensor] = inputs
-            for _ in range(self.adversary_steps):
-                features = self._adversary_step(features, wanted)
-            return
-        with torch.no_grad(), torch.autocast("cuda", enabled=self.scaler is not None, **self.amp_kwargs):
-            taps = self.network(inputs, adversary_only=True)["taps"]
-        if not len(memory):
-            memory.add(taps, wanted)
+    def _train_adversary(self, features: Sequence[torch.Tensor], targets: Mapping[str, torch.Tensor]) -> None:
+        """All steps of one iteration, from features without their graph."""
+        own, wanted = [f.detach() for f in features], {name: targets[name] for name in ("cluster", "label")}
+        memory = self.adversary_memory
+        earlier = memory is not None and len(memory) > 0
         for _ in range(self.adversary_steps):
-            self._adversary_step(*memory.draw())
-        memory.add(taps, wanted)
+            self._adversary_step(*(memory.draw(own[0].device) if memory is not None and earlier else (own, wanted)))
+        if memory is not None:
+            memory.add(own, wanted)
 
-    def _adversary_step(
-        self, features: torch.Tensor | list[torch.Tensor], targets: Mapping[str, torch.Tensor]
-    ) -> list[torch.Tensor]:
-        """One step; returns the features, without gradient, for further ones."""
-        assert self.adversary_optimizer is not None
-        self.adversary_optimizer.zero_grad(set_to_none=self.optim_set_to_none)
-        with torch.autocast("cuda", enabled=self.scaler is not None, **self.amp_kwargs):
-            output = self.network(features, adversary_only=True)
-            loss = self.loss_function.adversary_loss(output["adversary"], targets["cluster"], targets["label"])
-        self._backward(loss)
+    def _adversary_step(self, features: Sequence[torch.Tensor], targets: Mapping[str, torch.Tensor]) -> None:
+        assert self.adversary is not None and self.adversary_optimizer is not None
+        with torch.autocast(**self._precision):
+            logits = self.adversary.logits(features)
+            loss = self.loss_function.adversary_loss(logits, targets["cluster"], targets["label"])
+        weights = [p for group in self.adversary_optimizer.param_groups for p in group["params"] if p.requires_grad]
+        # not by `backward`, at which DistributedDataParallel would take these gradients for those of the network's pass
+        gradients = torch.autograd.grad(self._scaled(loss), weights)
+        if isinstance(self.network, DistributedDataParallel):
+            joined = torch.cat([g.flatten() for g in gradients])
+            torch.distributed.all_reduce(joined, group=self.network.process_group)
+            joined /= torch.distributed.get_world_size(self.network.process_group)
+            gradients = tuple(part.view_as(p) for part, p in zip(joined.split([p.numel() for p in weights]), weights))
+        for p, gradient in zip(weights, gradients):
+            p.grad = gradient
         self._step(self.adversary_optimizer)
-        return output["taps"]
+        self.adversary_optimizer.zero_grad(set_to_none=True)
 
-    @contextmanager
-    def _frozen_adversary(self) -> Iterator[None]:
-        """While open, no gradient is computed for the adversary's weights: their step is done, and gradients cost."""
-        groups = [] if self.adversary_optimizer is None else self.adversary_optimizer.param_groups
-        weights = [p for group in groups for p in group["params"] if p.requires_grad]
-        try:
-            for p in weights:
-                p.requires_grad_(False)
-            yield
-        finally:
-            for p in weights:
-                p.requires_grad_(True)
+    def _alternate(self, pred: dict[str, Any], targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The adversary's steps, and then what it says; returns the last of its features without their graph."""
+        assert self.adversary is not None
+        with torch.autocast(**self._precision):
+            features = self.adversary.pool(pred.pop("features"))
+        self._train_adversary(features, targets)
+        with torch.autocast(**self._precision):
+            pred.update(self.adversary(features, frozen=True))
+        last = features[-1].detach()
+        return last.flatten(2).mean(2) if last.ndim > 2 else last
+
+    def _waited_for(self) -> torch.Tensor | float:
+        """
+        A zero in which every weight of the adversary has a part: DistributedDataParallel waits for a gradient of each
+        parameter of the network, unless it finds the unused ones.
+        """
+        waits = isinstance(self.network, DistributedDataParallel) and not self.network.find_unused_parameters
+        if self.adversary is None or self.adversary_optimizer is None or not waits:
+            return 0.0
+        return 0.0 * torch.stack([p.flatten()[0] for p in self.adversary.parameters() if p.requires_grad]).sum()
 
     def _iteration(self, engine: Engine, batchdata: dict[str, torch.Tensor]) -> dict:
         """One iteration; its output holds image, label, prediction, the loss and its terms (detached, unweighted)."""
@@ -147,21 +194,22 @@ class ARMEDTrainer(SupervisedTrainer):
             batchdata, self.state.device, self.non_blocking, **self.to_kwargs
         )
         self.network.train()
-        if self.adversary_optimizer is not None:
-            self._train_adversary(inputs, targets)
-
         output: dict[str, Any] = {Keys.IMAGE: inputs, Keys.LABEL: targets}
         self.state.output = output
         self.optimizer.zero_grad(set_to_none=self.optim_set_to_none)
-        with self._frozen_adversary():
-            with torch.autocast("cuda", enabled=self.scaler is not None, **self.amp_kwargs):
-                output[Keys.PRED] = self.inferer(inputs, self.network, *args, **kwargs)
-                self.fire_event(IterationEvents.FORWARD_COMPLETED)
-                terms = self.loss_function.terms(output[Keys.PRED], targets)
-                output[Keys.LOSS] = self.loss_function.total(terms)
-                self.fire_event(IterationEvents.LOSS_COMPLETED)
-            self._backward(output[Keys.LOSS])
-            self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        alternating = self.adversary_optimizer is not None
+        options = {"with_adversary": False} if alternating else {}
+        with torch.autocast(**self._precision):
+            output[Keys.PRED] = self.inferer(inputs, self.network, *args, **kwargs, **options)
+        if alternating:
+            output["features"] = self._alternate(output[Keys.PRED], targets)
+        self.fire_event(IterationEvents.FORWARD_COMPLETED)
+        with torch.autocast(**self._precision):
+            terms = self.loss_function.terms(output[Keys.PRED], targets)
+            output[Keys.LOSS] = self.loss_function.total(terms)
+        self.fire_event(IterationEvents.LOSS_COMPLETED)
+        self._scaled(output[Keys.LOSS] + self._waited_for()).backward()
+        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
         self._step(self.optimizer)
         for name, term in terms.items():
             output[name] = term.detach()

@@ -11,9 +11,9 @@
 
 from __future__ import annotations
 
-from .adversary_monitor import AdversaryMonitor
+from ..engines.adversary_monitor import AdversaryMonitor
 from .cluster_audit import ClusterAudit
-from .cluster_erasure import ClusterErasure
+from .cluster_erasure import ClusterErasure, erase_clusters
 from .early_stop import ResumableEarlyStop
 from .epoch_seed import EpochSeed
 from .loss_terms import loss_terms
@@ -32,6 +32,7 @@ __all__ = [
     "ResumableEarlyStop",
     "ReversalWarmUp",
     "TrainingCheckpoint",
+    "erase_clusters",
     "load_weights",
     "loss_terms",
 ]

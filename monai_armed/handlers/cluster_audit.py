@@ -47,7 +47,7 @@ class ClusterAudit:
         network: the trained network.
         train_loader: batches that the fresh classifiers learn from.
         test_loader: batches of held-out samples of the same clusters.
-        layers: names of the layers; by default those that the adversary taps.
+        layers: names of the layers; by default those that the adversary sees.
         prepare_batch: takes input, label and cluster out of a batch; by default ``PrepareBatchCluster()``.
         device: where the network is.
     """

@@ -22,6 +22,7 @@ from ignite.engine import Events
 from monai.networks.utils import eval_mode
 
 from ..networks.nets.armed import ARMED
+from ..utils.parallel import unwrap
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -76,20 +77,21 @@ class PredictionWriter:
         assert isinstance(batch, Mapping) and isinstance(output, Mapping)
         rows = [
             {self.name_key: str(name), "probability": float(p)}
-            for name, p in zip(batch[self.name_key], output["pred"].reshape(-1).sigmoid())
+            for name, p in zip(batch[self.name_key], output["pred"].detach().reshape(-1).sigmoid())
         ]
-        if isinstance(self.network, ARMED) and self.network.random_slopes is not None:
-            with eval_mode(self.network):
-                self._add_mixed(rows, output["image"], output["label"]["cluster"])
+        network = unwrap(self.network)
+        if isinstance(network, ARMED) and len(network.random_slopes):
+            with eval_mode(network):
+                self._add_mixed(network, rows, output["image"], output["label"]["cluster"])
         self.rows += rows
 
-    def _add_mixed(self, rows: list[dict[str, Any]], image: torch.Tensor, cluster: torch.Tensor) -> None:
-        network = self.network
-        assert isinstance(network, ARMED)
-        z = network.resolve_cluster(image, cluster)
+    def _add_mixed(
+        self, network: ARMED, rows: list[dict[str, Any]], image: torch.Tensor, cluster: torch.Tensor
+    ) -> None:
+        z = network.clusters.of_first(image, cluster)
         draws = network.sample_logits(image, z, self.num_draws)
         tail = torch.tensor([(1 - self.level) / 2, (1 + self.level) / 2], device=image.device)
-        low, high = draws.reshape(self.num_draws, -1).sigmoid().quantile(tail, dim=0)
+        low, high = draws.reshape(self.num_draws, -1).float().sigmoid().quantile(tail, dim=0)
         with torch.no_grad():
             population = network(image, effects="fixed").reshape(-1).sigmoid()
         for i, row in enumerate(rows):

@@ -26,6 +26,7 @@ from ..data.replaced_file import replaced_file
 from ..losses.gaussian_likelihood import GaussianLikelihoodLoss
 from ..metrics.mixed_model import VarCorr, ranef
 from ..networks.nets.armed import ARMED
+from ..utils.parallel import unwrap
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -79,8 +80,8 @@ class RandomEffectsWriter:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        network = getattr(self.network, "module", self.network)  # out of DDP's wrapper
-        if not isinstance(network, ARMED) or not network.factor_slopes or not is_main_process():
+        network = unwrap(self.network)
+        if not isinstance(network, ARMED) or not len(network.random_slopes) or not is_main_process():
             return
         residual = None if self.likelihood is None else self.likelihood.scale.item()
         write_csv(ranef(network, self.clusters, self.feature_names), self.folder / "ranef.csv")

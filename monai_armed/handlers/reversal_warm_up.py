@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from ignite.engine import Events
 
+from ..utils.parallel import unwrap
+
 if TYPE_CHECKING:
     import torch
     from ignite.engine import Engine
@@ -30,7 +32,7 @@ class ReversalWarmUp:
     https://arxiv.org/abs/1505.07818). Networks without an adversary are left alone.
 
     Args:
-        network: the network; :py:class:`monai_armed.networks.nets.ARMED` has a ``set_reversal_strength``.
+        network: the network, which has a ``set_reversal_strength``, also inside ``DistributedDataParallel``.
         rate: how fast; 10 in Ganin et al.
 
     Raises:
@@ -40,7 +42,7 @@ class ReversalWarmUp:
     def __init__(self, network: torch.nn.Module, rate: float = 10.0) -> None:
         if rate <= 0:
             raise ValueError(f"rate must be positive, got {rate}.")
-        self.network, self.rate = network, rate
+        self.network, self.rate = unwrap(network), rate
 
     def strength(self, progress: float) -> float:
         """Strength at a progress between 0, the first iteration, and 1, the end of training."""

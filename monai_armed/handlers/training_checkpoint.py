@@ -23,6 +23,8 @@ from ignite.engine import Events
 
 from ..data.checksums import check_shipped
 from ..data.replaced_file import replaced_file
+from ..networks.nets.cluster_network import ClusterNetwork
+from ..utils.parallel import unwrap
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -67,6 +69,7 @@ def read_checkpoint(path: str | os.PathLike, device: str | torch.device = "cpu")
 def load_state(network: torch.nn.Module, state: Mapping[str, Any], path: str | os.PathLike) -> torch.nn.Module:
     """``network.load_state_dict``, strict, with a clear error that names the file."""
     wanted = network.state_dict()
+    state = network.renamed(state) if isinstance(network, ClusterNetwork) else state
     missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     if missing or extra:
         raise ValueError(
@@ -133,7 +136,7 @@ class TrainingCheckpoint:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def _stateful(self, trainer: Engine) -> dict[str, Any]:
-        found = {name: getattr(obj, "module", obj) for name, obj in self.objects.items()}  # out of DDP's wrapper
+        found = {name: unwrap(o) if isinstance(o, torch.nn.Module) else o for name, o in self.objects.items()}
         if getattr(trainer, "scaler", None) is not None:
             found["scaler"] = trainer.scaler  # type: ignore[attr-defined]
         return found

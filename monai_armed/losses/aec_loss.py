@@ -87,21 +87,11 @@ class AECLoss(ARMEDLoss):
                 terms[name] = self.cluster_loss(pred[name], target["cluster"])
         return terms
 
-    def total(self, terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Weighted sum of the terms; a scalar."""
-        weights = {
-            "fixed_reconstruction": 1.0,
-            "mixed_reconstruction": 1.0,
-            "mixed": self.lambda_class,
-            "fixed": self.lambda_class,
-            "adversary": self.weights["adversary"],
-            "confusion": self.weights["adversary"],
-            "latent_cluster": self.lambda_cluster,
-            "image_cluster": self.lambda_cluster,
-            "reconstruction_cluster": self.lambda_cluster,
-            "kl": self.weights["kl"] * self.kl_strength,
-        }
-        return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+    def _weights_of(self, terms: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        own = dict.fromkeys(("fixed_reconstruction", "mixed_reconstruction"), 1.0)
+        own |= dict.fromkeys(("fixed", "mixed"), self.lambda_class)
+        own |= dict.fromkeys(("latent_cluster", "image_cluster", "reconstruction_cluster"), self.lambda_cluster)
+        return super()._weights_of(terms) | own
 
 
 def _labelled_cross_entropy(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:

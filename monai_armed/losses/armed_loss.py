@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch.nn.modules.loss import _Loss
 
+from ..utils.cluster_index import can_look
 from .cluster_losses import ClusterConfusionLoss, ClusterCrossEntropyLoss
 from .likelihoods import LikelihoodLoss
 
@@ -88,7 +89,7 @@ class ARMEDLoss(_Loss):
         if offset is not None:
             logits = logits + offset.reshape(len(offset), *(1,) * (logits.ndim - 1))
         if weight is None:
-            return self._error(logits, target["label"])
+            return self.error(logits, target["label"])
         if not isinstance(self.loss, LikelihoodLoss):
             raise ValueError(
                 f"{type(self.loss).__name__} takes no weights: use a loss of monai_armed.losses that is a likelihood, "
@@ -96,7 +97,8 @@ class ARMEDLoss(_Loss):
             )
         return self.loss(logits, target["label"], weight)
 
-    def _error(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    def error(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """L_e of logits, (B, K, ...), and label, as it wants it, or (B,) for one logit."""
         if logits.shape[1] == 1 and label.ndim == logits.ndim - 1:
             label = label.unsqueeze(1)
         if logits.shape == label.shape:
@@ -140,19 +142,34 @@ class ARMEDLoss(_Loss):
         if "confusion" in pred:
             terms["confusion"] = self.confusion_loss(pred["confusion"], label)
         if "kl" in pred:
-            terms["kl"] = pred["kl"]
+            terms["kl"] = pred["kl"].mean()  # DataParallel gathers a number of each device
         return terms
 
-    def total(self, terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Weighted sum of the terms; a scalar."""
-        weights = {
+    def _weights_of(self, terms: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        return {
             "mixed": 1.0,
             "fixed": self.weights["fixed"] if "mixed" in terms else 1.0,
             "adversary": self.weights["adversary"],
             "confusion": self.weights["adversary"],
             "kl": self.weights["kl"] * self.kl_strength,
         }
-        return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+    def total(self, terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """
+        Weighted sum of the terms; a scalar.
+
+        Raises:
+            ValueError: when it is not finite while training, before it can spoil the weights.
+        """
+        weights = self._weights_of(terms)
+        total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        if total.requires_grad and can_look(total) and not bool(total.isfinite()):
+            values = ", ".join(f"{name} {term.item():.3g}" for name, term in terms.items())
+            raise ValueError(
+                f"the loss is {total.item()} ({values}): lower the learning rate or lambda_adversary, from which "
+                "training diverges, or look for values that are not finite in the images and labels."
+            )
+        return total
 
     def forward(
         self, pred: Mapping[str, torch.Tensor] | torch.Tensor, target: Mapping[str, torch.Tensor]

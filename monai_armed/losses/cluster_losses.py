@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.modules.loss import _Loss
 
+from ..utils.cluster_index import can_look, check_index
+
 __all__ = ["ClusterConfusionLoss", "ClusterCrossEntropyLoss"]
 
 
@@ -29,6 +31,12 @@ def _for_class(logits: torch.Tensor, label: torch.Tensor | None) -> tuple[torch.
         return logits, torch.ones(len(logits), dtype=torch.bool, device=logits.device)
     if label is None or label.numel() != logits.shape[0]:
         raise ValueError("a class-conditional adversary needs one class label for each sample.")
+    classes = logits.shape[2]
+    if can_look(label) and bool((label >= classes).any()):
+        raise ValueError(
+            f"class label {label.max().item():g} is out of range: the adversary was built with num_classes={classes}, "
+            f"whose labels are 0 to {classes - 1}, and -1 where not known."
+        )
     known = label.reshape(-1) >= 0
     index = label.reshape(-1, 1, 1).long().clamp(min=0).expand(-1, logits.shape[1], 1)
     return torch.take_along_dim(logits, index, dim=2).squeeze(2), known
@@ -60,7 +68,11 @@ class ClusterCrossEntropyLoss(_Loss):
             cluster: index (B,), -1 where not known.
             label: class index (B,) or (B, 1), -1 where not known; for a class-conditional adversary, with which
                 samples of unknown class do not count.
+
+        Raises:
+            ValueError: when a cluster or class is out of the adversary's range.
         """
+        check_index(cluster, logits.shape[1], owner="the adversary has")
         logits, counted = _for_class(logits, label)
         known = counted & (cluster >= 0)
         if self.kind == "categorical":

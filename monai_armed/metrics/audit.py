@@ -30,8 +30,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..engines.prepare_batch import PrepareBatchCluster
-from ..networks.layers.taps import default_taps, first_tensor, record_layers
+from ..networks.layers.dry_run import default_feature_layers, dry_run
+from ..networks.layers.feature_layers import record_layers
 from ..networks.nets.armed import ARMED
+from ..utils.parallel import unwrap
 
 __all__ = ["LayerFeatures", "audit_features", "collect_features"]
 
@@ -65,16 +67,17 @@ def collect_features(
     Args:
         network: any network; of an :py:class:`monai_armed.networks.nets.ARMED` network the wrapped one.
         loader: gives batches, dicts.
-        layers: names of layers of the (wrapped) network; by default those that ARMED's adversary taps.
+        layers: names of layers of the (wrapped) network; by default those that ARMED's adversary sees.
         prepare_batch: takes input, label and cluster out of a batch; by default ``PrepareBatchCluster()``.
         device: where the network is.
 
     Raises:
         ValueError: when the loader is empty, or a layer does not exist or gives no tensor.
     """
+    network, head = unwrap(network), None
     if isinstance(network, ARMED):
-        layers = network.taps if layers is None and network.taps else layers
-        network = network.network
+        layers = network.feature_layers if layers is None and network.feature_layers else layers
+        network, head = network.network, network.head
     prepare = PrepareBatchCluster() if prepare_batch is None else prepare_batch
     collected: dict[str, list[np.ndarray]] = {}
     clusters, labels = [], []
@@ -82,13 +85,15 @@ def collect_features(
         for batch in loader:
             x, targets, _, _ = prepare(batch, device)
             if layers is None:
-                layers = _default_layers(network, x)
-            with record_layers(network, outputs=layers) as record:
+                layers = default_feature_layers(network, dry_run(network, x.shape[1:]))
+            copied = {(kind, name) for kind in ("input", "output") for name in layers}
+            with record_layers(network, layers, layers, copied) as record:
                 network(x)
             for name in layers:
-                if name not in record.outputs:
+                kept = record.inputs if name == head else record.outputs  # the last layer stands for what goes into it
+                if name not in kept:
                     raise ValueError(f"layer {name!r} gives no tensor when the network runs: it cannot be audited.")
-                collected.setdefault(name, []).append(_pooled(record.outputs[name], x.ndim - 2))
+                collected.setdefault(name, []).append(_pooled(kept[name], x.ndim - 2))
             clusters.append(targets["cluster"].cpu().numpy().reshape(-1))
             labels.append(targets["label"].cpu().numpy().reshape(len(x), -1))
     if not clusters:
@@ -97,13 +102,6 @@ def collect_features(
     label = np.concatenate(labels)
     is_class = label.shape[1] == 1 and bool((label == label.round()).all())
     return LayerFeatures(features, np.concatenate(clusters), label[:, 0] if is_class else None)
-
-
-def _default_layers(network: torch.nn.Module, x: torch.Tensor) -> list[str]:
-    names = [name for name, _ in network.named_modules() if name]
-    with record_layers(network, inputs=names, outputs=names) as record:
-        output = first_tensor(network(x))
-    return default_taps(network, record, output)
 
 
 def _pooled(output: torch.Tensor, spatial_dims: int) -> np.ndarray:

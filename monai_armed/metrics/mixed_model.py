@@ -23,10 +23,12 @@ import torch
 from monai.networks.utils import eval_mode
 from monai.utils import optional_import
 
+from ..networks.blocks.factor_slopes import FactorSlopes
 from ..networks.blocks.random_slopes import RandomSlopes
+from ..networks.layers.feature_layers import find_layer
 from ..networks.layers.random_effects import RandomEffects
-from ..networks.layers.taps import find_layer
 from ..networks.nets.armed import ARMED
+from ..utils.parallel import unwrap
 
 if TYPE_CHECKING:
     from xarray import DataTree
@@ -56,6 +58,7 @@ def fixef(net: ARMED, feature_names: Sequence[str] | None = None) -> pd.DataFram
     Raises:
         ValueError: when the last layer is not linear, such as a convolution's, whose weights are no such effects.
     """
+    net = unwrap(net)
     head = find_layer(net.network, net.head)
     if not isinstance(head, torch.nn.Linear):
         raise ValueError(
@@ -88,7 +91,7 @@ def ranef(
     slope and .72 for the intercept, and .5 for both with that feature.
 
     Args:
-        net: a network with random effects.
+        net: a network with random effects, also inside ``DistributedDataParallel``.
         clusters: names of the clusters in the order of their index; by default the index. For several factors those of
             each by its name.
         feature_names: names of the network's input features.
@@ -102,6 +105,7 @@ def ranef(
     Raises:
         ValueError: when the network has no random effects or the number of names is wrong.
     """
+    net = unwrap(net)
     tables = {}
     for factor, slopes in _factor_slopes(net).items():
         effects = slopes.effects
@@ -131,7 +135,7 @@ def to_arviz(
     package ``arviz``; the draws themselves need ``arviz-base`` alone.
 
     Args:
-        net: a network with random effects.
+        net: a network with random effects, also inside ``DistributedDataParallel``.
         clusters: names of the clusters in the order of their index; by default the index. For several factors those of
             each by its name.
         feature_names: names of the network's input features.
@@ -146,7 +150,8 @@ def to_arviz(
         ValueError: when the network has no random effects or the number of names is wrong.
         OptionalImportError: when ``arviz-base`` is not installed.
     """
-    several = net.has_named_factors
+    net = unwrap(net)
+    several = net.clusters.has_named_factors
     draws, coords, dims = {}, {}, {}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
@@ -177,7 +182,7 @@ def VarCorr(
     samples of each, and .82 with 4 subjects and 4 samples; that of the sites .96 to .99, of crossed factors .97 to .99.
 
     Args:
-        net: a network with random effects.
+        net: a network with random effects, also inside ``DistributedDataParallel``.
         residual_scale: s.d. of the residual, such as that of :py:class:`monai_armed.losses.GaussianLikelihoodLoss`, or
             pi / sqrt(3) on the logistic scale; adds the row ``"Residual"``.
         feature_names: names of the network's input features.
@@ -196,6 +201,7 @@ def VarCorr(
     """
     if residual_scale is not None and residual_scale <= 0:
         raise ValueError(f"residual_scale must be positive, got {residual_scale}.")
+    net = unwrap(net)
     factors = _factor_slopes(net)
     logits = next(iter(factors.values())).out_channels
     table = _joined(net, {name: _components_of(net, slopes, feature_names, x) for name, slopes in factors.items()})
@@ -236,15 +242,15 @@ def _components_of(
     return table
 
 
-def _factor_slopes(net: ARMED) -> dict[str, RandomSlopes]:
-    if not net.factor_slopes:
+def _factor_slopes(net: ARMED) -> FactorSlopes:
+    if not len(net.random_slopes):
         raise ValueError("the network has no random effects to read: build it with slopes or an intercept.")
-    return net.factor_slopes
+    return net.random_slopes
 
 
 def _cluster_names(net: ARMED, factor: str, clusters: Names) -> list:
     """Names of a factor's clusters, or their indices."""
-    several, count = net.has_named_factors, net.factors[factor]
+    several, count = net.clusters.has_named_factors, net.factors[factor]
     if clusters is not None and isinstance(clusters, Mapping) != several:
         wanted = f"a mapping of {list(net.factors)} to lists" if several else "one list, of the one factor"
         raise ValueError(f"the names of the clusters must be {wanted}, got {type(clusters).__name__}.")
@@ -263,7 +269,7 @@ def _cluster_names(net: ARMED, factor: str, clusters: Names) -> list:
 
 def _joined(net: ARMED, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """The table of the one factor, or those of several below one another with their names in front."""
-    if not net.has_named_factors:
+    if not net.clusters.has_named_factors:
         return next(iter(tables.values()))
     return pd.concat(tables, names=["factor"]).reset_index(level=0).reset_index(drop=True)
 
@@ -319,4 +325,4 @@ def _mean_squares(net: ARMED, slopes: RandomSlopes, x: torch.Tensor) -> np.ndarr
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().double().cpu().numpy()
+    return tensor.detach().cpu().double().numpy()  # not all devices have double

@@ -23,7 +23,7 @@ from monai.networks.utils import eval_mode
 from ..engines.prepare_batch import PrepareBatchCluster
 from ..metrics.mixed_model import fixef, ranef
 from ..networks.blocks.random_slopes import RandomSlopes
-from ..networks.layers.taps import find_layer
+from ..networks.layers.feature_layers import find_layer
 from ..networks.nets.armed import ARMED
 
 __all__ = ["Design", "Factor", "read_design"]
@@ -83,7 +83,7 @@ def read_design(
     """
     if fixed not in FIXED:
         raise ValueError(f"fixed must be one of {FIXED}, got {fixed!r}.")
-    if not net.factor_slopes:
+    if not net.random_slopes:
         raise ValueError("the network has no random effects to fit: build it with slopes or an intercept.")
     _check_form(net, fixed)
     if prepare_batch is None:
@@ -103,18 +103,18 @@ def read_design(
             raise ValueError(f"{called} have values that are not finite, such as NaN: leave these samples out.")
     head_bias = getattr(find_layer(net.network, net.head), "bias", None) is not None
     names = list(fixef(net, feature_names)["effect"]) if fixed == "latent" else [INTERCEPT] * head_bias
-    factors = [_factor(net, name, whole, feature_names) for name in net.factor_slopes]
+    factors = [_factor(net, name, whole, feature_names) for name in net.random_slopes]
     return Design(whole["y"], whole["x"], names, whole["offset"], whole["weight"], factors)
 
 
 def _check_form(net: ARMED, fixed: str) -> None:
-    slopes = next(iter(net.factor_slopes.values()))
+    slopes = next(iter(net.random_slopes.values()))
     head = find_layer(net.network, net.head)
     if slopes.out_channels != 1:
         raise ValueError(f"a mixed model has one logit, the network has {slopes.out_channels}.")
     if not isinstance(head, torch.nn.Linear):
         raise ValueError(f"the last layer {net.head!r} must be linear, it is a {type(head).__name__}.")
-    if fixed == "latent" and any(s.multiplicative and "nonlinear" in s.groups for s in net.factor_slopes.values()):
+    if fixed == "latent" and any(s.multiplicative and "nonlinear" in s.groups for s in net.random_slopes.values()):
         raise ValueError(
             "multiplicative slopes act through the last layer's weights, which cannot be fitted beside them: use "
             "fixed='offset'."
@@ -124,7 +124,7 @@ def _check_form(net: ARMED, fixed: str) -> None:
 def _read_batch(net: ARMED, x, target, cluster, fixed: str) -> dict[str, np.ndarray]:
     logit, latent = net.fixed_and_latent(x)
     head = find_layer(net.network, net.head)
-    clusters = net.resolve_factors(x, cluster)
+    clusters = net.clusters(x, cluster)
     ones = torch.ones_like(logit)
     bias = [ones] if head.bias is not None else []
     offset = target.get("offset", torch.zeros_like(logit)).reshape(len(x), 1)
@@ -135,7 +135,7 @@ def _read_batch(net: ARMED, x, target, cluster, fixed: str) -> dict[str, np.ndar
         "offset": (offset if fixed == "latent" else offset + logit).reshape(len(x)),
         "weight": target.get("weight", ones).reshape(len(x)),
     }
-    for name, slopes in net.factor_slopes.items():
+    for name, slopes in net.random_slopes.items():
         index = clusters[name]
         if index.is_floating_point() or bool((index < 0).any()):
             raise ValueError(f"the {name} of every sample must be known to fit a mixed model: leave the others out.")
@@ -156,7 +156,7 @@ def _acted_on(slopes: RandomSlopes, latent, x, logit, head) -> torch.Tensor:
 
 
 def _factor(net: ARMED, name: str, whole: dict[str, np.ndarray], feature_names: Sequence[str] | None) -> Factor:
-    effects = net.factor_slopes[name].effects
+    effects = net.random_slopes[name].effects
     table = ranef(net, feature_names=feature_names)
     if "factor" in table:
         table = table[table["factor"] == name]

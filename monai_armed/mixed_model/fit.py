@@ -99,7 +99,7 @@ def fit_mixed_model(
     full = _with_dropped(found, kept)
     write_head(net, np.nan_to_num(full.coefficients), fixed)
     for factor, covariance, of_each in zip(design.factors, found.covariances, conditional):
-        write_effects(net.factor_slopes[factor.name].effects, covariance, of_each)
+        write_effects(net.random_slopes[factor.name].effects, covariance, of_each)
     write_loss(loss, found)
     return MixedModelFit(method, family, design, reduced, full, conditional, unconditional, quadrature_points)
 

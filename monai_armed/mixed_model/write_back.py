@@ -18,8 +18,8 @@ import torch
 
 from ..losses.gaussian_likelihood import GaussianLikelihoodLoss
 from ..losses.likelihoods import NegativeBinomialLikelihoodLoss
+from ..networks.layers.feature_layers import find_layer
 from ..networks.layers.random_effects import RandomEffects
-from ..networks.layers.taps import find_layer
 from ..networks.nets.armed import ARMED
 from .gpboost_fit import Estimate, Moments
 

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from .adaptation import adapt
-from .initialization import glorot_start
+from .initialization import xavier_init
 from .nets import ARMED, CNN, DFNN, ClusterInput, ZPredictor
 
-__all__ = ["ARMED", "CNN", "DFNN", "ClusterInput", "ZPredictor", "adapt", "glorot_start"]
+__all__ = ["ARMED", "CNN", "DFNN", "ClusterInput", "ZPredictor", "adapt", "xavier_init"]

@@ -22,9 +22,10 @@ from monai.networks.utils import eval_mode
 from torch.distributions import Normal, kl_divergence
 
 from ..losses.armed_loss import ARMEDLoss
+from ..utils.parallel import unwrap
 from .blocks.random_slopes import RandomSlopes
+from .layers.feature_layers import find_layer
 from .layers.random_effects import RandomEffects
-from .layers.taps import find_layer
 from .nets.armed import ARMED
 
 __all__ = ["adapt"]
@@ -53,7 +54,7 @@ def adapt(
     clusters' posteriors, weighted by the mean assignment.
 
     Args:
-        net: a trained network with random effects. It is not changed.
+        net: a trained network with random effects, also inside ``DistributedDataParallel``. It is not changed.
         x: samples of the new cluster, (n, *input_shape).
         label: their labels, as ``loss`` wants them, or (n,) for one logit; None if there are none.
         loss: mean loss of logits and labels in nats, the negative log-likelihood of a sample, as in training: for
@@ -77,11 +78,12 @@ def adapt(
         >>> adapted = adapt(net, images, labels, torch.nn.BCEWithLogitsLoss())
         >>> adapted(new_images, torch.full((len(new_images),), net.num_clusters))
     """
-    factor = next(iter(net.factors)) if factor is None else factor
+    net = unwrap(net)
+    factor = net.clusters.first if factor is None else factor
     _check_samples(net, x, label, factor)
-    slopes = net.factor_slopes[factor]
+    slopes = net.random_slopes[factor]
     if label is None:
-        loc, tril = _mixture(slopes.effects, net.infer_cluster(x).mean(0))
+        loc, tril = _mixture(slopes.effects, net.clusters.infer(x).mean(0))
     else:
         features = _features(net, x, factor, cluster)
         error = _checked_error(loss, features.fixed, label)
@@ -91,10 +93,10 @@ def adapt(
 
 def _check_samples(net: ARMED, x: torch.Tensor, label: torch.Tensor | None, factor: str) -> None:
     """Whether the network can be adapted with these samples."""
-    if not net.factor_slopes:
+    if not len(net.random_slopes):
         raise ValueError("the network has no random effects to adapt: build it with slopes or an intercept.")
-    if factor not in net.factor_slopes:
-        raise ValueError(f"the network has random effects of {list(net.factor_slopes)}, not of the factor {factor!r}.")
+    if factor not in net.random_slopes:
+        raise ValueError(f"the network has random effects of {list(net.random_slopes)}, not of the factor {factor!r}.")
     if len(x) == 0:
         raise ValueError("adapt needs at least one sample of the new cluster, got none.")
     for name, values in (("x", x), ("label", label)):
@@ -102,7 +104,7 @@ def _check_samples(net: ARMED, x: torch.Tensor, label: torch.Tensor | None, fact
             raise ValueError(f"{name} has values that are not finite, such as NaN: leave these samples out.")
     if label is not None and len(label) != len(x):
         raise ValueError(f"got {len(x)} samples and {len(label)} labels.")
-    first = next(iter(net.factors))
+    first = net.clusters.first
     if label is None and (net.z_predictor is None or factor != first):
         raise ValueError(
             f"without labels only a Z-predictor can tell what a new {factor} is like, and none is attached (it is for "
@@ -131,14 +133,14 @@ def _checked_error(loss: Loss | None, fixed: torch.Tensor, label: torch.Tensor) 
 def _mixture(effects: RandomEffects, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean (Q,) and Cholesky factor (Q, Q) of the mixture of posteriors and, for what is left of 1, the prior."""
     posterior, prior = effects.posterior(), effects.cluster_prior()
-    rest = (1 - weight.sum()).clamp(min=0)
-    loc = weight @ effects.mean.detach()
+    table = posterior.mean.detach()
+    weight = weight.to(table.dtype)
+    rest, loc = (1 - weight.sum()).clamp(min=0), weight @ table
     if effects.covariance == "full":
-        within = posterior.base_dist.covariance_matrix.detach()
-        second = within + torch.einsum("ci,cj->cij", effects.mean, effects.mean).detach()
+        second = posterior.base_dist.covariance_matrix.detach() + torch.einsum("ci,cj->cij", table, table)
         covariance = torch.einsum("c,cij->ij", weight, second) + rest * prior.covariance_matrix.detach()
         return loc, torch.linalg.cholesky(covariance - torch.outer(loc, loc))
-    square = weight @ (effects.scale.square() + effects.mean.square()) + rest * effects.prior_scale.square()
+    square = weight @ (posterior.variance + table.square()) + rest * prior.variance
     return loc, (square.detach() - loc.square()).sqrt().diag()
 
 
@@ -177,22 +179,23 @@ def _infer(
     effects, x = slopes.effects, features.x
     prior = effects.cluster_prior()
     full = effects.covariance == "full"
-    unit = (prior.scale_tril if full else effects.prior_scale.diag()).detach()
+    unit = (prior.scale_tril if full else prior.base_dist.scale.diag()).detach()
     repeated = [t.repeat(num_draws, *(1,) * (t.ndim - 1)) for t in (*features[:4], label)]
 
-    size = effects.num_effects
-    loc, log_scale = (torch.zeros(size, device=x.device, requires_grad=True) for _ in range(2))
-    lower = torch.zeros(size, size, device=x.device, requires_grad=full)
+    size, like = effects.num_effects, {"device": unit.device, "dtype": unit.dtype}
+    loc, log_scale = (torch.zeros(size, **like, requires_grad=True) for _ in range(2))
+    lower = torch.zeros(size, size, **like, requires_grad=full)
     parameters = [p for p in (loc, log_scale, lower) if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(seed)
     with eval_mode(features.head), torch.enable_grad():
         for _ in range(steps):
-            noise = torch.randn(num_draws, size, generator=generator).to(x.device)
+            noise = torch.randn(num_draws, size, generator=generator).to(**like)
             tril = log_scale.exp().diag() + lower.tril(-1)
             u = (loc + noise @ tril.T) @ unit.T
-            logits = repeated[3] + slopes(u.repeat_interleave(len(x), 0), *repeated[:3], features.head)
+            u = u.to(effects.loc.dtype).repeat_interleave(len(x), 0)
+            logits = repeated[3] + slopes(u, *repeated[:3], features.head)
             negative_log_likelihood = len(x) * error.terms(logits, {"label": repeated[4]})["fixed"]
             # KL to N(0, 1): that of the diagonal, and what the entries below it add
             kl = kl_divergence(Normal(loc, log_scale.exp()), Normal(0.0, 1.0)).sum() + lower.tril(-1).square().sum() / 2
@@ -207,11 +210,9 @@ def _infer(
 
 def _with_one_more_cluster(net: ARMED, factor: str, loc: torch.Tensor, tril: torch.Tensor) -> ARMED:
     adapted = copy.deepcopy(net).eval()  # which folds the stretch of a learned prior into its weights
-    adapted.adversary, adapted.taps = None, ()
+    adapted.adversary, adapted.feature_layers = None, ()
     adapted.factors[factor] += 1
-    if adapted.z_predictor is not None and factor == next(iter(net.factors)):
-        adapted.z_predictor = _NeverTheLast(adapted.z_predictor)
-    effects = adapted.factor_slopes[factor].effects
+    effects = adapted.random_slopes[factor].effects
     effects.num_clusters += 1
     if effects.samples_seen is not None:
         effects.samples_seen = nn.functional.pad(effects.samples_seen, (0, 1))
@@ -221,16 +222,7 @@ def _with_one_more_cluster(net: ARMED, factor: str, loc: torch.Tensor, tril: tor
         rows["lower"] = tril / scale.unsqueeze(1)
     for name, row in rows.items():
         old = getattr(effects, name)
-        setattr(effects, name, nn.Parameter(torch.cat([old.detach(), row.detach().unsqueeze(0)]), old.requires_grad))
+        setattr(
+            effects, name, nn.Parameter(torch.cat([old.detach(), row.detach().to(old).unsqueeze(0)]), old.requires_grad)
+        )
     return adapted
-
-
-class _NeverTheLast(nn.Module):
-    """A Z-predictor of the clusters before adaptation: the new one gets no weight."""
-
-    def __init__(self, z_predictor: nn.Module) -> None:
-        super().__init__()
-        self.z_predictor = z_predictor
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.pad(self.z_predictor(x), (0, 1))

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import torch.nn as nn
 
-__all__ = ["glorot_start"]
+__all__ = ["xavier_init"]
 
 
-def glorot_start(network: nn.Module) -> nn.Module:
+def xavier_init(network: nn.Module) -> nn.Module:
     """
-    Give every linear layer weights drawn uniformly by Glorot and Bengio's rule and a bias of zero. Networks of a few
+    Give every linear layer Xavier's uniform weights (of Glorot and Bengio) and a bias of zero. Networks of a few
     units, which often die from PyTorch's own start, train far more reliably from this one.
 
     Args:

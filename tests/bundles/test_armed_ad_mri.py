@@ -71,7 +71,7 @@ def test_every_model_trains_and_is_evaluated(model, trained, options, tmp_path):
     folder = trained(model)
     predictions, z_predictor = MODELS[model]
     assert json.loads((folder / "sites.json").read_text()) == sorted(json.loads((folder / "sites.json").read_text()))
-    assert any(name.startswith("z_predictor.") for name in load(folder / "model.pt")) == z_predictor
+    assert any(name.startswith("clusters.z_predictor.") for name in load(folder / "model.pt")) == z_predictor
     assert list((folder / "tensorboard").glob("events*"))
     run("evaluate", model, ckpt_path=str(folder / "model.pt"), output_dir=str(tmp_path), **options)
     metrics = pd.read_csv(tmp_path / "metrics.csv")

@@ -51,7 +51,7 @@ DENSENET = {
 def test_the_network_is_of_three_dimensions_and_may_be_one_of_monais(step, network, base):
     parser = parsed(step)
     if base is not None:
-        parser.update({"base_network": base, f"{network}#taps": ["class_layers.flatten"]})
+        parser.update({"base_network": base, f"{network}#feature_layers": ["class_layers.flatten"]})
     net = parser.get_parsed_content(network)
     assert isinstance(net.network, CNN if base is None else DenseNet)
     out = net(torch.rand(2, *SHAPE), torch.tensor([0, 2]))
@@ -97,7 +97,7 @@ def test_cached_volumes_are_turned_and_scaled_as_the_slices(study):
 
 def test_it_trains_is_evaluated_and_predicts_one_file(trained, options, image, tmp_path):
     weights = str(trained("volume") / "model.pt")
-    assert any(name.startswith("z_predictor.") for name in torch.load(weights, weights_only=True))
+    assert any(name.startswith("clusters.z_predictor.") for name in torch.load(weights, weights_only=True))
     run("evaluate", "volume", ckpt_path=weights, output_dir=str(tmp_path), **options)
     metrics = pd.read_csv(tmp_path / "metrics.csv")
     kinds = {(partition, k) for partition in ("seen", "unseen") for k in ("mixed", "fixed", "randomized")}

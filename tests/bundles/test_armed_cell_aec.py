@@ -140,7 +140,7 @@ def test_every_model_of_the_cells_trains_and_is_evaluated(model, trained_cells, 
     predictions, z_predictor = MODELS[model]
     seen = json.loads((weights.parent / "sites.json").read_text())
     assert seen == sorted(seen) and len(seen) == BATCHES
-    assert any(name.startswith("z_predictor.") for name in load(weights)) == z_predictor
+    assert any(name.startswith("clusters.z_predictor.") for name in load(weights)) == z_predictor
     assert list((weights.parent / "tensorboard").glob("events*"))
     # as the simulated study it is, where the truth is known
     options = {"dataset_dir": str(cells), "simulate": SIMULATE, "ckpt_path": str(weights)}
@@ -222,7 +222,7 @@ def test_the_papers_network_for_cells_is_built(step, network):
     parser["batches"] = [str(j) for j in range(BATCHES)]
     net = parser.get_parsed_content(network)
     assert net.fixed.map_shape == net.random.map_shape == (512, 4, 4) and len(net.effects_by_layer) == 12
-    assert [tap for tap in net.taps if tap.startswith("encoder")] == [f"encoder.{i}" for i in range(6)]
+    assert [layer for layer in net.feature_layers if layer.startswith("encoder")] == [f"encoder.{i}" for i in range(6)]
     assert sum(p.numel() for p in net.parameters()) < 30e6
     with torch.no_grad():
         out = net(torch.rand(2, 1, 256, 256), torch.tensor([0, BATCHES - 1]))

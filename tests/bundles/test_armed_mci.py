@@ -92,14 +92,14 @@ def test_evaluation_builds_the_network_that_training_builds(bundle, model, varia
     evaluate = bundle.config("evaluate", model, {"ckpt_path": str(tmp_path / "model.pt")})
     networks = [parser.get_parsed_content("network_def") for parser in (train, evaluate)]
     shapes = [{name: value.shape for name, value in network.state_dict().items()} for network in networks]
-    shapes[1] = {name: shape for name, shape in shapes[1].items() if not name.startswith("z_predictor")}
+    shapes[1] = {name: shape for name, shape in shapes[1].items() if not name.startswith("clusters.z_predictor")}
     assert shapes[0] == shapes[1]
     kind = {"cluster_input": ClusterInput, "conventional": DFNN, "mldg": DFNN}.get(model, ARMED)
     assert isinstance(networks[0], kind)
     if kind is ARMED:
         assert (networks[0].adversary is None) == (model == "without_adversary")
         slopes = networks[0].random_slopes
-        groups = {} if slopes is None else slopes.groups
+        groups = slopes["cluster"].groups if len(slopes) else {}
         assert groups == ({} if model == "domain_adversarial" else {"linear": 37, "intercept": 1})
     optimizer = train.get_parsed_content("optimizer")
     learned = {id(p) for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
@@ -128,7 +128,7 @@ def test_training_leaves_all_that_evaluation_and_the_reader_need(trained, tmp_pa
     ranef, varcorr = (pd.read_csv(folder / f"{name}.csv") for name in ("ranef", "varcorr"))
     assert len(ranef) == 20 * 38 and {"CDRSB_bl", "PTGENDER=Male", "(Intercept)"} <= set(varcorr["effect"])
     state = torch.load(folder / "model.pt", weights_only=True)
-    loc = state["random_slopes.effects.loc"].flatten()
+    loc = state["random_slopes.cluster.effects.loc"].flatten()
     assert torch.allclose(loc, torch.tensor(ranef["mean"].to_numpy(), dtype=loc.dtype))  # those of the saved weights
     prepare(tmp_path, "evaluate", ckpt_path=str(folder / "model.pt")).run()
     metrics = pd.read_csv(tmp_path / "metrics.csv")

@@ -23,7 +23,7 @@ from monai_armed.compare.stacked import Job, Recipe, train_stacked
 from monai_armed.engines import MLDGObjective
 from monai_armed.handlers import ReversalWarmUp
 from monai_armed.losses import ARMEDLoss
-from monai_armed.networks.initialization import glorot_start
+from monai_armed.networks.initialization import xavier_init
 from monai_armed.networks.nets import ARMED, DFNN, ClusterInput
 from monai_armed.studies.spirals.simulator import simulate_spirals
 
@@ -42,7 +42,7 @@ def make(kind: str, seed: int) -> torch.nn.Module:
         torch.manual_seed(seed)
         base = DFNN(2)
         if kind == "armed":
-            return glorot_start(ARMED(base, C, (2,), adversary="dense"))
+            return xavier_init(ARMED(base, C, (2,), adversary="dense"))
         if kind == "full covariance":
             effects = {"covariance": "full", "learn_prior": True}
             return ARMED(base, C, (2,), adversary=None, random_effects=effects)

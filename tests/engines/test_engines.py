@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from monai.data import DataLoader, Dataset
@@ -70,14 +72,21 @@ def test_trains_under_the_stock_trainer(adversary, decollate):
     assert _auroc(network, PrepareBatchRandomCluster(4)) < 0.9
 
 
-def _armed_trainer(network: ARMED, epochs: int = 2, **kwargs) -> ARMEDTrainer:
-    rest = [p for n, p in network.named_parameters() if not n.startswith("adversary.")]
+def _armed_trainer(network: ARMED, epochs: int = 2, optimizer=torch.optim.Adam, **kwargs) -> ARMEDTrainer:
+    adversary, rest = _parts(network)
     options = {
-        "adversary_optimizer": torch.optim.Adam(network.adversary.parameters(), 0.02),
+        "adversary": network.adversary,
+        "adversary_optimizer": optimizer(adversary, 0.02),
         "prepare_batch": PrepareBatchCluster(),
         **kwargs,
     }
-    return ARMEDTrainer("cpu", epochs, _loader(), network, torch.optim.Adam(rest, 0.02), _loss(), **options)
+    return ARMEDTrainer("cpu", epochs, _loader(), network, optimizer(rest, 0.02), _loss(), **options)
+
+
+def _parts(network: ARMED) -> tuple[list, list]:
+    """Parameters of the adversary, and all others."""
+    adversary = list(network.adversary.parameters())
+    return adversary, [p for n, p in network.named_parameters() if not n.startswith("adversary.")]
 
 
 def test_alternating_trainer_learns_and_logs_terms(capsys):
@@ -95,7 +104,7 @@ def test_alternating_trainer_learns_and_logs_terms(capsys):
 
     @trainer.on(IterationEvents.MODEL_COMPLETED)
     def _(engine):
-        strengths.append(float(network.reversal_strength))
+        strengths.append(float(network.adversary.reversal_strength))
         logged.append(loss_terms(engine.state.output))
 
     trainer.run()
@@ -106,27 +115,49 @@ def test_alternating_trainer_learns_and_logs_terms(capsys):
 
 
 def test_alternating_updates_touch_their_own_part():
+    """First the adversary moves and nothing else, then all else against the adversary that it has become."""
     set_determinism(0)
     network = _network()
-    trainer = _armed_trainer(network, decollate=False)
-    events = []
-    start = {n: p.detach().clone() for n, p in network.named_parameters()}
-    trainer._train_adversary(*_batch())
-    moved = {n for n, p in network.named_parameters() if not torch.equal(p, start[n])}
-    assert moved and all(n.startswith("adversary.") for n in moved)
-    for event in IterationEvents:
-        if event.name in ("FORWARD_COMPLETED", "LOSS_COMPLETED", "BACKWARD_COMPLETED", "MODEL_COMPLETED"):
-            trainer.add_event_handler(event, lambda name: events.append(name), event.name)
-    adversary = {n: p.detach().clone() for n, p in network.adversary.named_parameters()}
-    trainer.adversary_optimizer = None
+    trainer = _armed_trainer(network, epochs=1, decollate=False)
+    events, moved = [], {}
+    last = {n: p.detach().clone() for n, p in network.named_parameters()}
+
+    def look(event: str) -> None:
+        events.append(event)
+        now = {n: p.detach().clone() for n, p in network.named_parameters()}
+        moved.setdefault(event, {n for n, p in now.items() if not torch.equal(p, last[n])})
+        last.update(now)
+
+    for event in ("FORWARD_COMPLETED", "LOSS_COMPLETED", "BACKWARD_COMPLETED", "MODEL_COMPLETED"):
+        trainer.add_event_handler(IterationEvents[event], look, event)
     trainer.run()
     assert events[:4] == ["FORWARD_COMPLETED", "LOSS_COMPLETED", "BACKWARD_COMPLETED", "MODEL_COMPLETED"]
-    assert all(torch.equal(p, adversary[n]) for n, p in network.adversary.named_parameters())
+    first, second = moved["FORWARD_COMPLETED"], moved["MODEL_COMPLETED"]
+    assert first and all(n.startswith("adversary.") for n in first)
+    assert not moved["LOSS_COMPLETED"] | moved["BACKWARD_COMPLETED"]
+    assert {n.split(".")[0] for n in second} == {"network", "random_slopes"}
 
 
-def _batch():
+def test_the_network_takes_its_step_against_the_adversary_as_it_has_become():
+    """By hand: the adversary's step on the features, then one on Eq. 14 with its new weights, the same features."""
+    network = _network(random_effects={"posterior_scale": 1e-12})
+    network.set_reversal_strength(0.7)
+    other = copy.deepcopy(network)
+    trainer = _armed_trainer(network, epochs=1, epoch_length=1, optimizer=torch.optim.SGD, decollate=False)
     batch = next(iter(_loader()))
-    return batch["image"], {"label": batch["label"], "cluster": batch["cluster"]}
+    trainer._iteration(trainer, batch)
+
+    loss, target = _loss(), {"label": batch["label"], "cluster": batch["cluster"]}
+    adversary, rest = _parts(other)
+    steps = torch.optim.SGD(adversary, 0.02), torch.optim.SGD(rest, 0.02)
+    features = [f.detach() for f in other(batch["image"], batch["cluster"], with_adversary=False)["features"]]
+    loss.adversary_loss(other.adversary.logits(features), target["cluster"]).backward()
+    steps[0].step()
+    other.zero_grad()
+    loss(other(batch["image"], batch["cluster"]), target).backward()
+    steps[1].step()
+    for (name, p), q in zip(network.named_parameters(), other.parameters()):
+        torch.testing.assert_close(p, q, msg=lambda m, name=name: f"{name}: {m}")
 
 
 @pytest.mark.parametrize(
@@ -134,6 +165,8 @@ def _batch():
     [
         ({"adversary_steps": 0}, "adversary_steps must be at least 1"),
         ({"accumulation_steps": 2}, "do not accumulate"),
+        ({"adversary": None}, "but no adversary: pass adversary=network.adversary"),
+        ({"adversary": None, "adversary_optimizer": None}, "parameters are in no optimizer: pass adversary="),
     ],
 )
 def test_alternating_trainer_bad_arguments(kwargs, message):
@@ -161,6 +194,24 @@ def test_prepare_batch():
         PrepareBatchCluster(cluster_key="site")(next(iter(_loader())))
 
 
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
+def test_mixed_precision_is_that_of_the_device(dtype):
+    set_determinism(0)
+    network = _network()
+    options = {} if dtype is None else {"amp_kwargs": {"dtype": dtype}}
+    trainer = _armed_trainer(network, epochs=30, decollate=False, amp=True, **options)
+    logits, seen = [], []
+    trainer.add_event_handler(
+        IterationEvents.FORWARD_COMPLETED, lambda e: logits.append(e.state.output["pred"]["fixed"].dtype)
+    )
+    network.adversary.classifier.register_forward_hook(lambda _m, _x, out: seen.append(out.dtype))
+    trainer.run()
+    assert set(logits) == set(seen) == {dtype or torch.bfloat16}
+    assert trainer.scaler.is_enabled() == (dtype == torch.float16)
+    assert all(p.dtype == torch.float32 for p in network.parameters())
+    assert _auroc(network, PrepareBatchCluster()) > 0.95
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="mixed precision needs a CUDA device")
 @pytest.mark.parametrize("alternating", [True, False])
 def test_trains_with_amp_on_cuda(alternating):
@@ -171,7 +222,8 @@ def test_trains_with_amp_on_cuda(alternating):
         rest = [p for n, p in network.named_parameters() if not n.startswith("adversary.")]
         trainer = ARMEDTrainer(
             "cuda", 30, _loader(), network, torch.optim.Adam(rest, 0.02), _loss(),
-            adversary_optimizer=torch.optim.Adam(network.adversary.parameters(), 0.02), **common,
+            adversary=network.adversary, adversary_optimizer=torch.optim.Adam(network.adversary.parameters(), 0.02),
+            **common,
         )  # fmt: skip
     else:
         optimizer = torch.optim.Adam(network.parameters(), 0.02)

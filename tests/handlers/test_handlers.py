@@ -25,7 +25,14 @@ from monai.transforms import RandGaussianNoised
 from monai.utils import set_determinism
 
 from monai_armed.engines import PrepareBatchCluster
-from monai_armed.handlers import ClusterErasure, EpochSeed, ResumableEarlyStop, TrainingCheckpoint, load_weights
+from monai_armed.handlers import (
+    ClusterErasure,
+    EpochSeed,
+    ResumableEarlyStop,
+    TrainingCheckpoint,
+    cluster_erasure,
+    load_weights,
+)
 from monai_armed.losses import ARMEDLoss
 from monai_armed.networks import ARMED, DFNN
 from monai_armed.networks.nets import AEC, ARMEDAEC
@@ -183,11 +190,15 @@ class Erasable(torch.nn.Module):
         super().__init__()
         self.calls: list[str] = []
 
-    def erase_clusters(self, batches) -> None:
-        self.calls.append(f"erase {list(batches)}")
-
     def freeze_encoder(self) -> None:
         self.calls.append("freeze")
+
+
+@pytest.fixture
+def written_down(monkeypatch) -> None:
+    """That erasing is asked for, without doing it."""
+    write = lambda network, batches: network.calls.append(f"erase {list(batches)}")  # noqa: E731
+    monkeypatch.setattr(cluster_erasure, "erase_clusters", write)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +212,7 @@ class Erasable(torch.nn.Module):
         (None, 0, False, []),
     ],
 )
-def test_erasure_at_one_epoch_and_not_again_when_training_goes_on(epoch, done, erased, calls):
+def test_erasure_at_one_epoch_and_not_again_when_training_goes_on(written_down, epoch, done, erased, calls):
     network, trainer = Erasable(), Engine(lambda engine, batch: None)
     handler = ClusterErasure(network, [7], epoch)
     handler.load_state_dict({"erased": erased})

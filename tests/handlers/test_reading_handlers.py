@@ -28,8 +28,8 @@ from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedTrainer
 
 from monai_armed.engines import ARMEDTrainer, PrepareBatchCluster
+from monai_armed.engines.adversary_monitor import adversary_verdict
 from monai_armed.handlers import AdversaryMonitor, ClusterAudit, RandomEffectsWriter
-from monai_armed.handlers.adversary_monitor import adversary_verdict
 from monai_armed.losses import ARMEDLoss, GaussianLikelihoodLoss
 from monai_armed.metrics.mixed_model import VarCorr, ranef
 from monai_armed.networks import ARMED, DFNN
@@ -51,7 +51,8 @@ def trainer(net: ARMED, data: DataLoader, kind=ARMEDTrainer, learning_rate: floa
     adversary = {id(p) for p in net.adversary.parameters()} if net.adversary is not None else set()
     options = {}
     if kind is ARMEDTrainer and adversary:
-        options["adversary_optimizer"] = torch.optim.Adam(net.adversary.parameters(), lr=learning_rate)
+        optimizer = torch.optim.Adam(net.adversary.parameters(), lr=learning_rate)
+        options = {"adversary": net.adversary, "adversary_optimizer": optimizer}
         parameters = [p for p in net.parameters() if id(p) not in adversary]
     else:
         parameters = list(net.parameters())
@@ -192,7 +193,7 @@ def test_the_audit_is_written_and_said(tells, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         engine.run([0])
     table = pd.read_csv(tmp_path / "audit.csv")
-    assert set(table["layer"]) == set(net.taps) and set(table["class"]) == {"all", "0", "1"}
+    assert set(table["layer"]) == set(net.feature_layers) and set(table["class"]) == {"all", "0", "1"}
     everything = table[(table["class"] == "all") & (table["probe"] == "logistic")]
     assert ((everything["p"] < 0.01) == tells).all()
     said = [r.message for r in caplog.records if "over all classes" in r.message]

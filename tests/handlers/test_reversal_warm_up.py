@@ -29,7 +29,7 @@ def test_strength_follows_ganin():
 def test_it_is_set_before_each_iteration():
     network = ARMED(DFNN(2), 3, (2,), adversary="dense")
     warm_up, seen = ReversalWarmUp(network), []
-    engine = Engine(lambda engine, batch: seen.append(float(network.reversal_strength)))
+    engine = Engine(lambda engine, batch: seen.append(float(network.adversary.reversal_strength)))
     warm_up.attach(engine)
     engine.run(range(5), max_epochs=2)
     assert seen == pytest.approx([warm_up.strength(k / 10) for k in range(10)])

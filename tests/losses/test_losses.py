@@ -148,3 +148,55 @@ def test_samples_of_unknown_class_do_not_count_for_a_class_conditional_adversary
     given = (cluster,) if isinstance(loss, ClusterCrossEntropyLoss) else ()
     fewer = (cluster[known],) if given else ()
     torch.testing.assert_close(loss(logits, *given, label), loss(logits[known], *fewer, label[known]))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["image", "label", "weights"])
+def test_a_loss_that_is_not_finite_is_said_before_it_spoils_the_weights(value, where):
+    net, x, target = _batch()
+    target["label"] = target["label"].float()
+    if where == "image":
+        x[2, 1] = value
+    elif where == "label":
+        target["label"][2] = value
+    else:
+        net.adversary.classifier.layers[-1].bias.data[1] = value
+    loss = ARMEDLoss(torch.nn.BCEWithLogitsLoss())
+    named = "adversary" if where == "weights" else "mixed"
+    with pytest.raises(
+        ValueError, match=rf"the loss is .*\(.*{named} -?(nan|inf).*\): lower the learning rate or lambda"
+    ):
+        loss(net(x, target["cluster"]), target)
+    with torch.no_grad():  # to validate with it is no harm
+        assert not loss(net(x, target["cluster"]), target).isfinite()
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 1], [0.0, 1.0, 2.0, 1.0]])
+@pytest.mark.parametrize("loss", [ClusterCrossEntropyLoss(), ClusterConfusionLoss()])
+def test_class_labels_beyond_the_adversarys_classes_are_refused(loss, labels):
+    arguments = [torch.arange(4) % 3] if isinstance(loss, ClusterCrossEntropyLoss) else []
+    with pytest.raises(ValueError, match=r"class label 2 is out of range: .* num_classes=2, whose labels are 0 to 1"):
+        loss(torch.randn(4, 3, 2), *arguments, torch.tensor(labels))
+
+
+@pytest.mark.parametrize("kind", ["categorical", "binary"])
+@pytest.mark.parametrize("index", [3, -2])
+def test_clusters_that_the_adversary_does_not_have_are_refused(kind, index):
+    with pytest.raises(ValueError, match=f"cluster index {index} is out of range: the adversary has clusters 0 to 2"):
+        ClusterCrossEntropyLoss(kind)(torch.randn(4, 3), torch.tensor([0, 1, index, -1]))
+
+
+def test_gaussian_likelihood_of_one_column_and_of_other_shapes():
+    loss, predicted, target = GaussianLikelihoodLoss(0.7), torch.randn(8, 1), torch.randn(8)
+    torch.testing.assert_close(loss(predicted, target), loss(predicted, target.unsqueeze(1)))
+    for shapes in ((8, 2), (8,)), ((8,), (8, 1)), ((8, 1), (8, 8)), ((8, 3), (3,)):
+        with pytest.raises(ValueError, match=r"the logits have shape .* and the target"):
+            loss(*(torch.zeros(shape) for shape in shapes))
+
+
+def test_a_kl_term_of_each_device_is_one_term():
+    net, x, target = _batch()
+    pred = dict(net(x, target["cluster"]))
+    loss = ARMEDLoss(torch.nn.BCEWithLogitsLoss())
+    whole = loss(pred, target)
+    torch.testing.assert_close(loss({**pred, "kl": pred["kl"].expand(2)}, target), whole)

@@ -108,13 +108,13 @@ def test_features_of_a_table_network_are_the_layers_outputs():
     net = ARMED(DFNN(5, 1, (4, 3)), 3, (5,), adversary="dense")
     loader = batches(x, torch.arange(10) % 2)
     found = collect_features(net, loader)
-    assert list(found.layers) == list(net.taps) and net.network.training
+    assert list(found.layers) == list(net.feature_layers) and net.network.training
     with torch.no_grad():
         expected = net.network.hidden(x)
-    np.testing.assert_allclose(found.layers[net.taps[-1]], expected, rtol=1e-5)
+    np.testing.assert_allclose(found.layers[net.feature_layers[-1]], expected, rtol=1e-5)
     assert found.cluster.tolist() == [i % 3 for i in range(10)] and found.label.tolist() == [i % 2 for i in range(10)]
     conventional = collect_features(net.network, loader)  # the same layers are found in a network without adversary
-    assert list(conventional.layers) == list(net.taps)
+    assert list(conventional.layers) == list(net.feature_layers)
     assert collect_features(net, batches(x, torch.rand(10))).label is None  # a regression has no classes
 
 

@@ -118,7 +118,7 @@ def test_names_and_order_of_effects_with_several_logits():
     net.random_effects.loc.data = torch.arange(5 * 21.0).reshape(5, 21)
     effects = ranef(net, list("abcde"), ["age", "sex"], level=0.5)
     assert len(effects) == 5 * 21
-    parts = net.random_slopes.split(net.random_effects.loc)
+    parts = net.random_slopes["cluster"].split(net.random_effects.loc)
     of_b = effects[effects["cluster"] == "b"].set_index("effect")["mean"]
     assert of_b["h3[1]"] == parts["nonlinear"][1, 3, 1]
     assert of_b["sex[2]"] == parts["linear"][1, 1, 2]
@@ -150,13 +150,14 @@ def test_a_share_is_that_of_the_simulated_logits_variance():
     with torch.no_grad():
         logits = {}
         for group in ("nonlinear", "linear", "intercept"):
-            only = {g: float(g == group) for g in net.random_slopes.groups}
-            keep = torch.cat([torch.full((size,), only[g]) for g, size in net.random_slopes.groups.items()])
+            only = {g: float(g == group) for g in net.random_slopes["cluster"].groups}
+            keep = torch.cat([torch.full((size,), only[g]) for g, size in net.random_slopes["cluster"].groups.items()])
             table = net.random_effects.loc * keep
             u = table.repeat_interleave(40, 0)
             hidden = net.network.hidden(x).repeat(4000, 1)
             fixed = torch.zeros(len(u), 1)
-            logits[group] = net.random_slopes(u, hidden, x.repeat(4000, 1), fixed, net.network.head).square().mean()
+            slopes = net.random_slopes["cluster"]
+            logits[group] = slopes(u, hidden, x.repeat(4000, 1), fixed, net.network.head).square().mean()
     total = sum(logits.values())
     for group, value in logits.items():
         assert shares[group] == pytest.approx(float(value / total), abs=0.02)

@@ -80,12 +80,12 @@ def test_the_words_become_factors_slopes_and_names():
     model = from_formula("y ~ age * sex + (age + sex || site) + (1 | site:subject)", table, hidden_channels=(5,))
     assert model.feature_names == ["age", "sex[m]", "age:sex[m]"]
     assert model.levels["site"] == [f"s{k}" for k in range(6)] and model.levels["site_subject"][0] == "s0:0"
-    site, subject = (model.net.factor_slopes[name] for name in ("site", "site_subject"))
+    site, subject = (model.net.random_slopes[name] for name in ("site", "site_subject"))
     names = [name for _, name in site.effect_names(feature_names=model.feature_names)]
     assert names == ["age", "sex[m]", "(Intercept)"] and site.effects.covariance == "diagonal"
     assert subject.effects.num_effects == 1
     correlated = from_formula("y ~ age + (age | site)", table)
-    assert correlated.net.factor_slopes["site"].effects.covariance == "full"
+    assert correlated.net.random_slopes["site"].effects.covariance == "full"
     fit = model.fit(fixed="offset")
     assert list(fit.VarCorr()["effect"]) == ["age", "sex[m]", "(Intercept)", "(Intercept)", ""]
 

@@ -71,7 +71,7 @@ def _check_ranef(wanted: pd.DataFrame, found: pd.DataFrame, net: ARMED, levels: 
     """Means and conditional s.d. as lme4's, and the network's posteriors those of the fit."""
     for factor, of_factor in levels.items():
         table = found[found["factor"] == factor]
-        effects = net.factor_slopes[factor].effects
+        effects = net.random_slopes[factor].effects
         np.testing.assert_allclose(effects.mean.detach().flatten(), table["mean"])
         here = wanted[wanted["group"].str.replace(":", "_") == factor]
         for effect, rows in here.groupby("effect"):

@@ -18,6 +18,7 @@ import pytest
 import torch
 import torch.nn as nn
 
+from monai_armed.handlers import erase_clusters
 from monai_armed.losses import AECLoss
 from monai_armed.networks.nets import AEC, ARMEDAEC, CNN, ZPredictor
 
@@ -75,12 +76,12 @@ def test_outputs_in_training(model):
     untrained = {name.rsplit(".", 2)[0] for name, p in net.named_parameters() if p.grad is None}
     # the phenotype is read from both latents by the mixed classifier: that of the random part has no use
     assert untrained == ({"random.classifier"} if "mixed" in wanted else set())
-    assert (net.taps == LAYERS) == ("adversary" in wanted)
+    assert (net.feature_layers == LAYERS) == ("adversary" in wanted)
 
 
 def test_the_adversarys_gradient_is_reversed_in_the_fixed_encoder_alone():
     """The features climb L_CCE, the adversary descends it; decoder and random effects know nothing of it."""
-    net, (x, cluster, _) = network(taps=["to_latent"]), batch()
+    net, (x, cluster, _) = network(feature_layers=["to_latent"]), batch()
     found = {}
     for strength in (1.0, 0.5):
         net.zero_grad()
@@ -91,8 +92,7 @@ def test_the_adversarys_gradient_is_reversed_in_the_fixed_encoder_alone():
     assert not any(name.startswith(("fixed.decoder", "fixed.classifier")) for name in found[1.0])
     net.zero_grad()
     latent = net.fixed.encode(x)
-    features = net.adversary.pool([latent]) if hasattr(net.adversary, "pool") else [latent]
-    nn.functional.cross_entropy(net.adversary(features)[:5], cluster[:5]).backward()
+    nn.functional.cross_entropy(net.adversary.logits([latent])[:5], cluster[:5]).backward()
     plain = gradients(net)
     assert plain.keys() == found[1.0].keys()
     for name, gradient in plain.items():
@@ -103,7 +103,7 @@ def test_the_adversarys_gradient_is_reversed_in_the_fixed_encoder_alone():
 
 
 def test_with_confusion_features_and_adversary_have_objectives_of_their_own():
-    net, (x, cluster, label) = network(taps=["to_latent"], confusion=True), batch()
+    net, (x, cluster, label) = network(feature_layers=["to_latent"], confusion=True), batch()
     out = net(x, cluster)
     out["adversary"].square().sum().backward(retain_graph=True)
     assert {name.split(".")[0] for name in gradients(net)} == {"adversary"}
@@ -159,14 +159,13 @@ def test_the_mixed_reconstruction_shapes_the_fixed_latent_and_the_fixed_one_does
         }
 
 
-def test_adversary_only_runs_the_network_once_for_several_steps():
-    net, (x, _, _) = network(), batch()
-    first = net(x, adversary_only=True)
-    again = net(first["taps"], adversary_only=True)
-    torch.testing.assert_close(first["adversary"], again["adversary"])
-    again["adversary"].square().sum().backward()
-    assert {name.split(".")[0] for name in gradients(net)} == {"adversary"}
-    assert not any(tap.requires_grad for tap in first["taps"])
+def test_without_the_adversary_it_gives_the_features_that_the_adversary_sees():
+    net, (x, cluster, _) = network(), batch()
+    with torch.random.fork_rng():
+        whole = net(x, cluster)
+    out = net(x, cluster, with_adversary=False)
+    assert set(out) == (set(whole) - {"adversary"}) | {"features"} and len(out["features"]) == len(LAYERS)
+    torch.testing.assert_close(net.adversary(out["features"])["adversary"], whole["adversary"])
 
 
 def test_a_frozen_fixed_part_stays_as_it_is():
@@ -330,7 +329,7 @@ def test_erasure_leaves_the_clusters_one_mean_and_the_encoder_as_it_is(options, 
     step()  # the optimizer has momentum from before
     before, cluster = latents(net, batches)
     net.train()
-    net.erase_clusters(batches, shrinkage=0.0)
+    erase_clusters(net, batches, shrinkage=0.0)
     assert net.training and not any(block.training for block in net.fixed.encoder)
     after, _ = latents(net, batches)
     spread = [torch.stack([z[cluster == k].mean(0) for k in range(CLUSTERS)]).std(0).max() for z in (before, after)]
@@ -343,7 +342,7 @@ def test_erasure_leaves_the_clusters_one_mean_and_the_encoder_as_it_is(options, 
 
 def test_erasure_takes_what_changes_when_an_image_is_shown_as_if_from_another_cluster(batches):
     net, plain = network(adversary=None), network(adversary=None, random=None)
-    both, means = (n.eval().erase_clusters(batches) for n in (net, plain))
+    both, means = (erase_clusters(n.eval(), batches) for n in (net, plain))
     assert torch.linalg.matrix_rank(means) == SMALL["latent_channels"] - (CLUSTERS - 1)
     assert torch.linalg.matrix_rank(both) == SMALL["latent_channels"] - 2 * (CLUSTERS - 1)
 
@@ -351,7 +350,7 @@ def test_erasure_takes_what_changes_when_an_image_is_shown_as_if_from_another_cl
 def test_erasure_of_one_cluster_says_so(batches):
     one = [{**b, "cluster": torch.zeros_like(b["cluster"])} for b in batches]
     with pytest.raises(ValueError, match="two known clusters"):
-        network().erase_clusters(one)
+        erase_clusters(network(), one)
 
 
 @pytest.mark.parametrize(

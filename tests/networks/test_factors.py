@@ -42,7 +42,7 @@ def _network(**kwargs) -> ARMED:
     effects = {"subject": {"nonlinear_slopes": False, "prior_scale": 0.8}}
     net = ARMED(DFNN(4), FACTORS, (4,), **{"adversary": "dense", "random_effects": effects, **kwargs})
     with torch.no_grad():
-        for slopes in net.factor_slopes.values():
+        for slopes in net.random_slopes.values():
             slopes.effects.loc.normal_()
     return net
 
@@ -54,7 +54,7 @@ def _batch() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
 
 def test_effects_of_all_factors_are_added():
     net, (x, cluster) = _network().eval(), _batch()
-    site, subject = (net.factor_slopes[name].effects for name in FACTORS)
+    site, subject = (net.random_slopes[name].effects for name in FACTORS)
     assert net.random_effects is site
     assert (site.num_clusters, site.num_effects) == (3, 5) and (subject.num_clusters, subject.num_effects) == (6, 1)
     fixed, random = net(x, effects="fixed"), net(x, cluster, effects="random")
@@ -74,10 +74,10 @@ def test_training_gives_one_kl_and_an_adversary_of_the_first_factor():
     net, (x, cluster) = _network(), _batch()
     out = net(x, cluster)
     assert set(out) == {"mixed", "fixed", "adversary", "kl"} and out["adversary"].shape == (4, 3)
-    torch.testing.assert_close(out["kl"], sum(slopes.effects.kl() for slopes in net.factor_slopes.values()))
+    torch.testing.assert_close(out["kl"], sum(slopes.effects.kl() for slopes in net.random_slopes.values()))
     loss, label = ARMEDLoss(torch.nn.BCEWithLogitsLoss()), torch.ones(4)
     loss(out, {"label": label, "cluster": torch.arange(4) % 3}).backward()
-    for slopes in net.factor_slopes.values():
+    for slopes in net.random_slopes.values():
         assert slopes.effects.loc.grad.abs().sum() > 0
     with pytest.raises(ValueError, match="the adversary guesses one factor, the network's first"):
         loss(net(x, cluster), {"label": label, "cluster": cluster})
@@ -88,8 +88,8 @@ def test_one_factor_is_the_case_of_one():
     plain = ARMED(DFNN(4), 3, (4,), adversary=None)
     torch.nn.init.normal_(plain.random_effects.loc)
     named = ARMED(copy.deepcopy(plain.network), {"site": 3}, (4,), adversary=None)
-    assert "random_slopes.effects.loc" in plain.state_dict()
-    named.load_state_dict({k.replace("slopes.", "slopes.site."): v for k, v in plain.state_dict().items()})
+    assert list(plain.random_slopes) == ["cluster"] and list(named.random_slopes) == ["site"]
+    named.load_state_dict({k.replace("slopes.cluster.", "slopes.site."): v for k, v in plain.state_dict().items()})
     x, cluster = _batch()
     plain.eval(), named.eval()
     torch.testing.assert_close(named(x, {"site": cluster["site"]}), plain(x, cluster["site"]))
@@ -99,9 +99,9 @@ def test_one_factor_is_the_case_of_one():
 def test_a_factor_may_be_for_the_adversary_alone():
     nothing = {"nonlinear_slopes": False, "intercept": False}
     net, (x, cluster) = _network(random_effects={"site": nothing}), _batch()
-    assert list(net.factor_slopes) == ["subject"] and net(x, cluster)["adversary"].shape == (4, 3)
+    assert list(net.random_slopes) == ["subject"] and net(x, cluster)["adversary"].shape == (4, 3)
     neither = _network(random_effects={"site": nothing, "subject": nothing})
-    assert neither.random_slopes is None and set(neither(x, cluster)) == {"fixed", "adversary"}
+    assert not len(neither.random_slopes) and set(neither(x, cluster)) == {"fixed", "adversary"}
 
 
 def test_traces_exports_compiles_and_stacks():
@@ -154,7 +154,7 @@ def test_adapt_finds_a_new_subject_given_its_site():
     effects = {"subject": {"prior_scale": 0.8}}
     options = {"adversary": None, "nonlinear_slopes": False, "random_effects": effects}
     net = ARMED(DFNN(2, hidden_channels=()), FACTORS, (2,), **options).eval()
-    torch.nn.init.normal_(net.factor_slopes["site"].effects.loc)
+    torch.nn.init.normal_(net.random_slopes["site"].effects.loc)
     x, site = torch.randn(10, 2), torch.full((10,), 1)
     with torch.no_grad():
         known = net(x, {"site": site}).squeeze(1)
@@ -164,7 +164,7 @@ def test_adapt_finds_a_new_subject_given_its_site():
     )
     precision = 10 / 0.25 + 1 / 0.8**2
     mean = (y - known).sum() / 0.25 / precision
-    subject = adapted.factor_slopes["subject"].effects
+    subject = adapted.random_slopes["subject"].effects
     assert subject.loc[6].item() == pytest.approx(mean.item(), abs=0.02)
     assert subject.scale[6].item() == pytest.approx(precision**-0.5, rel=0.05)
     assert adapted.factors == {"site": 3, "subject": 7} and net.factors == FACTORS
@@ -204,9 +204,9 @@ def test_reading_names_the_factor():
     columns = ["factor", "cluster", "group", "effect", "mean", "sd", "low", "high"]
     assert list(effects.columns) == columns and len(effects) == 3 * 5 + 6
     of_b = effects[(effects["cluster"] == "b") & (effects["effect"] == "(Intercept)")]
-    assert of_b["mean"].item() == net.factor_slopes["site"].effects.loc[1, 4].item()
+    assert of_b["mean"].item() == net.random_slopes["site"].effects.loc[1, 4].item()
     of_5 = effects[(effects["factor"] == "subject") & (effects["cluster"] == 5)]
-    assert of_5["mean"].item() == net.factor_slopes["subject"].effects.loc[5, 0].item()
+    assert of_5["mean"].item() == net.random_slopes["subject"].effects.loc[5, 0].item()
     components = VarCorr(net, residual_scale=0.5)
     assert components["factor"].tolist()[:6] == ["site"] * 5 + ["subject"] and components["share"].sum() == 1
     assert list(components.columns) == ["factor", "group", "effect", "sd", "share", "source"]
@@ -258,7 +258,7 @@ def test_trains_under_the_trainers(kind, keys, tmp_path):
     rest = [p for n, p in network.named_parameters() if not n.startswith("adversary.")]
     options = {}
     if kind is ARMEDTrainer:
-        options["adversary_optimizer"] = torch.optim.Adam(adversary, 0.02)
+        options = {"adversary": network.adversary, "adversary_optimizer": torch.optim.Adam(adversary, 0.02)}
     prepare = PrepareBatchCluster(cluster_key=keys)
     loss = ARMEDLoss(torch.nn.BCEWithLogitsLoss(), lambda_kl=1 / 240)
     optimizer = torch.optim.Adam(rest if options else network.parameters(), 0.03)

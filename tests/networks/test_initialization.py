@@ -15,14 +15,14 @@ import math
 
 import torch
 
-from monai_armed.networks import glorot_start
+from monai_armed.networks import xavier_init
 from monai_armed.networks.nets import DFNN
 
 
 def test_weights_are_uniform_within_glorots_bound_and_biases_zero():
     torch.manual_seed(0)
     network = DFNN(40, hidden_channels=(60,))
-    assert glorot_start(network) is network
+    assert xavier_init(network) is network
     layer = network.hidden[0][0]
     bound = math.sqrt(6 / 100)
     assert layer.weight.abs().max() <= bound and layer.weight.std() > 0.95 * bound / math.sqrt(3)

@@ -108,14 +108,14 @@ SHAPES = [(8, 16, 16), (4, 32, 32), (16, 8, 8), (5,)]
 
 
 @pytest.mark.parametrize("kind", [PooledAdversary, WhitenedAdversary, DenseAdversary, ConvAdversary])
-def test_adversary_uses_every_tap(kind):
+def test_adversary_uses_every_feature(kind):
     torch.manual_seed(0)
     adversary = kind(SHAPES, 6)
-    taps = [torch.randn(3, *s, requires_grad=True) for s in SHAPES]
-    out = adversary(taps)
+    features = [torch.randn(3, *s, requires_grad=True) for s in SHAPES]
+    out = adversary(features)
     assert out.shape == (3, 6)
     out.pow(2).sum().backward()
-    assert all(t.grad.abs().sum() > 0 for t in taps)
+    assert all(f.grad.abs().sum() > 0 for f in features)
 
 
 def test_pooled_adversary_sees_mean_and_sd():
@@ -189,5 +189,5 @@ def test_whitened_adversary_says_what_it_cannot_do():
 
 
 def test_conv_adversary_needs_images():
-    with pytest.raises(ValueError, match="needs taps with 2 spatial dimensions"):
+    with pytest.raises(ValueError, match="needs features with 2 spatial dimensions"):
         ConvAdversary([(8,)], 3)

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -129,6 +130,28 @@ def test_the_convolution_takes_its_cluster_as_an_argument():
     with given_cluster(net, cluster.flip(0)):  # the argument goes before the context, which stays open
         torch.testing.assert_close(net(x, cluster), expected)
         assert (net(x) - expected).abs().max() > 1e-2
+
+
+def test_threads_share_a_network():
+    torch.manual_seed(0)
+    net = randomised(UNet(2, 1, 1, (4, 8), (2,), norm=NORM)).eval()
+    calls = [(torch.randn(5, 1, 16, 16), torch.randint(3, (5,))) for _ in range(4)]
+
+    def predict(call: tuple[torch.Tensor, torch.Tensor]) -> list[torch.Tensor]:
+        with torch.no_grad(), given_cluster(net, call[1]):
+            return [net(call[0]) for _ in range(10)]
+
+    wanted = [predict(call)[0] for call in calls]
+    with ThreadPoolExecutor(4) as pool:
+        for found, right in zip(pool.map(predict, calls), wanted):
+            assert all(torch.equal(out, right) for out in found)
+
+
+def test_a_cluster_that_a_layer_does_not_have_is_refused_at_once():
+    norm = RECONNorm(5, 3)
+    with pytest.raises(ValueError, match="cluster index 3 is out of range: the random effects have clusters 0 to 2"):
+        with given_cluster(norm, torch.tensor([0, 3])):
+            raise AssertionError("it was opened")
 
 
 def test_the_context_is_left_by_an_exception_too():

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch.func import grad, vmap
 
-from monai_armed.networks.layers.spatial_statistics import spatial_statistics
+from monai_armed.networks.nets.adversary_classifiers import spatial_statistics
 
 
 def plain(x, eps=1e-6):

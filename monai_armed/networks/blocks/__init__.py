@@ -12,7 +12,8 @@
 from __future__ import annotations
 
 from .cluster_light import ClusterLight
+from .factor_slopes import FactorSlopes
 from .random_slopes import RandomSlopes
 from .recon import RECON, RECONNorm
 
-__all__ = ["ClusterLight", "RECON", "RECONNorm", "RandomSlopes"]
+__all__ = ["ClusterLight", "FactorSlopes", "RECON", "RECONNorm", "RandomSlopes"]

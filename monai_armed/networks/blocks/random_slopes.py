@@ -133,7 +133,8 @@ class RandomSlopes(nn.Module):
         """
         Args:
             u: effects of each sample, (B, Q).
-            latent: input of the last layer, (B, q) or, for dense predictions, (B, q, *spatial).
+            latent: input of the last layer, (B, q) or, for dense predictions, (B, q, *spatial); where the logits are of
+                no place the mean over space counts.
             x: the network's input; used by linear slopes, (B, p).
             fixed: fixed logits, the last layer's output for ``latent``.
             head: the last layer, which multiplicative slopes need.
@@ -155,7 +156,7 @@ class RandomSlopes(nn.Module):
                 out = out + head(latent * (1 + slopes.unflatten(-1, (-1,) + spatial))) - fixed
             else:
                 product = torch.einsum("bqk,bq...->bk...", slopes, latent)
-                if product.shape[2:] != spatial_shape:  # a last layer that upsamples, such as a transposed convolution
-                    product = F.interpolate(product, size=spatial_shape)
+                if product.shape[2:] != spatial_shape:  # a last layer that upsamples, or a latent of maps
+                    product = F.interpolate(product, spatial_shape) if spatial_shape else product.flatten(2).mean(2)
                 out = out + product
         return out

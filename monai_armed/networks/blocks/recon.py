@@ -72,6 +72,7 @@ class RECONNorm(ClusterLayer):
         super().__init__()
         if normalization not in ("instance", "batch"):
             raise ValueError(f"normalization must be 'instance' or 'batch', got {normalization!r}.")
+        self.num_clusters = num_clusters
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
         # one class for maps of any number of dimensions
@@ -95,7 +96,7 @@ class RECONNorm(ClusterLayer):
         if self.cluster is None:
             scale, shift = self.weight.unsqueeze(0), self.bias.unsqueeze(0)
         else:
-            gamma, beta = self.effects(self.cluster).chunk(2, dim=1)
+            gamma, beta = self.effects(self.cluster, checked=True).chunk(2, dim=1)
             scale, shift = self.weight * (1 + gamma), self.bias * (1 + gamma) + beta
         spatial = (...,) + (None,) * (x.ndim - 2)
         return torch.addcmul(shift[spatial], self._normalized(x), scale[spatial])

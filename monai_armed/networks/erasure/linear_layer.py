@@ -47,6 +47,7 @@ def cluster_means(features: torch.Tensor, cluster: torch.Tensor, num_clusters: i
             f"cluster indices are from {int(cluster.min())} to {int(cluster.max())}: they must be from 0 to "
             f"{num_clusters - 1}, or -1 where not known."
         )
+    cluster, features = cluster.cpu(), features.cpu()  # not all devices have double
     known = cluster >= 0
     index, features = cluster[known].long(), features[known].double()  # a sum that is zero is to be seen as zero
     count = features.new_zeros(num_clusters, 1).index_add_(0, index, features.new_ones(len(index), 1))
@@ -91,7 +92,7 @@ def erase_directions(
         raise ValueError("the features' covariance needs at least two samples with finite features.")
     if not len(directions) or not directions.isfinite().all():
         raise ValueError(f"{len(directions)} directions: at least one is needed, and all must be finite.")
-    features, directions = features.double(), directions.double()
+    features, directions = features.cpu().double(), directions.cpu().double()  # not all devices have double
     mean = features.mean(dim=0)
     covariance = torch.cov(features.T)
     identity = torch.eye(size).to(covariance)
@@ -108,8 +109,8 @@ def erase_directions(
         )
     kept = span[: min(found, size // 2)]
     projection = identity - whiten @ kept.T @ kept @ colour
-    layer.weight.copy_(projection.T @ layer.weight.double())
-    offset = torch.zeros_like(mean) if layer.bias is None else layer.bias.double()
+    layer.weight.copy_(projection.T @ layer.weight.cpu().double())
+    offset = torch.zeros_like(mean) if layer.bias is None else layer.bias.cpu().double()
     bias = (offset - mean) @ projection + mean
     if layer.bias is None:
         layer.bias = nn.Parameter(bias.to(layer.weight))

@@ -18,11 +18,18 @@ import torch.nn as nn
 from pyro import distributions as dist
 from torch.distributions import kl_divergence
 
+from ...utils.cluster_index import check_index
+
 __all__ = ["RandomEffects"]
 
 # With more clusters than this, training does not go over all of them in each step: noise is drawn for the clusters of
 # the batch alone, and the KL term is estimated from some that are drawn at random.
 MANY_CLUSTERS, KL_CLUSTERS = 1000, 256
+
+
+def _at_least_single(tensor: torch.Tensor) -> torch.Tensor:
+    """Distributions are no matter for half precision."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 class RandomEffects(nn.Module):
@@ -145,8 +152,9 @@ class RandomEffects(nn.Module):
     def _posterior(
         self, loc: torch.Tensor, log_scale: torch.Tensor, clusters: torch.Tensor | slice
     ) -> dist.TorchDistribution:
+        loc, log_scale = _at_least_single(loc), _at_least_single(log_scale)
         if self.covariance == "full":
-            tril = self._tril(log_scale, self.lower[clusters])
+            tril = self._tril(log_scale, _at_least_single(self.lower[clusters]))
             return dist.MultivariateNormal(loc, scale_tril=tril, validate_args=False)
         return dist.Normal(loc, log_scale.exp(), validate_args=False).to_event(1)
 
@@ -155,9 +163,10 @@ class RandomEffects(nn.Module):
         return self._prior(self._log_stretched(self.log_prior_scale))
 
     def _prior(self, log_scale: torch.Tensor) -> dist.TorchDistribution:
+        log_scale = _at_least_single(log_scale)
         zeros = torch.zeros_like(log_scale)
         if self.covariance == "full":
-            tril = self._tril(log_scale, self.prior_lower)
+            tril = self._tril(log_scale, _at_least_single(self.prior_lower))
             return dist.MultivariateNormal(zeros, scale_tril=tril, validate_args=False)
         return dist.Normal(zeros, log_scale.exp(), validate_args=False).to_event(1)
 
@@ -239,12 +248,13 @@ class RandomEffects(nn.Module):
         half = self.scale * math.sqrt(2) * torch.erfinv(torch.tensor(level)).item()
         return self.mean - half, self.mean + half
 
-    def forward(self, cluster: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, cluster: torch.Tensor, table: torch.Tensor | None = None, checked: bool = False) -> torch.Tensor:
         """
         Args:
             cluster: integer index (B,), -1 where the cluster is not known, or soft assignment (B, C).
             table: effects of all clusters (C, Q) to be used in place of the posterior's draw (in training) or mean
                 (in evaluation); a draw made elsewhere, by Pyro for example.
+            checked: whether it is known that no index is out of range, so that a GPU need not be waited for.
 
         Returns:
             effects of each sample, (B, Q); zero, the prior's mean, where the cluster is not known.
@@ -268,14 +278,10 @@ class RandomEffects(nn.Module):
             effects = cluster.to(table.dtype) @ table
             return effects if given else self._stretched(effects)
         cluster = cluster.long()  # of small integer types some cannot index, and bytes would be taken for a mask
+        if not checked:
+            check_index(cluster, self.num_clusters, owner="the random effects have")
         index = cluster.clamp(min=0)
-        try:
-            effects = table[index]
-        except IndexError:  # the CPU's; a look at the values beforehand would make a GPU wait
-            raise ValueError(
-                f"cluster index {int(index.max())} is out of range: the random effects have clusters 0 to "
-                f"{self.num_clusters - 1}, and -1 means not known."
-            ) from None
+        effects = table[index]
         if self.training and self.samples_seen is not None:
             self._batch = cluster
             self.samples_seen.index_add_(0, index, (cluster >= 0).to(self.samples_seen.dtype))

@@ -11,12 +11,14 @@
 
 from __future__ import annotations
 
-from .adversaries import Adversary, ConvAdversary, DenseAdversary, PooledAdversary, WhitenedAdversary
+from .adversary import Adversary
+from .adversary_classifiers import ConvAdversary, DenseAdversary, PooledAdversary, WhitenedAdversary
 from .aec import AEC
 from .armed import ARMED
 from .armed_aec import ARMEDAEC
 from .cluster_input import ClusterInput
 from .cluster_network import ClusterNetwork
+from .cluster_resolution import ClusterResolution
 from .cnn import CNN
 from .dfnn import DFNN
 from .z_predictor import ZPredictor
@@ -29,6 +31,7 @@ __all__ = [
     "CNN",
     "ClusterInput",
     "ClusterNetwork",
+    "ClusterResolution",
     "ConvAdversary",
     "DFNN",
     "DenseAdversary",

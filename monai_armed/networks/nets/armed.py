@@ -11,39 +11,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn as nn
+from monai.utils import deprecated_arg
 
-from ..blocks.random_slopes import RandomSlopes
+from ... import __version__
+from ..blocks.factor_slopes import FactorSlopes
+from ..layers.dry_run import DryRun, check_one_output, default_feature_layers, dry_run, find_head
+from ..layers.feature_layers import find_layer, first_tensor, record_layers
 from ..layers.given_cluster import ClusterLayer
 from ..layers.random_effects import RandomEffects
-from ..layers.taps import default_taps, dry_run, find_head, find_layer, first_tensor, record_layers
-from .mixed_effects_network import Clusters, MixedEffectsNetwork
+from .cluster_network import ClusterNetwork
+from .cluster_resolution import Clusters
+from .effect_draws import pyro_guide, pyro_model, sample_logits
 
 __all__ = ["ARMED"]
 
 EFFECTS = ("mixed", "fixed", "random")
-SLOPES = ("nonlinear_slopes", "linear_slopes", "intercept", "multiplicative")
 
 
-class ARMED(MixedEffectsNetwork):
+class ARMED(ClusterNetwork):
     """
     Turns a network into an adversarially regularised mixed effects network (Fig. 1 of
     https://arxiv.org/abs/2202.11783). The network stays as it is and gives the fixed effects; layers named by string
-    are tapped for an adversary that makes their features forget the cluster (Eq. 5), and random slopes and intercepts
+    are watched by an adversary that makes their features forget the cluster (Eq. 5), and random slopes and intercepts
     of the cluster are added to its logits (Eq. 9 to 13)::
 
         x --> network: layer ... layer --> latent h --> head --> fixed logits --(+)--> mixed logits
-                        |  taps, gradient reversed        |                      ^
+                        |  features, gradient reversed    |                      ^
                         v                                 v                      |
-                    adversary --> cluster logits      RandomSlopes <-- u(z) <-- cluster z
+                    adversary --> cluster logits      random_slopes <-- u(z) <-- clusters <-- cluster z
 
     In training mode ``net(x, cluster)`` returns a dict with ``"mixed"`` and ``"fixed"`` logits (B, K, ...),
     ``"adversary"`` cluster logits (B, C), and the scalar ``"kl"``, for :py:class:`monai_armed.losses.ARMEDLoss`; what
     the model does not have is left out. In evaluation mode it returns one tensor of logits. Without slopes and
     intercept it is a domain adversarial network; with ``adversary=None`` it is a mixed effects network.
+
+    Its parts can be had alone: ``network``; ``clusters`` (:py:class:`ClusterResolution`); ``adversary``
+    (:py:class:`Adversary`, or None); ``random_slopes``
+    (:py:class:`monai_armed.networks.blocks.FactorSlopes`, by factor); ``erasers``.
 
     Samples that are grouped by several factors at once, nested or crossed, have random effects of each: give the number
     of clusters by factor, and the cluster as a dict of indices, where a factor may be left out if it is not known. The
@@ -56,10 +65,11 @@ class ARMED(MixedEffectsNetwork):
             ``{"site": 12, "subject": 300}``.
         input_shape: shape of one sample without the batch dimension, such as (1, 96, 96).
         head: name of the last layer, whose output is the network's; found by itself in MONAI's networks.
-        taps: names of the layers whose outputs the adversary sees; by default the last layer at each spatial size and
-            all hidden layers of dense parts.
+        feature_layers: names of the layers whose outputs the adversary sees (the last layer's stands for its input); by
+            default the last layer at each spatial size and all hidden layers of dense parts.
         adversary: ``"pooled"`` (cheap), ``"whitened"`` (decorrelated besides), ``"conv"`` or ``"dense"`` (as in the
-            paper), None, or a module that maps a list of tapped outputs to cluster logits.
+            paper), one of these with its arguments, such as ``("dense", {"hidden_channels": (32, 32)})``, None, or a
+            module that maps the list of features to cluster logits.
         nonlinear_slopes: whether the latent gets random slopes (Eq. 9).
         linear_slopes: whether the input gets random slopes (Eq. 11), or which of its columns do, such as [0, 3]; for
             tables.
@@ -71,15 +81,18 @@ class ARMED(MixedEffectsNetwork):
         confusion: if True the adversary's second pass, with its weights frozen, gives ``"confusion"`` logits in
             training, for the bounded objectives of :py:class:`monai_armed.losses.ClusterConfusionLoss`; the gradient
             is then not reversed.
-        unknown: what happens where the cluster is not given or -1, see :py:class:`ClusterNetwork`.
+        unknown: what happens where the cluster is not given or -1, see :py:class:`ClusterResolution`.
         random_effects: further arguments of :py:class:`monai_armed.networks.blocks.RandomSlopes` and
             :py:class:`monai_armed.networks.layers.RandomEffects`, such as ``prior_scale`` and ``learn_prior``; of
             several factors those of each by its name, where ``nonlinear_slopes``, ``linear_slopes``, ``intercept`` and
             ``multiplicative`` may be among them, in place of the ones above.
+        erasers: modules by the name of a layer, which map its output to one of the same shape that does not tell the
+            clusters any more; all that comes after it goes on with that. The latent h is then what (the last of) these
+            layers gave before, so that the random effects read what the fixed ones have given up.
 
     Raises:
         ValueError: when the network has RECON layers, a layer does not exist, the network's output is not that of
-            ``head``, or ``random_effects`` names another factor.
+            ``head``, there are several outputs, or ``random_effects`` names another factor.
 
     Example:
         >>> net = ARMED(DenseNet121(2, in_channels=1, out_channels=1), num_clusters=12, input_shape=(1, 96, 96))
@@ -99,14 +112,15 @@ class ARMED(MixedEffectsNetwork):
         torch.Size([8, 1])
     """
 
+    @deprecated_arg("taps", since="0.1.0", removed="0.2.0", new_name="feature_layers", version_val=__version__)
     def __init__(
         self,
         network: nn.Module,
         num_clusters: int | Mapping[str, int],
         input_shape: Sequence[int],
         head: str | None = None,
-        taps: Sequence[str] | None = None,
-        adversary: str | nn.Module | None = "pooled",
+        feature_layers: Sequence[str] | None = None,
+        adversary: str | Sequence | nn.Module | None = "pooled",
         nonlinear_slopes: bool = True,
         linear_slopes: bool | Sequence[int] = False,
         intercept: bool = True,
@@ -115,50 +129,79 @@ class ARMED(MixedEffectsNetwork):
         confusion: bool = False,
         unknown: str = "population",
         random_effects: Mapping | None = None,
+        erasers: Mapping[str, nn.Module] | None = None,
+        taps: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(network, num_clusters, unknown, num_classes=num_classes, confusion=confusion)
+        super().__init__(num_clusters, unknown)
         if any(isinstance(layer, ClusterLayer) for layer in network.modules()):
             raise ValueError(
                 f"{type(network).__name__} has layers with random effects of the cluster (norm 'recon'), but the "
                 "network that ARMED wraps gives the fixed effects, which know no cluster: build it with another norm."
             )
-        record, logits = dry_run(network, input_shape)
-        self.head = find_head(network, record, logits) if head is None else head
-        latent = self._checked_latent(record, logits)
-        if adversary is None:
-            taps = ()
-        self.taps = tuple(default_taps(network, record, logits) if taps is None else taps)
-        if adversary is not None and not self.taps:
-            raise ValueError("taps must not be empty: name layers for the adversary, or use adversary=None.")
-        for name in self.taps:
-            find_layer(network, name)
-            if name not in record.outputs:
-                raise ValueError(f"layer {name!r} gives no tensor when the network runs, so it cannot be tapped.")
+        dry = dry_run(network, input_shape)
+        check_one_output(network, dry)
+        self.network = network
+        self.head = find_head(network, dry) if head is None else head
+        self.overwritten = frozenset(dry.overwritten)
+        latent = _checked_latent(network, dry, self.head)
+        names = _checked_layers(network, dry, erasers or ())
+        erasers = {name: erasers[name] for name in dry.record.outputs if name in names} if erasers else {}
+        self.erased_layers = tuple(erasers)
+        if erasers and multiplicative:
+            raise ValueError("multiplicative slopes rescale the input of the last layer, which has been erased then.")
+        if erasers:
+            latent = dry.shape(self.erased_layers[-1])
 
-        slopes = dict(zip(SLOPES, (nonlinear_slopes, linear_slopes, intercept, multiplicative)))
-        sizes = (tuple(input_shape), latent.shape[1], logits.shape[1])
-        self.random_slopes = _random_slopes(num_clusters, sizes, slopes, random_effects or {})
-        tap_shapes = [tuple(record.outputs[name].shape[1:]) for name in self.taps]
-        self.adversary = self._build_adversary(adversary, tap_shapes, len(input_shape) - 1)
-
-    def _checked_latent(self, record, logits: torch.Tensor) -> torch.Tensor:
-        find_layer(self.network, self.head)
-        output = record.outputs.get(self.head)
-        if output is None or output.shape != logits.shape or not torch.equal(output, logits):
-            raise ValueError(
-                f"the output of head {self.head!r} is not the network's output: random effects are added to the "
-                "logits, so build the network without an activation or reshape after its last layer."
-            )
-        return record.inputs[self.head]
+        sizes = (tuple(input_shape), latent[0], dry.output.shape[1])
+        slopes = {
+            "nonlinear_slopes": nonlinear_slopes,
+            "linear_slopes": linear_slopes,
+            "intercept": intercept,
+            "multiplicative": multiplicative,
+        }
+        self.random_slopes = FactorSlopes(num_clusters, sizes, slopes, random_effects or {})
+        if adversary is not None:
+            layers = default_feature_layers(network, dry, self.head) if feature_layers is None else feature_layers
+            self._add_adversary(adversary, dry, _checked_layers(network, dry, layers), num_classes, confusion)
+        self.erasers = nn.ModuleList(erasers.values())
+        for part in (self.random_slopes, self.erasers):
+            part.to(dry.input.device, dry.input.dtype)
 
     @property
     def random_effects(self) -> RandomEffects | None:
         """
         The layer of random effects u(z), None for a model without them. Of several factors it is that of the first;
-        those of all are in ``factor_slopes``, such as ``net.factor_slopes["subject"].effects``.
+        those of all are in ``random_slopes``, such as ``net.random_slopes["subject"].effects``.
         """
-        slopes = self.factor_slopes.get(next(iter(self.factors)))
-        return None if slopes is None else slopes.effects
+        first = self.clusters.first
+        return self.random_slopes[first].effects if first in self.random_slopes else None
+
+    def _run(
+        self, x: torch.Tensor, feature_layers: Sequence[str] = ()
+    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        """Fixed logits, latent and features of the network's input."""
+        erased = dict(zip(self.erased_layers, self.erasers))
+        with record_layers(self.network, (self.head,), feature_layers, self.overwritten, erased) as record:
+            fixed = first_tensor(self.network(x))
+        latent = record.unchanged[self.erased_layers[-1]] if erased else record.inputs[self.head]
+        return fixed, latent, self._features(record, feature_layers)
+
+    def fixed_and_latent(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Fixed logits (B, K, ...) and latent h (B, q, ...), by default the last layer's input."""
+        return self._run(x)[:2]
+
+    def random(
+        self,
+        x: torch.Tensor,
+        clusters: Mapping[str, torch.Tensor],
+        fixed: torch.Tensor,
+        latent: torch.Tensor,
+        **effects: Mapping[str, torch.Tensor],
+    ) -> torch.Tensor:
+        """What random effects add to the logits, see :py:class:`monai_armed.networks.blocks.FactorSlopes`."""
+        return self.random_slopes(clusters, latent, x, fixed, find_layer(self.network, self.head), **effects)
+
+    sample_logits, pyro_model, pyro_guide = sample_logits, pyro_model, pyro_guide
 
     def forward(
         self,
@@ -166,7 +209,7 @@ class ARMED(MixedEffectsNetwork):
         cluster: Clusters = None,
         effects: str = "mixed",
         unknown: str | None = None,
-        adversary_only: bool = False,
+        with_adversary: bool = True,
     ) -> torch.Tensor | dict:
         """
         Args:
@@ -176,100 +219,44 @@ class ARMED(MixedEffectsNetwork):
             effects: in evaluation (training gives all of them): ``"mixed"`` logits, those of the ``"fixed"`` effects
                 alone (lme4: re.form=NA), or what the ``"random"`` effects add to them.
             unknown: overrides the policy for unknown clusters in this call.
-            adversary_only: in training, return the adversary's logits alone, from features without gradient, and
-                these features, ``"taps"``, which a further such call takes in place of ``x``.
+            with_adversary: if False, training gives the ``"features"`` that the adversary sees, a list of tensors, in
+                place of what it says of them, for a trainer that holds it.
 
         Returns:
             a dict in training, a tensor of logits in evaluation.
         """
         if effects not in EFFECTS:
             raise ValueError(f"effects must be one of {EFFECTS}, got {effects!r}.")
-        if adversary_only and isinstance(x, list):
-            return {"adversary": self._cluster_logits(x), "taps": x}
-        taps = self.taps if self.training else ()
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not adversary_only):
-            with record_layers(self.network, inputs=(self.head,), outputs=taps) as record:
-                fixed = first_tensor(self.network(x))
-        if self.training:
-            tapped = self._pooled([record.outputs[name] for name in self.taps])
-            if adversary_only:
-                return {"adversary": self._cluster_logits(tapped), "taps": tapped}
-            return self._training_outputs(x, cluster, fixed, record.inputs[self.head], tapped)
-        if self.random_slopes is None or effects == "fixed":
-            return fixed
-        random = self._random(x, self.resolve_factors(x, cluster, unknown), record.inputs[self.head], fixed)
-        return fixed + random if effects == "mixed" else random.expand_as(fixed)
-
-    def _training_outputs(self, x, cluster, fixed, latent, tapped) -> dict[str, torch.Tensor]:
-        outputs = {}
-        if self.random_slopes is not None:
-            outputs["mixed"] = fixed + self._random(x, self.resolve_factors(x, cluster), latent, fixed)
-        outputs["fixed"] = fixed
+        fixed, latent, features = self._run(x, self.feature_layers if self.training else ())
+        mixes = len(self.random_slopes) > 0
+        if not self.training and (effects == "fixed" or not mixes):
+            return torch.zeros_like(fixed) if effects == "random" else fixed
+        outputs: dict[str, Any] = {"fixed": fixed}
+        if mixes:
+            random = self.random(x, self.clusters(x, cluster, unknown), fixed, latent)
+            if not self.training:
+                return fixed + random if effects == "mixed" else random.expand_as(fixed)
+            outputs = {"mixed": fixed + random, "fixed": fixed, "kl": self.random_slopes.kl()}
         if self.adversary is not None:
-            outputs.update(self._adversary_outputs(tapped))
-        if self.random_slopes is not None:
-            kl = [slopes.effects.kl(estimate=True) for slopes in self.factor_slopes.values()]
-            outputs["kl"] = sum(kl[1:], kl[0])
+            outputs.update(self.adversary(features) if with_adversary else {"features": features})
         return outputs
 
 
-def _random_slopes(
-    num_clusters: int | Mapping[str, int],
-    sizes: tuple[tuple[int, ...], int, int],
-    slopes: dict,
-    random_effects: Mapping,
-) -> RandomSlopes | nn.ModuleDict | None:
-    """Random slopes of the one factor, or of each of several that has any."""
-    if not isinstance(num_clusters, Mapping):
-        return _slopes_of_a_factor(num_clusters, sizes, **{**slopes, **random_effects})
-    if not set(random_effects) <= set(num_clusters):
-        raise ValueError(f"random_effects is for {list(random_effects)}, but the factors are {list(num_clusters)}.")
-    of_each = nn.ModuleDict()
-    for name, count in num_clusters.items():
-        made = _slopes_of_a_factor(count, sizes, **{**slopes, **random_effects.get(name, {})})
-        if made is not None:
-            of_each[name] = made
-    return of_each if len(of_each) else None
+def _checked_latent(network: nn.Module, dry: DryRun, head: str) -> tuple[int, ...]:
+    """Shape of the latent, the input of the last layer, whose output is the network's."""
+    find_layer(network, head)
+    output = dry.record.outputs.get(head)
+    if output is None or output.shape != dry.output.shape or not torch.equal(output, dry.output):
+        raise ValueError(
+            f"the output of head {head!r} is not the network's output: random effects are added to the logits, so "
+            "build the network without an activation or reshape after its last layer."
+        )
+    return tuple(dry.record.inputs[head].shape[1:])
 
 
-def _slopes_of_a_factor(
-    num_clusters: int,
-    sizes: tuple[tuple[int, ...], int, int],
-    nonlinear_slopes: bool,
-    linear_slopes: bool | Sequence[int],
-    intercept: bool,
-    multiplicative: bool,
-    **kwargs,
-) -> RandomSlopes | None:
-    """Random slopes for ``sizes``: shape of an input, channels of the latent and of the logits."""
-    input_shape, latent_channels, out_channels = sizes
-    if not isinstance(linear_slopes, bool):
-        linear_slopes = list(linear_slopes)
-    if not (nonlinear_slopes or linear_slopes or intercept):
-        return None
-    if linear_slopes and len(input_shape) != 1:
-        raise ValueError(f"linear slopes are for tables, whose input has one dimension, got {input_shape}.")
-    return RandomSlopes(
-        num_clusters,
-        out_channels=out_channels,
-        latent_channels=latent_channels if nonlinear_slopes else 0,
-        linear_channels=_columns(linear_slopes, input_shape),
-        intercept=intercept,
-        multiplicative=multiplicative,
-        **kwargs,
-    )
-
-
-def _columns(linear_slopes: bool | Sequence[int], input_shape: tuple[int, ...]) -> int | list[int]:
-    """What :py:class:`RandomSlopes` wants to know of the linear slopes."""
-    if isinstance(linear_slopes, bool):
-        return input_shape[0] if linear_slopes else 0
-    columns = list(linear_slopes)
-    for column in columns:
-        if not isinstance(column, int) or not 0 <= column < input_shape[0]:
-            raise ValueError(
-                f"linear_slopes must be True, False or columns between 0 and {input_shape[0] - 1}, got {column!r}."
-            )
-    if len(set(columns)) < len(columns):
-        raise ValueError(f"linear_slopes names a column twice: {columns}.")
-    return columns
+def _checked_layers(network: nn.Module, dry: DryRun, layers: Iterable[str]) -> tuple[str, ...]:
+    """The layers, if all of them exist and give a tensor."""
+    for name in layers:
+        find_layer(network, name)
+        dry.shape(name)
+    return tuple(layers)

@@ -11,31 +11,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.nn as nn
+from monai.utils import deprecated_arg
 from torch.func import functional_call
 
-from ..erasure import cluster_means, erase_directions
+from ... import __version__
+from ..layers.dry_run import dry_run
+from ..layers.feature_layers import record_layers
 from ..layers.given_cluster import ClusterLayer, given_cluster
 from ..layers.random_effects import RandomEffects
-from ..layers.taps import dry_run, record_layers
-from .adversarial_network import AdversarialNetwork
 from .aec import AEC
+from .cluster_network import ClusterNetwork
 
 __all__ = ["ARMEDAEC"]
 
 EFFECTS = ("mixed", "fixed")
 
 
-class ARMEDAEC(AdversarialNetwork):
+class ARMEDAEC(ClusterNetwork):
     """
     ARMED autoencoder-classifier (S 3.1.3, Fig. S4 of https://arxiv.org/abs/2202.11783)::
 
         x --> fixed AEC --> latent e_F --> phenotype, reconstruction without cluster effects
-          |        |  taps, gradient reversed --> adversary --> cluster logits
+          |        |  features, gradient reversed --> adversary --> cluster logits
           |        +--- e_F --+--> random AEC's decoder --> reconstruction with cluster effects, or without
           |                   |                             --> image-cluster classifier
           |                   +--> mixed classifier --> phenotype
@@ -51,12 +54,11 @@ class ARMEDAEC(AdversarialNetwork):
 
     The paper reconstructs with cluster effects from e_R, which is to tell the cluster. Then the decoder has nothing to
     learn from the cluster that it is given, and decoding as if from another one changes little. Here it decodes e_F,
-    from which the adversary or :py:meth:`erase_clusters` removes the cluster, so that its random effects are the only
-    source for it: what they add for another cluster is what that cluster does to an image (Fig. 6). And e_F need not
-    hold the cluster for the sake of the error: the fixed AEC's own decoder is trained on e_F, but does not shape it
-    other than by the weights that it shares with the encoder. Images without cluster effects are those of the random
-    AEC's decoder with its effects at zero, the mixed model's population, which is not bound to these weights.
-    ``mixed_latent="random"`` does as the paper, and takes the fixed AEC's.
+    from which the adversary or :py:func:`monai_armed.handlers.erase_clusters` removes the cluster, so that its random
+    effects are the only source for it: what they add for another cluster is what it does to an image (Fig. 6).
+    And e_F need not hold the cluster for the sake of the error: the fixed AEC's own decoder is trained on e_F, but
+    shapes it by the shared weights alone. Images without cluster effects are those of the random AEC's decoder with its
+    effects at zero. ``mixed_latent="random"`` does as the paper, and takes the fixed AEC's.
 
     Without ``random`` it is the domain adversarial AEC; without adversary besides, the conventional one; with
     ``random`` and no adversary, the mixed effects AEC.
@@ -67,17 +69,14 @@ class ARMEDAEC(AdversarialNetwork):
         in_shape: shape of one image, (channels, size, size).
         random: the autoencoder of the random effects, an AEC with ``norm=("recon", {"num_clusters": C})`` and, since it
             needs no classifier, ``out_channels=0``; or None.
-        taps: layers of ``fixed`` that the adversary sees; by default every encoder block and the latent.
-        adversary: ``"pooled"``, ``"whitened"``, ``"conv"``, ``"dense"``, a module that maps a list of tapped outputs to
-            cluster logits, or None.
-        num_classes, confusion: a class-conditional adversary, and a bounded objective of the features, see
-            :py:class:`ARMED`.
+        feature_layers: layers of ``fixed`` that the adversary sees; by default every encoder block and the latent.
+        adversary, num_classes, confusion: see :py:class:`ARMED`.
         classifier_channels: units of the hidden layer of the mixed and of the latent-cluster classifier.
         image_classifier: maps images (B, *in_shape) to cluster logits (B, C); needed with ``random``.
         mixed_latent: which latent the reconstruction with cluster effects is decoded from, ``"fixed"`` or, as in the
             paper, ``"random"``.
         freeze_fixed: whether the fixed part stays as it is, as in the paper, which trained it before.
-        unknown: what happens where the cluster is not given or -1, see :py:class:`ClusterNetwork`.
+        unknown: what happens where the cluster is not given or -1, see :py:class:`ClusterResolution`.
 
     Raises:
         ValueError: when ``fixed`` has RECON blocks, ``random`` comes without an image classifier, has no RECON blocks,
@@ -93,14 +92,15 @@ class ARMEDAEC(AdversarialNetwork):
         torch.Size([8, 1, 64, 64])
     """
 
+    @deprecated_arg("taps", since="0.1.0", removed="0.2.0", new_name="feature_layers", version_val=__version__)
     def __init__(
         self,
         fixed: AEC,
         num_clusters: int,
         in_shape: Sequence[int],
         random: AEC | None = None,
-        taps: Sequence[str] | None = None,
-        adversary: str | nn.Module | None = "pooled",
+        feature_layers: Sequence[str] | None = None,
+        adversary: str | Sequence | nn.Module | None = "pooled",
         num_classes: int = 0,
         confusion: bool = False,
         classifier_channels: int = 32,
@@ -108,8 +108,9 @@ class ARMEDAEC(AdversarialNetwork):
         mixed_latent: str = "fixed",
         freeze_fixed: bool = False,
         unknown: str = "population",
+        taps: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(num_clusters, unknown, num_classes, confusion)
+        super().__init__(num_clusters, unknown)
         if fixed.classifier is None:
             raise ValueError("the autoencoder of the fixed effects needs a classifier: build it with out_channels=1.")
         if any(isinstance(layer, ClusterLayer) for layer in fixed.modules()):
@@ -119,33 +120,39 @@ class ARMEDAEC(AdversarialNetwork):
         self.fixed, self.random, self.freeze_fixed = fixed, random, freeze_fixed
         self.mixed_latent = mixed_latent
         if adversary is not None:
-            blocks = [f"encoder.{i}" for i in range(len(fixed.encoder))]
-            self.taps = (*blocks, "to_latent") if taps is None else tuple(taps)
-            self.adversary = self._build_adversary(adversary, self._tap_shapes(in_shape), len(in_shape) - 1)
+            default = (*(f"encoder.{i}" for i in range(len(fixed.encoder))), "to_latent")
+            layers = default if feature_layers is None else feature_layers
+            self._add_adversary(adversary, dry_run(fixed, in_shape), layers, num_classes, confusion)
         if random is not None:
-            if image_classifier is None or not any(isinstance(m, RandomEffects) for m in random.modules()):
-                raise ValueError(
-                    "the autoencoder of the random effects needs norm=('recon', {'num_clusters': ...}) and an "
-                    "image_classifier, which tells the cluster of an image."
-                )
-            counts = {m.num_clusters for m in random.modules() if isinstance(m, RandomEffects)}
-            if counts != {num_clusters}:
-                raise ValueError(f"the network has {num_clusters} clusters, its RECON blocks {sorted(counts)}.")
-            named = dry_run(image_classifier, in_shape)[1].shape[1]
-            if named != num_clusters:
-                raise ValueError(f"the network has {num_clusters} clusters, its image_classifier tells {named} apart.")
-            if mixed_latent == "fixed" and fixed.latent_channels != random.latent_channels:
-                raise ValueError(
-                    f"the fixed latent has {fixed.latent_channels} units and the random one {random.latent_channels}: "
-                    "give both the same latent_channels, or mixed_latent='random'."
-                )
+            self._check_random(random, image_classifier, in_shape)
             units = fixed.latent_channels + random.latent_channels
             self.mixed_classifier = _classifier(units, classifier_channels, fixed.out_channels)
             self.latent_classifier = _classifier(random.latent_channels, classifier_channels, num_clusters)
             self.image_classifier = image_classifier
+            for part in (self.mixed_classifier, self.latent_classifier):
+                part.to(fixed.to_latent.weight.device, fixed.to_latent.weight.dtype)
         self.encoder_frozen = False
         if freeze_fixed:
             fixed.requires_grad_(False)
+
+    def _check_random(self, random: AEC, image_classifier: nn.Module | None, in_shape: Sequence[int]) -> None:
+        """Whether the parts of the random effects fit the others."""
+        if image_classifier is None or not any(isinstance(m, RandomEffects) for m in random.modules()):
+            raise ValueError(
+                "the autoencoder of the random effects needs norm=('recon', {'num_clusters': ...}) and an "
+                "image_classifier, which tells the cluster of an image."
+            )
+        counts = {m.num_clusters for m in random.modules() if isinstance(m, RandomEffects)}
+        if counts != {self.num_clusters}:
+            raise ValueError(f"the network has {self.num_clusters} clusters, its RECON blocks {sorted(counts)}.")
+        named = dry_run(image_classifier, in_shape).output.shape[1]
+        if named != self.num_clusters:
+            raise ValueError(f"the network has {self.num_clusters} clusters, its image_classifier tells {named} apart.")
+        if self.mixed_latent == "fixed" and self.fixed.latent_channels != random.latent_channels:
+            raise ValueError(
+                f"the fixed latent has {self.fixed.latent_channels} units and the random one "
+                f"{random.latent_channels}: give both the same latent_channels, or mixed_latent='random'."
+            )
 
     def freeze_encoder(self) -> None:
         """Keep the encoder of the fixed effects as it is from now on, also its running statistics; all else learns."""
@@ -155,57 +162,6 @@ class ARMEDAEC(AdversarialNetwork):
             for weight in part.parameters():
                 weight.grad = None  # at a gradient of zero an optimizer's momentum would move it on
         self.train(self.training)
-
-    @torch.no_grad()
-    def erase_clusters(self, batches: Iterable[Mapping[str, torch.Tensor]], shrinkage: float = 1e-3) -> torch.Tensor:
-        """
-        Remove from e_F what tells the clusters, in closed form, and freeze the encoder, see
-        :py:func:`monai_armed.networks.erasure.erase_directions`. Erased are the differences between the clusters' mean
-        latents and, with random effects, between the latents of the same images shown as if from one cluster or
-        another, in which no sample's own differences take part. The decoders and classifiers do not know the latent
-        that is left: train them on.
-
-        Args:
-            batches: the training images and their clusters: dicts of ``"image"``, (B, *in_shape), and ``"cluster"``,
-                index (B,), -1 where not known.
-            shrinkage: see :py:func:`monai_armed.networks.erasure.erase_directions`.
-
-        Returns:
-            the projection (D, D) of the latent.
-
-        Raises:
-            ValueError: when no two clusters have images.
-        """
-        mode, device = self.training, self.fixed.to_latent.weight.device
-        self.eval()
-        latents, clusters, changes, shown = [], [], [], []
-        for batch in batches:
-            image, cluster = torch.as_tensor(batch["image"]).to(device), torch.as_tensor(batch["cluster"]).to(device)
-            latents.append(self.fixed.encode(image))
-            clusters.append(cluster)
-            if self.random is not None:
-                step = 1 + torch.arange(len(cluster), device=device) % max(1, self.num_clusters - 1)
-                other = torch.where(cluster < 0, -1, (cluster + step) % self.num_clusters)
-                as_other = self.reconstruct(image, cluster, as_cluster=other)
-                changes.append(self.fixed.encode(as_other) - latents[-1])
-                shown.append(other)
-        self.train(mode)
-        cluster = torch.cat(clusters) if clusters else torch.empty(0, dtype=torch.long)
-        if len(cluster[cluster >= 0].unique()) < 2:
-            raise ValueError("erasing what tells the clusters needs images of at least two known clusters.")
-        directions = [cluster_means(torch.cat(latents), cluster, self.num_clusters)]
-        if changes:
-            directions.append(cluster_means(torch.cat(changes), torch.cat(shown), self.num_clusters))
-        projection = erase_directions(self.fixed.to_latent, torch.cat(latents), torch.cat(directions), shrinkage)
-        self.freeze_encoder()
-        return projection
-
-    def _tap_shapes(self, in_shape: Sequence[int]) -> list[tuple[int, ...]]:
-        mode = self.fixed.training
-        with torch.no_grad(), record_layers(self.fixed, outputs=self.taps) as record:
-            self.fixed.eval()(torch.zeros(1, *in_shape))
-        self.fixed.train(mode)
-        return [tuple(record.outputs[name].shape[1:]) for name in self.taps]
 
     def train(self, mode: bool = True) -> ARMEDAEC:
         super().train(mode)
@@ -228,11 +184,11 @@ class ARMEDAEC(AdversarialNetwork):
 
     def forward(
         self,
-        x: torch.Tensor | list[torch.Tensor],
+        x: torch.Tensor,
         cluster: torch.Tensor | None = None,
         effects: str = "mixed",
         unknown: str | None = None,
-        adversary_only: bool = False,
+        with_adversary: bool = True,
     ) -> torch.Tensor | dict:
         """
         Args:
@@ -240,34 +196,27 @@ class ARMEDAEC(AdversarialNetwork):
             cluster: integer index (B,), -1 where not known; soft assignment (B, C); or None: none is known.
             effects: in evaluation the logits of ``"mixed"`` or of the ``"fixed"`` effects; training gives both.
             unknown: overrides the policy for unknown clusters in this call.
-            adversary_only: in training, return the adversary's logits alone, from features without gradient, and
-                these features, ``"taps"``, which a further such call takes in place of ``x``.
+            with_adversary: see :py:meth:`ARMED.forward`.
         """
         if effects not in EFFECTS:
             raise ValueError(f"effects must be one of {EFFECTS}, got {effects!r}.")
-        if isinstance(x, list):
-            return {"adversary": self._cluster_logits(x), "taps": x}
-        if adversary_only:
-            with torch.no_grad(), record_layers(self.fixed, outputs=self.taps) as record:
-                self.fixed.encode(x)
-                tapped = self._pooled([record.outputs[name] for name in self.taps])
-            return {"adversary": self._cluster_logits(tapped), "taps": tapped}
-        with record_layers(self.fixed, outputs=self.taps if self.training else ()) as record:
+        wanted = self.feature_layers if self.training else ()
+        with record_layers(self.fixed, outputs=wanted, copied=self.overwritten) as record:
             with torch.no_grad() if self.freeze_fixed else nullcontext():
                 latent = self.fixed.encode(x)
                 fixed = self.fixed.classify(latent)
         if not self.training and (self.random is None or effects == "fixed"):
             return fixed
-        outputs = {"fixed": fixed}
+        outputs: dict[str, Any] = {"fixed": fixed}
         if self.training and not self.freeze_fixed:
             outputs["fixed_reconstruction"] = self.fixed.decode(latent.detach() if self._decodes_fixed else latent)
         if self.random is not None:
-            outputs.update(self._random_outputs(x, self.resolve_cluster(x, cluster, unknown), latent))
+            outputs.update(self._random_outputs(x, self.clusters.of_first(x, cluster, unknown), latent))
         if not self.training:
             return outputs["mixed"]
         if self.adversary is not None:
-            tapped = self._pooled([record.outputs[name] for name in self.taps])
-            outputs.update(self._adversary_outputs(tapped))
+            features = self._features(record, self.feature_layers)
+            outputs.update(self.adversary(features) if with_adversary else {"features": features})
         return outputs
 
     @property
@@ -275,7 +224,7 @@ class ARMEDAEC(AdversarialNetwork):
         return self.random is not None and self.mixed_latent == "fixed"
 
     def _random_outputs(self, x: torch.Tensor, cluster: torch.Tensor, latent: torch.Tensor) -> dict:
-        assert self.random is not None
+        assert self.random is not None and self.image_classifier is not None
         with given_cluster(self.random, cluster):
             random_latent = self.random.encode(x)
             outputs = {"mixed": self.mixed_classifier(torch.cat([latent, random_latent], dim=1))}
@@ -336,12 +285,12 @@ class ARMEDAEC(AdversarialNetwork):
             raise ValueError("images are reconstructed in evaluation mode: call network.eval() first.")
         if self.random is None or effects == "fixed":
             return self.decode_fixed(self.fixed.encode(x))
-        with given_cluster(self.random, self.resolve_cluster(x, cluster, unknown)):
+        with given_cluster(self.random, self.clusters.of_first(x, cluster, unknown)):
             latent = self.fixed.encode(x) if self._decodes_fixed else self.random.encode(x)
             as_own = self.random.decode(latent)
         if as_cluster is None:
             return as_own
-        with given_cluster(self.random, self.resolve_cluster(x, as_cluster, "population")):
+        with given_cluster(self.random, self.clusters.of_first(x, as_cluster, "population")):
             as_other = self.random.decode(latent)
         return x + as_other - as_own if keep_detail else as_other
 

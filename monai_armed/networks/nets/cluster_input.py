@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 import torch.nn as nn
 
-from ..layers.taps import find_layer, first_tensor
+from ..layers.feature_layers import find_layer, first_tensor, temporary_hooks
 from .cluster_network import ClusterNetwork
 
 __all__ = ["ClusterInput"]
@@ -31,7 +31,7 @@ class ClusterInput(ClusterNetwork):
         network: any module with one input that returns a tensor; the named layer in it is replaced by a wider one.
         num_clusters: number of clusters C seen in training.
         layer: name of the linear layer.
-        unknown: what happens where the cluster is not given or -1, see :py:class:`ClusterNetwork`.
+        unknown: what happens where the cluster is not given or -1, see :py:class:`ClusterResolution`.
 
     Raises:
         ValueError: when ``layer`` does not exist or is not linear.
@@ -42,7 +42,9 @@ class ClusterInput(ClusterNetwork):
         narrow = find_layer(network, layer)
         if not isinstance(narrow, nn.Linear):
             raise ValueError(f"layer {layer!r} must be a linear layer, got {type(narrow).__name__}.")
-        wide = nn.Linear(narrow.in_features + num_clusters, narrow.out_features, bias=narrow.bias is not None)
+        width = narrow.in_features + num_clusters
+        wide = nn.Linear(width, narrow.out_features, bias=narrow.bias is not None)
+        wide.to(narrow.weight.device, narrow.weight.dtype)
         parent, _, name = layer.rpartition(".")
         setattr(network.get_submodule(parent), name, wide)
         self.network, self.layer = network, layer
@@ -57,15 +59,12 @@ class ClusterInput(ClusterNetwork):
         Returns:
             the network's output.
         """
-        z = self.resolve_cluster(x, cluster, unknown)
+        z = self.clusters.of_first(x, cluster, unknown)
         if not z.is_floating_point():
             z = z.unsqueeze(1) == torch.arange(self.num_clusters, device=z.device)  # one-hot; -1 is a row of zeros
 
-        def join(_module: nn.Module, args: tuple) -> tuple:
-            return (torch.cat([args[0], z.to(args[0].dtype)], dim=1),)
+        def join(given: torch.Tensor) -> torch.Tensor:
+            return torch.cat([given, z.to(given.dtype)], dim=1)
 
-        handle = find_layer(self.network, self.layer).register_forward_pre_hook(join)
-        try:
+        with temporary_hooks(self.network, {self.layer: join}, {}):
             return first_tensor(self.network(x))
-        finally:
-            handle.remove()

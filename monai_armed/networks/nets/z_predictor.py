@@ -17,7 +17,7 @@ import torch
 import torch.nn as nn
 from scipy.optimize import minimize_scalar
 
-from ..layers.taps import first_tensor
+from ..layers.feature_layers import first_tensor
 
 __all__ = ["ZPredictor"]
 
@@ -74,7 +74,7 @@ class ZPredictor(nn.Module):
         known = cluster >= 0
         if not bool(known.any()):
             raise ValueError("no held-out sample of a known cluster to calibrate the Z-predictor with.")
-        held_out, target = logits[known].detach().double(), cluster[known]
+        held_out, target = logits[known].detach().cpu().double(), cluster[known].cpu()  # not all devices have double
 
         def loss(log_temperature: float) -> float:
             return nn.functional.cross_entropy(held_out / math.exp(log_temperature), target).item()

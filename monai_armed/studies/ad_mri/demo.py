@@ -147,7 +147,8 @@ def _site_only(partitions: dict) -> float:
 def _random_effects(folder: Path, partitions: dict) -> pd.DataFrame:
     """Random intercepts of the trained ARMED network; prints whether the effects have left their start."""
     state = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
-    loc, scale = state["random_slopes.effects.loc"], state["random_slopes.effects.log_scale"].exp()
+    loc, log_scale = (state[f"random_slopes.cluster.effects.{name}"] for name in ("loc", "log_scale"))
+    scale = log_scale.exp()
     intercept, intercept_scale = loc[:, -1].numpy(), scale[:, -1].numpy()
     print(
         f"\nrandom effects: slopes' posterior means have s.d. {loc[:, :-1].std():.3f}, "

@@ -23,7 +23,7 @@ import torch
 from monai.engines import PrepareBatch
 from monai.visualize import GradCAM, OcclusionSensitivity
 
-from monai_armed.networks.layers.taps import record_layers
+from monai_armed.networks.layers.feature_layers import record_layers
 from monai_armed.networks.nets.cluster_network import ClusterNetwork
 
 __all__ = ["SaliencyMaps", "saliency_layer"]
@@ -49,7 +49,7 @@ def saliency_layer(network: torch.nn.Module, x: torch.Tensor, max_cell: float, *
     """
     prefix = "network." if isinstance(network, ClusterNetwork) else ""
     names = [name for name, _ in network.named_modules() if name and name.startswith(prefix)]
-    with torch.no_grad(), record_layers(network, outputs=names) as record:
+    with torch.no_grad(), record_layers(network, outputs=names, check=False) as record:
         network(x, **options)
     fine = [
         name
@@ -101,7 +101,7 @@ class SaliencyMaps:
         x, _, _, options = self.prepare_batch(dict(batch), self.device)
         cluster = options.get("cluster")
         if isinstance(self.network, ClusterNetwork) and isinstance(cluster, torch.Tensor):
-            options = {**options, "cluster": self.network.resolve_cluster(x, cluster)}
+            options = {**options, "cluster": self.network.clusters.of_first(x, cluster)}
         if self.cam is None:
             self.layer = saliency_layer(self.network, x, self.max_cell, **options)
             self.cam = GradCAM(self.network, self.layer, postprocessing=lambda saliency: saliency)
@@ -129,8 +129,8 @@ class SaliencyMaps:
 
     @torch.no_grad()
     def _occluded(self, x: torch.Tensor, options: Mapping[str, Any]) -> np.ndarray:
-        network = _Repeated(self.network, options).eval()
-        whole = network(x)
+        network = _FirstLogit(self.network).eval()
+        whole = network(x, **options)
         occlusion = OcclusionSensitivity(
             network,
             mask_size=round(self.max_cell),
@@ -142,21 +142,15 @@ class SaliencyMaps:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # MONAI 1.6 indexes with lists, which PyTorch warns of
-            return np.asarray(occlusion(x)[0].cpu())[0, 0]
+            return np.asarray(occlusion(x, **options)[0].cpu())[0, 0]
 
 
-class _Repeated(torch.nn.Module):
-    """A network called with the same arguments for all images of a batch: those of one image."""
-
-    def __init__(self, network: torch.nn.Module, options: Mapping[str, Any]) -> None:
+class _FirstLogit(torch.nn.Module):
+    def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()
-        self.network, self.options = network, options
+        self.network = network
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        options = {
-            name: value.expand(len(x), *value.shape[1:]) if isinstance(value, torch.Tensor) else value
-            for name, value in self.options.items()
-        }
+    def forward(self, x: torch.Tensor, **options: Any) -> torch.Tensor:
         return self.network(x, **options)[:, :1]
 
 

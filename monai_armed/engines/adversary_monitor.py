@@ -15,22 +15,27 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from ignite.engine import Events
 from monai.engines.utils import IterationEvents
+from monai.metrics.embedding_collapse import compute_embedding_collapse
 
+from ..losses.armed_loss import ARMEDLoss
 from ..losses.cluster_losses import ClusterCrossEntropyLoss
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
 
-__all__ = ["AdversaryMonitor", "adversary_verdict"]
+__all__ = ["AdversaryMonitor", "adversary_verdict", "task_verdict"]
 
 logger = logging.getLogger(__name__)
 
-AT_CHANCE, WINS, MISLED = 0.95, 0.5, 1.05
+AT_CHANCE, WINS, MISLED = 0.95, 0.5, 1.05  # shares of the loss of guessing
+LEARNED, NOTHING = 0.1, 0.02  # shares of a constant's loss that are saved
+EPOCHS, STEPS = 3, 100  # so long a network may take until it has learned something
+FEW = 0.1  # of the dimensions that features could have
 
 
 def adversary_verdict(ratios: Sequence[float], uniform: float = 1.0) -> str:
@@ -69,13 +74,45 @@ def adversary_verdict(ratios: Sequence[float], uniform: float = 1.0) -> str:
     return "learns: it finds some trace of the cluster in the features."
 
 
+def task_verdict(saved: Sequence[float], rank: Sequence[float]) -> str:
+    """
+    Whether the task suffers, in words.
+
+    Args:
+        saved: share of the loss of a constant prediction that the fixed prediction saves, of each epoch so far.
+        rank: effective rank of the features, as a share of what it could be, of each epoch; empty where not known.
+
+    Returns:
+        a sentence that begins with ``"losing the task"``, ``"nothing learned"`` or ``"features collapsed"``, or nothing
+        where nothing is wrong.
+    """
+    if max(saved) >= LEARNED and saved[-1] < max(saved) / 2:
+        return (
+            f"losing the task: the fixed prediction saves {saved[-1]:.0%} of a constant's loss, it saved "
+            f"{max(saved):.0%} before; the adversary harms it: lower lambda_adversary."
+        )
+    if len(saved) >= EPOCHS and max(saved[-EPOCHS:]) < NOTHING:
+        return (
+            f"nothing learned: for {EPOCHS} epochs the fixed prediction has been no better than a constant; lower "
+            "lambda_adversary, begin with a warm-up of the reversal, or see whether the input tells the label at all."
+        )
+    if rank and rank[-1] < FEW and rank[-1] <= max(rank) / 2:
+        return (
+            f"features collapsed: their effective rank is {rank[-1]:.1%} of what it could be, it was {max(rank):.1%}; "
+            "features that say nothing hide the cluster best: lower lambda_adversary."
+        )
+    return ""
+
+
 class AdversaryMonitor:
     """
     Ignite handler that keeps the adversary's loss of each epoch beside that of guessing, and logs in words how it does:
     after the first epoch, and whenever that changes. Guessing by the clusters' sizes costs the entropy of the clusters
     (of each class, for a class-conditional adversary), which is ln(C) if they are of one size and less if not. The loss
     and that of guessing go into ``engine.state.metrics`` as ``adversary_loss`` and ``adversary_chance``, and with the
-    verdict into ``history``. A network without an adversary is left alone.
+    verdict into ``history``. It warns where the task suffers: where the fixed prediction is no better than a constant,
+    or no longer, or the features of an :py:class:`ARMEDTrainer` have collapsed, by MONAI's measure. A network without
+    an adversary is left alone. An ``ARMEDTrainer`` has one also if none is attached to it.
 
     Example:
         >>> AdversaryMonitor().attach(trainer)  # an ARMEDTrainer or MONAI's SupervisedTrainer
@@ -86,25 +123,37 @@ class AdversaryMonitor:
         self._cross_entropy = ClusterCrossEntropyLoss()
         self._batches: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._sums: list[torch.Tensor] = []
+        self._errors: list[torch.Tensor] = []  # of the fixed prediction and of a constant in its place
+        self._constant: torch.Tensor | None = None  # mean logits so far
+        self._features: torch.Tensor | None = None
         self._uniform = 0.0
 
     def attach(self, engine: Engine) -> None:
         """Args: engine: the trainer."""
+        engine.adversary_monitor = self  # type: ignore[attr-defined]
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._keep)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._report)
 
+    @torch.no_grad()
     def _keep(self, engine: Engine) -> None:
+        """What an iteration has; it is summed later: reading a number makes a GPU wait."""
         output = engine.state.output
         assert isinstance(output, Mapping)
         pred, target = output["pred"], output["label"]
         if not isinstance(pred, Mapping) or "adversary" not in pred:
             return
-        logits, cluster = pred["adversary"].detach(), target["cluster"]
+        logits, cluster = pred["adversary"], target["cluster"]
         label = target["label"].reshape(-1).long() if logits.ndim == 3 else torch.zeros_like(cluster)
-        self._uniform = math.log(logits.shape[1])
-        loss = self._cross_entropy(logits, cluster, label)
-        self._sums.append(loss * (cluster >= 0).sum())  # summed later: reading a number makes a GPU wait
+        self._uniform, self._features = math.log(logits.shape[1]), output.get("features")
+        self._sums.append(self._cross_entropy(logits, cluster, label) * (cluster >= 0).sum())
         self._batches.append((cluster, label))
+        loss = getattr(engine, "loss_function", None)
+        if isinstance(loss, ARMEDLoss):
+            fixed = pred["fixed"].detach()
+            mean = fixed.transpose(0, 1).flatten(1).mean(1).unflatten(0, (-1, *[1] * (fixed.ndim - 2)))
+            self._constant = mean if self._constant is None else self._constant.lerp(mean, 1 / len(self._sums))
+            guesses = (fixed, self._constant.expand_as(fixed))
+            self._errors.append(torch.stack([loss.error(guess, target["label"]) for guess in guesses]))
 
     def _report(self, engine: Engine) -> None:
         if not self._sums:
@@ -112,19 +161,35 @@ class AdversaryMonitor:
         cluster, label = (torch.cat(parts).cpu() for parts in zip(*self._batches))
         known = cluster >= 0
         loss = float(torch.stack(self._sums).sum()) / max(1, int(known.sum()))
-        self._sums.clear()
-        self._batches.clear()
+        row: dict[str, Any] = {"epoch": engine.state.epoch, **self._task()}
+        for kept in (self._sums, self._batches, self._errors):
+            kept.clear()
         chance = _conditional_entropy(cluster[known], label[known])
         if chance == 0:  # one cluster, or one in each class: there is nothing to tell apart
             return
-        ratio = loss / chance
-        verdict = adversary_verdict([*(row["ratio"] for row in self.history), ratio], self._uniform / chance)
-        row = {"epoch": engine.state.epoch, "loss": loss, "chance": chance, "ratio": ratio, "verdict": verdict}
+        row.update(loss=loss, chance=chance, ratio=loss / chance)
         self.history.append(row)
+        ratios, saved, rank = ([r[name] for r in self.history if name in r] for name in ("ratio", "saved", "rank"))
+        row["verdict"] = adversary_verdict(ratios, self._uniform / chance)
+        row["task"] = task_verdict(saved, rank) if saved and engine.state.iteration >= STEPS else ""
         engine.state.metrics.update(adversary_loss=loss, adversary_chance=chance)
-        if len(self.history) == 1 or verdict != self.history[-2]["verdict"]:
+        before = self.history[-2] if len(self.history) > 1 else {"verdict": "", "task": ""}
+        if row["verdict"] != before["verdict"]:
             figures = f"loss {loss:.3f} nats, guessing {chance:.3f}, ln(C) {self._uniform:.3f}"
-            logger.info(f"adversary, epoch {engine.state.epoch}: {figures}: {verdict}")
+            logger.info(f"adversary, epoch {engine.state.epoch}: {figures}: {row['verdict']}")
+        if row["task"][:8] != before["task"][:8]:  # the kind of trouble: its figures change each time
+            logger.warning(f"adversary, epoch {engine.state.epoch}: {row['task'] or 'the task is learned now.'}")
+
+    def _task(self) -> dict[str, float]:
+        """What the fixed prediction saves of a constant's loss in this epoch, and the rank of its last features."""
+        found = {}
+        if self._errors:
+            error, of_constant = torch.stack(self._errors).sum(0).tolist()
+            found["saved"] = (of_constant - error) / max(abs(of_constant), 1e-12)
+        if self._features is not None and min(len(self._features) - 1, self._features.shape[1]) >= 4:
+            score = compute_embedding_collapse(self._features.float().cpu(), include_indicators=["effective_rank"])
+            found["rank"] = 1 - float(torch.as_tensor(score["effective_rank_score"]))
+        return found
 
 
 def _conditional_entropy(cluster: torch.Tensor, label: torch.Tensor) -> float:
