@@ -16,7 +16,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ import numpy as np
 import pandas as pd
 from monai.bundle import ConfigParser
 
+from monai_armed.compare.samples_file import read_samples
 from monai_armed.compare.study_bundle import StudyBundle, seen_samples
 
 __all__ = ["FoldTask", "fold_config", "fold_partitions", "load_samples"]
@@ -95,8 +95,7 @@ class FoldTask:
 @functools.lru_cache(maxsize=4)
 def load_samples(path: str) -> dict[str, Any]:
     """The partitions of a setting from the file that the runner has written."""
-    with open(path, "rb") as file:  # written by this run, see compare.py
-        return pickle.load(file)
+    return read_samples(path)
 
 
 def fold_partitions(samples: str, parts: str) -> dict[str, Any]:
@@ -104,7 +103,7 @@ def fold_partitions(samples: str, parts: str) -> dict[str, Any]:
     A bundle's ``partitions`` divided anew: what the runner puts in the place of the config's own expression.
 
     Args:
-        samples: file with the pickled partitions.
+        samples: file with the partitions, see :py:mod:`monai_armed.compare.samples_file`.
         parts: JSON file with the indices of the fold's ``"train"``, ``"val"`` and ``"test"`` samples.
     """
     partitions = load_samples(samples)

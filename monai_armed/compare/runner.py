@@ -16,7 +16,6 @@ from __future__ import annotations
 import itertools
 import json
 import multiprocessing
-import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -33,6 +32,7 @@ from tqdm import tqdm
 from monai_armed.compare.fold_task import FoldTask
 from monai_armed.compare.fold_training import train_and_score
 from monai_armed.compare.report import write_report
+from monai_armed.compare.samples_file import write_samples
 from monai_armed.compare.study_bundle import BASE_MODEL, Samples, StudyBundle
 from monai_armed.data.folds import grouped_folds, monte_carlo_folds, stratified_folds
 
@@ -121,7 +121,7 @@ class Comparison:
             parts: list[tuple[Path, dict[str, Any], dict[str, np.ndarray]]] = []
             for k, repetition in enumerate(repetitions):
                 samples = self.bundle.samples({**setting, **repetition})
-                path = _write_samples(folder, f"samples_{k}.pkl", samples)
+                path = write_samples(samples.partitions, folder / f"samples_{k}.json")
                 known[path] = samples
                 own = self.folds(samples, np.arange(len(samples.label)), self.num_folds)
                 parts += [(path, repetition, part) for part in (own[k : k + 1] if self.repeat else own)]
@@ -210,14 +210,6 @@ class Comparison:
             return pd.DataFrame()
         table = pd.concat(frames, ignore_index=True)
         return table.drop_duplicates([c for c in table.columns if c != "value"], ignore_index=True)
-
-
-def _write_samples(folder: Path, name: str, samples: Samples) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path, written = folder / name, pickle.dumps(samples.partitions)
-    if not path.is_file() or path.read_bytes() != written:
-        path.write_bytes(written)
-    return path
 
 
 def _work(bundle: StudyBundle, tasks: Sequence[FoldTask], stacked: bool) -> list[tuple[FoldTask, str]]:

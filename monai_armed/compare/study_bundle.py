@@ -15,7 +15,8 @@ What a bundle must offer (ids in its configs; the bundles of this repository all
 
 - ``configs/train.json``: ``partitions``, a dict with the MONAI data lists ``"train"``, ``"val"`` and ``"test"`` of seen
   clusters and, if there is such data, ``"unseen"``; all samples have a binary ``label`` and the name or index of their
-  cluster. ``seed``; ``ckpt_dir``, in which running the config leaves the weights ``model.pt``; ``output_dir``.
+  cluster. The folds get these lists and the plain values beside them from a JSON file, not a simulator's objects.
+  ``seed``; ``ckpt_dir``, in which running the config leaves the weights ``model.pt``; ``output_dir``.
 - ``configs/evaluate.json``: ``partitions``; ``ckpt_path``, the weights; ``evaluator``, which runs on
   ``partitions['test']`` without decollating; ``unseen#evaluator``, if there is unseen data; ``predictions``, the ways
   to prepare a batch by name, the first of which is the model's own prediction. In place of these three or beside them,

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from monai_armed.networks.adaptation import adapt
 from monai_armed.networks.nets import ARMED
 from monai_armed.networks.nets.cluster_network import ClusterNetwork
 from monai_armed.studies.mci.partitions import PROBES
+from monai_armed.studies.mci.simulator import SimulatedConversion
 from monai_armed.visualize.feature_ranking import plot_feature_ranking
 from monai_armed.visualize.mixed_model import (
     plot_caterpillar,
@@ -61,6 +62,7 @@ class _Fold:
     sites: list[str]
     partitions: dict[str, Any]
     encode: Any
+    truth: SimulatedConversion | None = None
 
     def samples(self, *parts: str) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
         """Inputs, labels and site names of partitions."""
@@ -123,9 +125,8 @@ def reading_table(fold: _Fold) -> pd.DataFrame:
     effects = ranef(fold.network, fold.sites, fold.names)
     slopes = effects[effects["group"] == "linear"]
     table = slopes.groupby("effect", sort=False)["mean"].std(ddof=0).rename("sd").to_frame()
-    truth = fold.partitions["truth"]
-    if truth is not None:
-        table["true_sd"] = [truth.slope_sd.get(name, 0.0) for name in table.index]
+    if fold.truth is not None:
+        table["true_sd"] = [fold.truth.slope_sd.get(name, 0.0) for name in table.index]
     return table
 
 
@@ -255,13 +256,16 @@ def conversion_study(comparison: Comparison) -> dict[str, Path]:
         ``"caterpillar"`` and ``"shrinkage"`` of those settings and models that the comparison has.
     """
     files = compare(comparison)
-    out, (tasks, _) = comparison.out, comparison.plan()
+    out, (tasks, samples) = comparison.out, comparison.plan()
     settings = [setting.get("probes", False) for setting in comparison.bundle.options["settings"]]
     tables = {probes: importance_table(comparison, tasks, probes) for probes in settings}
     files["importance"] = out / "importance.csv"
     pd.concat([t.assign(probes=probes) for probes, t in tables.items()]).to_csv(files["importance"], index=False)
     lines = ["# What the networks of the MCI conversion study say", "", comparison.bundle.options["notes"], ""]
-    folds = _folds(comparison, tasks, "armed", False)
+    folds = [
+        replace(fold, truth=samples[fold.task.samples].partitions["truth"])  # which the folds' file does not hold
+        for fold in _folds(comparison, tasks, "armed", False)
+    ]
     if folds:
         reading = _mean_reading(folds, tables[False])
         adaptation = adaptation_table(folds)

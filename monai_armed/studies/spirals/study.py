@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import torch.nn.functional as F
 
 from monai_armed.compare.fold_task import FoldTask, fold_config
 from monai_armed.compare.runner import Comparison, compare
+from monai_armed.compare.study_bundle import Samples
 from monai_armed.metrics.feature_importance import gradient_at_mean, mean_absolute_gradient, probe_t_tests
 from monai_armed.networks.nets import ARMED
 from monai_armed.networks.nets.cluster_network import ClusterNetwork
@@ -128,7 +129,7 @@ def importance_markdown(table: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _boundaries(comparison: Comparison, tasks: Sequence[FoldTask], path: Path) -> None:
+def _boundaries(comparison: Comparison, tasks: Sequence[FoldTask], samples: Mapping[Path, Samples], path: Path) -> None:
     """Figure 2 from the networks of the first fold of simulation 1."""
     predictors, data = {}, None
     for task in tasks:
@@ -136,8 +137,8 @@ def _boundaries(comparison: Comparison, tasks: Sequence[FoldTask], path: Path) -
             continue
         if task.result(comparison.bundle) is None:
             continue
-        network, partitions = _trained(comparison, task)
-        data = partitions["data"]
+        network, _ = _trained(comparison, task)
+        data = samples[task.samples].partitions["data"]
 
         def predict(x: np.ndarray, cluster: int, network: torch.nn.Module = network) -> np.ndarray:
             args = (torch.full((len(x),), cluster),) if isinstance(network, ClusterNetwork) else ()
@@ -169,7 +170,7 @@ def spiral_study(comparison: Comparison, num_starts: int = 0) -> dict[str, Path]
     table.to_csv(files["importance"], index=False)
     files["importance_report"].write_text(importance_markdown(table), encoding="utf-8")
     files["boundaries"] = out / "boundaries.png"
-    _boundaries(comparison, tasks, files["boundaries"])
+    _boundaries(comparison, tasks, samples, files["boundaries"])
     for path, setting in {t.samples: t.setting for t in tasks}.items():
         data = samples[path].partitions["data"]
         assert isinstance(data, SpiralData)

@@ -28,7 +28,7 @@ from monai_armed.compare.study_bundle import StudyBundle
 from monai_armed.studies.mci.partitions import PROBES
 from monai_armed.studies.mci.study import conversion_study
 
-BUNDLE = Path(__file__).parents[2] / "bundles" / "armed_mci"
+BUNDLE = Path(__file__).parents[3] / "bundles" / "armed_mci"
 SHORT = {"max_epochs": 2, "data_seed": 9}
 
 

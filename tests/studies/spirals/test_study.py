@@ -26,7 +26,7 @@ from monai_armed.compare.study_bundle import StudyBundle
 from monai_armed.studies.spirals.simulator import simulate_spirals
 from monai_armed.studies.spirals.study import spiral_study
 
-SPIRALS = Path(__file__).parents[2] / "bundles" / "armed_spirals"
+SPIRALS = Path(__file__).parents[3] / "bundles" / "armed_spirals"
 
 
 @pytest.mark.slow
