@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -63,6 +64,13 @@ def example_of_the_readme() -> str:
 def test_one_version_everywhere():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert monai_armed.__version__ == PROJECT["version"] == citation["version"] == version("monai_armed")
+
+
+@pytest.mark.parametrize("bundle", sorted(ROOT.glob("bundles/*")), ids=lambda folder: folder.name)
+def test_the_oldest_monai_is_that_of_the_bundles(bundle):
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    (oldest,) = direct_dependencies()["monai"].specifier
+    assert (oldest.operator, oldest.version) == (">=", metadata["monai_version"])
 
 
 @pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])

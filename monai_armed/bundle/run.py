@@ -121,6 +121,6 @@ def require_versions() -> None:
     import monai
     from packaging.version import Version
 
-    for name, found, wanted in (("MONAI", monai.__version__, "1.6"), ("PyTorch", torch.__version__, "2.8")):
+    for name, found, wanted in (("MONAI", monai.__version__, "1.6.1"), ("PyTorch", torch.__version__, "2.8")):
         if Version(Version(found).base_version) < Version(wanted):
             raise ValueError(f"{name} {found} is too old: this bundle needs {wanted} or newer, update it.")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -110,8 +111,9 @@ def test_plain_errors_can_be_turned_off(monkeypatch):
     assert sys.excepthook is bundle._print_plainly
 
 
-def test_old_versions_are_refused(monkeypatch):
+@pytest.mark.parametrize("version", ["1.5.2", "1.6.0", "1.6"])
+def test_old_versions_are_refused(version, monkeypatch):
     bundle.require_versions()
-    monkeypatch.setattr("monai.__version__", "1.5.2")
-    with pytest.raises(ValueError, match=r"MONAI 1\.5\.2 is too old: this bundle needs 1\.6"):
+    monkeypatch.setattr("monai.__version__", version)
+    with pytest.raises(ValueError, match=rf"MONAI {re.escape(version)} is too old: this bundle needs 1\.6\.1"):
         bundle.require_versions()
