@@ -10,3 +10,36 @@
 # limitations under the License.
 
 """What the bundles' configs call beside MONAI's own parts."""
+
+from __future__ import annotations
+
+from .caller import bundle_root, find_bundle
+from .evaluate import evaluate_partitions
+from .fingerprint import fingerprint
+from .model_file import read_record, write_model
+from .models import load_model, load_part, predictions_of, with_z_predictor
+from .prepare import prepare_run
+from .processes import join_processes
+from .training import Training, ZPredictorTraining
+from .training_record import provenance, recorded_clusters, recorded_subjects, training_record
+
+__all__ = [
+    "Training",
+    "ZPredictorTraining",
+    "bundle_root",
+    "evaluate_partitions",
+    "find_bundle",
+    "fingerprint",
+    "join_processes",
+    "load_model",
+    "load_part",
+    "predictions_of",
+    "prepare_run",
+    "provenance",
+    "read_record",
+    "recorded_clusters",
+    "recorded_subjects",
+    "training_record",
+    "with_z_predictor",
+    "write_model",
+]

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -103,6 +103,8 @@ def evaluate_partitions(
     evaluators: Mapping[str, SupervisedEvaluator],
     predictions: Mapping[str, PrepareBatch],
     output_dir: str | Path,
+    audit: Callable[[Engine], None] | None = None,
+    ceiling: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """
     Evaluate every kind of prediction on every partition that has samples; prints the metrics and writes
@@ -112,6 +114,8 @@ def evaluate_partitions(
         evaluators: by name of the partition, such as seen and unseen.
         predictions: by name of the prediction, such as mixed and fixed.
         output_dir: folder to write to.
+        audit: called at the end with the first evaluator, such as a :py:class:`monai_armed.handlers.ClusterAudit`.
+        ceiling: the best attainable metrics on the first partition, where they are known; printed.
 
     Returns:
         the metrics, a row for each partition and prediction.
@@ -133,4 +137,9 @@ def evaluate_partitions(
     frame.to_csv(folder / "metrics.csv", index=False)
     print(frame.to_string(index=False, float_format="%.3f"))
     print(f"written to {folder / 'predictions.csv'} and {folder / 'metrics.csv'}")
+    first = next(iter(evaluators))
+    if ceiling:
+        print(f"best attainable on {first}: {', '.join(f'{name} {value:.3f}' for name, value in ceiling.items())}")
+    if audit is not None:
+        audit(evaluators[first])
     return frame

@@ -8,63 +8,78 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What a model was trained on, kept beside it, so that it is not evaluated on that."""
+
+"""The record of a training, which travels in its model's file."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_armed.data.replaced_file import replaced_file
+import monai
+import torch
 
-__all__ = ["read_training", "record_training"]
+import monai_armed
+from monai_armed.bundle.fingerprint import fingerprint
+from monai_armed.bundle.model_file import read_record
 
-FILE = "trained_on.json"
+__all__ = ["provenance", "recorded_clusters", "recorded_subjects", "training_record"]
 
 
-def record_training(
-    partitions: Mapping[str, Any], ckpt_dir: str | Path, subject_key: str = "subject", sites_key: str = "sites"
-) -> Path:
+def provenance(partitions: Mapping[str, Any], clusters: Sequence[str], subject_key: str = "subject") -> dict[str, Any]:
     """
-    Write the study, the sites, and the subjects of training and validation as ``ckpt_dir/trained_on.json``.
+    What a model is trained and validated on, as the partitions of a trained model are made from it.
 
     Args:
-        partitions: ``"train"`` and ``"val"``, MONAI data lists, the names of the sites, and ``"study"``, which tells
-            data whose subjects have the same names from one another.
-        ckpt_dir: folder of the training.
+        partitions, clusters, subject_key: see :py:func:`training_record`.
+
+    Returns:
+        ``"study"``, ``"sites"``, and the subjects of ``"train"`` and ``"val"``.
+    """
+    subjects = {name: sorted({str(item[subject_key]) for item in partitions[name]}) for name in ("train", "val")}
+    return {"study": partitions.get("study", "data"), "sites": [str(name) for name in clusters], **subjects}
+
+
+def training_record(
+    partitions: Mapping[str, Any],
+    clusters: Sequence[str],
+    subject_key: str = "subject",
+    features: Sequence[Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """
+    Record of the training whose config is being read.
+
+    Args:
+        partitions: ``"train"`` and ``"val"``, MONAI data lists, and ``"study"``, which tells data whose subjects have
+            the same names from one another.
+        clusters: names of the seen clusters in the order of their index.
         subject_key: key of the subject in the data lists.
-        sites_key: key of the sites in ``partitions``.
+        features: columns of a table, see :py:class:`monai_armed.transforms.EncodeRow`.
 
     Returns:
-        the file.
+        ``"provenance"``, what the model is trained and validated on; ``"clusters"``; ``"features"``;
+        ``"fingerprint"``, see :py:func:`monai_armed.bundle.fingerprint`; and ``"versions"`` of what trains it.
     """
-    record = {
-        "study": partitions["study"],
-        "sites": list(partitions[sites_key]),
-        "train": _subjects(partitions["train"], subject_key),
-        "val": _subjects(partitions["val"], subject_key),
+    origin = provenance(partitions, clusters, subject_key)
+    return {
+        "provenance": origin,
+        "clusters": [str(name) for name in clusters],
+        "features": None if features is None else [dict(column) for column in features],
+        "fingerprint": fingerprint(origin),
+        "versions": {
+            "monai_armed": monai_armed.__version__,
+            "monai": monai.__version__,
+            "torch": str(torch.__version__),
+        },
     }
-    path = Path(ckpt_dir) / FILE
-    with replaced_file(path) as file:
-        file.write_text(json.dumps(record), encoding="utf-8")
-    return path
 
 
-def _subjects(datalist: Sequence[Mapping[str, Any]], key: str) -> list[str]:
-    return sorted({item[key] for item in datalist})
+def recorded_clusters(path: str | Path) -> list[str]:
+    """Names of a model's clusters in the order of their index; for errors see :py:func:`read_record`."""
+    return [str(name) for name in read_record(path)["clusters"]]
 
 
-def read_training(ckpt_path: str | Path) -> dict[str, Any] | None:
-    """
-    What a model was trained on, as :py:func:`record_training` has written it.
-
-    Args:
-        ckpt_path: the finished model, a ``model.pt``.
-
-    Returns:
-        the record; None where there is none beside the model.
-    """
-    path = Path(ckpt_path).parent / FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def recorded_subjects(record: Mapping[str, Any]) -> list[str]:
+    """Names of the subjects that a model is trained on, in the order of their index."""
+    return sorted(record["provenance"]["train"])

@@ -216,7 +216,6 @@ def _work(bundle: StudyBundle, tasks: Sequence[FoldTask], stacked: bool) -> list
     """What a process of the pool does."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    bundle.activate()
     outcome: list[tuple[FoldTask, str]] = []
     train_and_score(bundle, tasks, stacked, lambda task, error: outcome.append((task, error)))
     return outcome
@@ -269,7 +268,7 @@ def _report(comparison: Comparison, results: pd.DataFrame) -> dict[str, Path]:
     shown = results[results["metric"].isin(metrics) & results["value"].notna()]
     order = shown["metric"].map(metrics.index)
     shown = shown.loc[order.sort_values(kind="stable").index]
-    paper = pd.DataFrame(options["paper"]) if options["paper"] else None
+    paper = comparison.bundle.published
     ceiling = _ceilings(comparison)
     delong = results[results["metric"].isin(["auroc", "auroc_low", "auroc_high"])]
     keys = [*settings, "partition", "model", "fold"]
@@ -302,6 +301,8 @@ def _ceilings(comparison: Comparison) -> pd.DataFrame | None:
     for setting, repetition in itertools.product(comparison.bundle.options["settings"], repetitions):
         parser = comparison.bundle.config("evaluate", BASE_MODEL, setting, repetition)
         if "ceiling" in parser:
+            # as in training: which samples a model has seen is no matter
+            parser["partitions"] = comparison.bundle.config("train", BASE_MODEL, setting, repetition)["partitions"]
             values = parser.get_parsed_content("ceiling")
             rows += [{**setting, "partition": "seen", "metric": m, "value": float(v)} for m, v in values.items()]
     if not rows:

@@ -14,11 +14,13 @@
 from __future__ import annotations
 
 from .bids import load_bids_datalist, load_csv_datalist
+from .cached_dataset import CachedDataset
 from .cached_files import file_hashing
 from .images import list_images
 from .splits import split_by_subject, split_seen_unseen
 
 __all__ = [
+    "CachedDataset",
     "file_hashing",
     "list_images",
     "load_bids_datalist",

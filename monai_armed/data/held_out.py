@@ -42,7 +42,7 @@ def held_out(
 
     Args:
         datalist: dicts with a site and a subject.
-        trained: what the model was trained on, from :py:func:`monai_armed.bundle.training_record.read_training`.
+        trained: what the model was trained on, from :py:func:`monai_armed.bundle.provenance`.
         seen: names of the seen sites, if the user gives them.
         site_key: key of the site.
         subject_key: key of the subject.

@@ -14,9 +14,12 @@ from __future__ import annotations
 from .adversary_monitor import AdversaryMonitor
 from .cluster_audit import ClusterAudit
 from .cluster_erasure import ClusterErasure
-from .early_stop import ResumableEarlyStop
+from .early_stop import EarlyStop
 from .epoch_seed import EpochSeed
+from .linear_warm_up import LinearWarmUp
+from .loss_progress import LossProgress
 from .loss_terms import loss_terms
+from .prediction_and_label import prediction_and_label, prediction_and_target
 from .prediction_writer import PredictionWriter
 from .random_effects_writer import RandomEffectsWriter
 from .reversal_warm_up import ReversalWarmUp
@@ -26,12 +29,16 @@ __all__ = [
     "AdversaryMonitor",
     "ClusterAudit",
     "ClusterErasure",
+    "EarlyStop",
     "EpochSeed",
+    "LinearWarmUp",
+    "LossProgress",
     "PredictionWriter",
     "RandomEffectsWriter",
-    "ResumableEarlyStop",
     "ReversalWarmUp",
     "TrainingCheckpoint",
     "load_weights",
     "loss_terms",
+    "prediction_and_label",
+    "prediction_and_target",
 ]

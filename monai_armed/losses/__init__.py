@@ -13,7 +13,17 @@ from __future__ import annotations
 
 from .aec_loss import AECLoss
 from .armed_loss import ARMEDLoss
+from .class_weight import positive_weight
 from .cluster_losses import ClusterConfusionLoss, ClusterCrossEntropyLoss
 from .gaussian_likelihood import GaussianLikelihoodLoss
+from .z_predictor_loss import ZPredictorLoss
 
-__all__ = ["AECLoss", "ARMEDLoss", "ClusterConfusionLoss", "ClusterCrossEntropyLoss", "GaussianLikelihoodLoss"]
+__all__ = [
+    "AECLoss",
+    "ARMEDLoss",
+    "ClusterConfusionLoss",
+    "ClusterCrossEntropyLoss",
+    "GaussianLikelihoodLoss",
+    "ZPredictorLoss",
+    "positive_weight",
+]

@@ -17,8 +17,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from ad_mri_runs import BUNDLE, configs
-from monai.bundle import create_workflow
+from ad_mri_runs import BUNDLE, run
 
 from monai_armed.compare.fold_scoring import score_fold
 from monai_armed.compare.fold_task import FoldTask
@@ -44,8 +43,7 @@ def scored(trained, options, tmp_path):
         stops = [sum(sizes[:k]) for k in range(4)]
         parts = {name: range(a, b) for name, a, b in zip(("train", "val", "test"), stops, stops[1:])}
         folder.mkdir(parents=True)
-        for file in ("model.pt", "sites.json"):
-            shutil.copy(trained(model) / file, folder)
+        shutil.copy(trained(model) / "model.pt", folder)
         task = FoldTask(folder, model, {}, samples, parts, seed=0)
         score_fold(bundle, task)
         return task.result(bundle)
@@ -94,16 +92,7 @@ def test_data_whose_truth_nobody_knows(scored, study, tmp_path):
 
 def test_saliency_by_command(trained, options, tmp_path, capsys):
     settings = {"ckpt_path": str(trained() / "model.pt"), "output_dir": str(tmp_path), "saliency#num_images": 4}
-    work = create_workflow(
-        config_file=[*configs("evaluate"), str(BUNDLE / "configs" / "saliency.json")],
-        workflow_type="infer",
-        logging_file=False,
-        bundle_root=str(BUNDLE),
-        **settings,
-        **options,
-    )
-    work.run()
-    work.finalize()
+    run("saliency", **settings, **options)
     table = pd.read_csv(tmp_path / "saliency.csv")
     assert set(table["partition"]) == {"seen", "unseen"} and len(table) == 8 * 2 * 3
     assert "untrained" in capsys.readouterr().out

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn as nn
@@ -56,12 +56,19 @@ class AdversarialNetwork(ClusterNetwork):
         self.register_buffer("reversal_strength", torch.tensor(1.0), persistent=False)
 
     def _build_adversary(
-        self, adversary: str | nn.Module | None, tap_shapes: Sequence[Sequence[int]], spatial_dims: int
+        self,
+        adversary: str | nn.Module | Callable[..., nn.Module] | None,
+        tap_shapes: Sequence[Sequence[int]],
+        spatial_dims: int,
     ) -> nn.Module | None:
         if adversary is None or isinstance(adversary, nn.Module):
             return adversary
+        if callable(adversary):
+            return adversary(tap_shapes, self.num_clusters * max(1, self.num_classes))
         if adversary not in ADVERSARIES:
-            raise ValueError(f"adversary must be one of {list(ADVERSARIES)}, a module or None, got {adversary!r}.")
+            raise ValueError(
+                f"adversary must be one of {list(ADVERSARIES)}, a module, what builds one, or None, got {adversary!r}."
+            )
         options = {} if adversary == "dense" else {"spatial_dims": spatial_dims}
         return ADVERSARIES[adversary](tap_shapes, self.num_clusters * max(1, self.num_classes), **options)
 

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn as nn
@@ -59,7 +59,9 @@ class ARMED(MixedEffectsNetwork):
         taps: names of the layers whose outputs the adversary sees; by default the last layer at each spatial size and
             all hidden layers of dense parts.
         adversary: ``"pooled"`` (cheap), ``"whitened"`` (decorrelated besides), ``"conv"`` or ``"dense"`` (as in the
-            paper), None, or a module that maps a list of tapped outputs to cluster logits.
+            paper), None, a module that maps a list of tapped outputs to cluster logits, or what builds one when it is
+            called with the shapes of the tapped outputs and the number of cluster logits, such as
+            ``functools.partial(DenseAdversary, hidden_channels=(16, 16))``.
         nonlinear_slopes: whether the latent gets random slopes (Eq. 9).
         linear_slopes: whether the input gets random slopes (Eq. 11); for tables.
         intercept: whether the logits get a random intercept (Eq. 10).
@@ -105,7 +107,7 @@ class ARMED(MixedEffectsNetwork):
         input_shape: Sequence[int],
         head: str | None = None,
         taps: Sequence[str] | None = None,
-        adversary: str | nn.Module | None = "pooled",
+        adversary: str | nn.Module | Callable[..., nn.Module] | None = "pooled",
         nonlinear_slopes: bool = True,
         linear_slopes: bool = False,
         intercept: bool = True,

@@ -46,7 +46,7 @@ def ad_mri_partitions(
         simulation_seed: seed of the simulated study.
         split_seed: seed of the division.
         seen_sites: names of the seen sites; see :py:func:`split_seen_unseen`.
-        trained: what a model was trained on, from :py:func:`monai_armed.bundle.training_record.read_training`; it
+        trained: what a model was trained on, from :py:func:`monai_armed.bundle.provenance`; it
             counts where it was the same study, and then neither seed nor seen sites are needed.
 
     Returns:

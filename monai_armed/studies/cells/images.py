@@ -112,7 +112,7 @@ def cell_partitions(
             ``min_cells`` is given, those with at least ``min_cells`` cells.
         min_cells: see ``seen_batches``; 2 by default. The paper's own choice, batches with at least two PDXs imaged
             (Section 3.4), can be given as ``seen_batches``.
-        trained: what a model was trained on, from :py:func:`monai_armed.bundle.training_record.read_training`; it
+        trained: what a model was trained on, from :py:func:`monai_armed.bundle.provenance`; it
             counts where it was the same study: then seen are the model's batches, and test cells those that it was not
             trained on.
 

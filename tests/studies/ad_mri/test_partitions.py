@@ -14,7 +14,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from monai_armed.bundle.training_record import read_training, record_training
+from monai_armed.bundle import provenance
 from monai_armed.studies.ad_mri import ad_mri_partitions
 from monai_armed.studies.ad_mri import simulator as ad_mri_simulator
 
@@ -55,8 +55,7 @@ def test_seen_sites_by_name_and_another_split(table):
 
 def test_a_trained_model_is_tested_on_what_it_was_not_trained_on(table, tmp_path):
     at_training = ad_mri_partitions(table, seen_sites=["s4", "s1", "s2"], split_seed=3)
-    record_training(at_training, tmp_path / "out")
-    trained = read_training(tmp_path / "out" / "model.pt")
+    trained = provenance(at_training, at_training["sites"])
     assert ad_mri_partitions(table, split_seed=8, trained=trained) == at_training
     with pytest.raises(ValueError, match=r"was trained on \['s1', 's2', 's4'\], not on \['s0'\]"):
         ad_mri_partitions(table, seen_sites=["s0"], trained=trained)
@@ -71,11 +70,10 @@ def test_a_trained_model_is_tested_on_what_it_was_not_trained_on(table, tmp_path
         ad_mri_partitions(tmp_path / "known.csv", trained=trained)
 
 
-def test_a_record_of_another_draw_does_not_count(table, tmp_path):
+def test_a_record_of_another_draw_does_not_count(table):
     parts = ad_mri_partitions(table)
-    record_training(parts | {"study": "simulated draw 1"}, tmp_path)
-    assert ad_mri_partitions(table, trained=read_training(tmp_path / "model.pt")) == parts
-    assert read_training(tmp_path / "elsewhere" / "model.pt") is None
+    trained = provenance(parts | {"study": "simulated draw 1"}, parts["sites"])
+    assert ad_mri_partitions(table, trained=trained) == parts
 
 
 def test_the_study_is_simulated_first_if_a_scale_is_given(tmp_path, monkeypatch):
