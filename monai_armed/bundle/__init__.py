@@ -14,14 +14,15 @@
 from __future__ import annotations
 
 from .caller import bundle_root, find_bundle
-from .evaluate import evaluate_partitions
+from .evaluate import evaluate_partitions, with_samples
 from .fingerprint import fingerprint
 from .model_file import read_record, write_model
 from .models import load_model, load_part, predictions_of, with_z_predictor
 from .prepare import prepare_run
 from .processes import join_processes
-from .training import Training, ZPredictorTraining
-from .training_record import provenance, recorded_clusters, recorded_subjects, training_record
+from .training import Training
+from .training_record import provenance, recorded_clusters, recorded_subjects, same_clusters, training_record
+from .z_predictor_training import ZPredictorTraining
 
 __all__ = [
     "Training",
@@ -39,7 +40,9 @@ __all__ = [
     "read_record",
     "recorded_clusters",
     "recorded_subjects",
+    "same_clusters",
     "training_record",
+    "with_samples",
     "with_z_predictor",
     "write_model",
 ]

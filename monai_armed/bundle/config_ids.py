@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +62,8 @@ def references(config: Any) -> set[str]:
     """Ids that a part of a config refers to."""
     if isinstance(config, str):
         return set(ReferenceResolver.match_refs_pattern(config))
-    if not isinstance(config, (dict, list)):
-        return set()
-    return set().union(*(references(part) for part in (config.values() if isinstance(config, dict) else config)))
+    parts: Iterable[Any] = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
+    return {id for part in parts for id in references(part)}
 
 
 def check_ids(config: Mapping[str, Any], known: Mapping[str, Any], others: Collection[str] = ()) -> None:
@@ -80,8 +79,12 @@ def check_ids(config: Mapping[str, Any], known: Mapping[str, Any], others: Colle
     Raises:
         ValueError: when there is such an id; names the nearest right one.
     """
-    used = references(config)
-    tracking = {key for settings in DEFAULT_EXP_MGMT_SETTINGS.values() for key in settings["configs"]}
+    used = references(dict(config))
+    tracking = {
+        key
+        for settings in DEFAULT_EXP_MGMT_SETTINGS.values()
+        for key in settings["configs"]  # type: ignore[attr-defined]
+    }
     right = {ConfigParser.meta_key, *tracking, *others}
     for id in _own_names(config, known):
         referred = any(other == id or other.startswith(id + SEPARATOR) for other in used)

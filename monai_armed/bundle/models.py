@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -53,23 +52,35 @@ def with_z_predictor(
     return network
 
 
-def load_model(network: torch.nn.Module, path: str | Path, device: str | torch.device = "cpu") -> torch.nn.Module:
+def load_model(
+    network: torch.nn.Module,
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    z_predictor: ZPredictor | None = None,
+) -> torch.nn.Module:
     """
     Load a model's weights into its network, on a device.
+
+    Args:
+        network: the network.
+        path: the model, a ``model.pt``.
+        device: where to load it to.
+        z_predictor: attached first, if the network has none yet and has a use for it.
+
+    Returns:
+        the network.
 
     Raises:
         FileNotFoundError: when there is no such file.
         ValueError: when it is damaged, or of another network.
     """
-    return load_state(network.to(device), _read_model(path, device), path)
-
-
-def _read_model(path: str | Path, device: str | torch.device) -> Mapping[str, torch.Tensor]:
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"there is no model {path}: train first, or give the path of a model.pt as --ckpt_path."
         )
-    return read_checkpoint(path, device)
+    if z_predictor is not None:
+        with_z_predictor(network, z_predictor)
+    return load_state(network.to(device), read_checkpoint(path, device), path)
 
 
 def load_part(

@@ -14,23 +14,18 @@ from __future__ import annotations
 import torch
 import torch.distributed
 
-__all__ = ["device_of", "join_processes"]
+__all__ = ["join_processes"]
 
 
-def join_processes() -> int:
+def join_processes() -> torch.device:
     """
     Join the other processes that ``torchrun`` has started, unless that is done.
 
     Returns:
-        the rank of this process.
+        the device of this process: a GPU of its own, or the CPU where there is none.
     """
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return torch.distributed.get_rank()
-
-
-def device_of(rank: int) -> torch.device:
-    """Device of a process: a GPU of its own, or the CPU where there is none."""
     if torch.cuda.is_available():
-        return torch.device("cuda", rank % torch.cuda.device_count())
+        return torch.device("cuda", torch.distributed.get_rank() % torch.cuda.device_count())
     return torch.device("cpu")

@@ -13,9 +13,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,47 +25,11 @@ from monai.engines import Trainer
 from monai_armed.bundle.model_file import write_model
 from monai_armed.bundle.models import load_part, takes_cluster
 from monai_armed.bundle.run_lock import claimed
+from monai_armed.bundle.z_predictor_training import ZPredictorTraining
 from monai_armed.handlers.random_effects_writer import is_main_process
 from monai_armed.handlers.training_checkpoint import TrainingCheckpoint, load_weights
-from monai_armed.networks.nets import ZPredictor
 
-__all__ = ["Training", "ZPredictorTraining"]
-
-
-@dataclass(frozen=True)
-class ZPredictorTraining:
-    """
-    Training of a Z-predictor.
-
-    Args:
-        trainer: trains it.
-        network: the Z-predictor, not wrapped for several processes.
-        checkpoint: keeps it.
-        held_out: batches of seen clusters that it was not trained on, with ``"image"`` and ``"cluster"``, to calibrate
-            it on, such as the validation loader.
-    """
-
-    trainer: Trainer
-    network: ZPredictor
-    checkpoint: TrainingCheckpoint
-    held_out: Iterable[Mapping[str, torch.Tensor]]
-
-    @torch.no_grad()
-    def finish(self, device: torch.device) -> ZPredictor:
-        """The Z-predictor as it was kept, calibrated; says how sure and how right it is on the held-out samples."""
-        z_predictor = self.network
-        load_weights(z_predictor, self.checkpoint.model_path, device)
-        z_predictor.eval()
-        batches = [(z_predictor.logits(b["image"].to(device)).cpu(), b["cluster"]) for b in self.held_out]
-        logits, cluster = (torch.cat(parts) for parts in zip(*batches))
-        temperature = z_predictor.calibrate(logits, cluster)
-        z = (logits / temperature).softmax(dim=1)
-        print(
-            f"Z-predictor on {len(cluster)} held-out samples of {z.shape[1]} seen clusters: "
-            f"right {float((z.argmax(1) == cluster).float().mean()):.0%}, temperature {temperature:.2f}, "
-            f"mean entropy {float(z_predictor.entropy(z).mean()):.2f} ln(C)"
-        )
-        return z_predictor
+__all__ = ["Training"]
 
 
 class Training:
@@ -101,6 +64,9 @@ class Training:
         self.trainer, self.network, self.checkpoint = trainer, network, checkpoint
         self.record, self.folder = record, Path(folder)
         self.z_predictor = z_predictor if takes_cluster(network) else None
+        for part in (self, self.z_predictor):
+            if part is not None:
+                part.checkpoint.fingerprint = record["fingerprint"]
         self.start_from, self.writer = dict(start_from or {}), writer
 
     def run(self) -> None:
@@ -145,7 +111,7 @@ class Training:
         if self.writer is not None:
             self.writer(self.trainer)
         if self.z_predictor is not None:
-            network.attach_z_predictor(self.z_predictor.finish(device))  # type: ignore[operator]
+            network.attach_z_predictor(self.z_predictor.finish())  # type: ignore[operator]
         return write_model(network.state_dict(), self.record, self.model_path)
 
 

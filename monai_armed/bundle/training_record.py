@@ -24,7 +24,7 @@ import monai_armed
 from monai_armed.bundle.fingerprint import fingerprint
 from monai_armed.bundle.model_file import read_record
 
-__all__ = ["provenance", "recorded_clusters", "recorded_subjects", "training_record"]
+__all__ = ["provenance", "recorded_clusters", "recorded_subjects", "same_clusters", "training_record"]
 
 
 def provenance(partitions: Mapping[str, Any], clusters: Sequence[str], subject_key: str = "subject") -> dict[str, Any]:
@@ -37,7 +37,8 @@ def provenance(partitions: Mapping[str, Any], clusters: Sequence[str], subject_k
     Returns:
         ``"study"``, ``"sites"``, and the subjects of ``"train"`` and ``"val"``.
     """
-    subjects = {name: sorted({str(item[subject_key]) for item in partitions[name]}) for name in ("train", "val")}
+    parts = {name: partitions[name] for name in ("train", "val")}
+    subjects = {name: sorted({str(item.get(subject_key, "")) for item in items}) for name, items in parts.items()}
     return {"study": partitions.get("study", "data"), "sites": [str(name) for name in clusters], **subjects}
 
 
@@ -45,7 +46,7 @@ def training_record(
     partitions: Mapping[str, Any],
     clusters: Sequence[str],
     subject_key: str = "subject",
-    features: Sequence[Mapping[str, Any]] | None = None,
+    features: Sequence[Any] | None = None,
 ) -> dict[str, Any]:
     """
     Record of the training whose config is being read.
@@ -55,7 +56,8 @@ def training_record(
             the same names from one another.
         clusters: names of the seen clusters in the order of their index.
         subject_key: key of the subject in the data lists.
-        features: columns of a table, see :py:class:`monai_armed.transforms.EncodeRow`.
+        features: what the network's inputs are, such as the columns of
+            :py:class:`monai_armed.transforms.EncodeRow`.
 
     Returns:
         ``"provenance"``, what the model is trained and validated on; ``"clusters"``; ``"features"``;
@@ -65,7 +67,7 @@ def training_record(
     return {
         "provenance": origin,
         "clusters": [str(name) for name in clusters],
-        "features": None if features is None else [dict(column) for column in features],
+        "features": None if features is None else list(features),
         "fingerprint": fingerprint(origin),
         "versions": {
             "monai_armed": monai_armed.__version__,
@@ -83,3 +85,23 @@ def recorded_clusters(path: str | Path) -> list[str]:
 def recorded_subjects(record: Mapping[str, Any]) -> list[str]:
     """Names of the subjects that a model is trained on, in the order of their index."""
     return sorted(record["provenance"]["train"])
+
+
+def same_clusters(record: Mapping[str, Any], found: Sequence[str]) -> list[str]:
+    """
+    A model's clusters, where the data are indexed by the same: an index means another cluster otherwise.
+
+    Args:
+        record: the model's.
+        found: names of the clusters of the data in the order of their index.
+
+    Raises:
+        ValueError: when they differ.
+    """
+    clusters = record["clusters"]
+    if clusters != [str(name) for name in found]:
+        raise ValueError(
+            f"the model was trained on {len(clusters)} sites, {clusters[:3]} ..., but of these data {len(found)} are "
+            f"seen, {list(found)[:3]} ...: evaluate it on the data and with the number of seen sites of its training."
+        )
+    return clusters

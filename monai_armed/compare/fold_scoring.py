@@ -61,15 +61,16 @@ def _own_scores(parser: ConfigParser, task: FoldTask) -> list[dict[str, Any]]:
 
 def _prediction_scores(bundle: StudyBundle, parser: ConfigParser, task: FoldTask) -> list[dict[str, Any]]:
     """Metrics of the logits, by :py:meth:`StudyBundle.measure`; the predictions are saved."""
-    evaluators = {"seen": "validate#evaluator", "unseen": "unseen#evaluator"}
+    loaders = {"seen": "validate#dataloader", "unseen": "unseen_dataloader"}
     predictions = parser.get_parsed_content("predictions")
     tables, rows = [], []
-    for partition, name in evaluators.items():
+    evaluator = parser.get_parsed_content("validate#evaluator")
+    for partition, name in loaders.items():
         if name not in parser:
             continue
-        evaluator = parser.get_parsed_content(name)
+        loader = parser.get_parsed_content(name)
         for k, (kind, prepare_batch) in enumerate(predictions.items()):
-            table = collect_predictions(evaluator, prepare_batch)
+            table = collect_predictions(evaluator, loader, prepare_batch)
             if table.empty:
                 break
             row_name = task.model if k == 0 else f"{task.model}, {kind}"

@@ -17,9 +17,10 @@ What a bundle must offer (ids in its configs; the bundles of this repository all
   clusters and, if there is such data, ``"unseen"``; all samples have a binary ``label`` and the name or index of their
   cluster. The folds get these lists and the plain values beside them from a JSON file, not a simulator's objects.
   ``training``, a :py:class:`monai_armed.bundle.Training`; ``seed``, ``ckpt_dir`` and ``output_dir``.
-- ``configs/evaluate.json``, an override of it: ``ckpt_path``, the weights; ``validate#evaluator``, which runs on
-  ``partitions['test']`` without decollating; ``unseen#evaluator``, if there is unseen data; ``predictions``, the ways
-  to prepare a batch by name, the first of which is the model's own prediction. In place of these three or beside them,
+- ``configs/evaluate.json``, an override of it: ``ckpt_path``, the weights; ``validate#evaluator``, which does not
+  decollate; ``validate#dataloader``, batches of ``partitions['test']``, and, if there is such data,
+  ``unseen_dataloader``; ``predictions``, the ways to prepare a batch by name, the first of which is the model's own
+  prediction. In place of these three or beside them,
   for what is not measured by logits alone, ``scores``: a list of figures, each a dict of ``partition``, ``metric``,
   ``value`` and ``prediction`` (the first one's is the model's own) or, for what every model's fold gives alike, such as
   a ceiling, ``model``, the name of a row of its own. They are asked for after the predictions have been written to
@@ -37,6 +38,7 @@ What a bundle must offer (ids in its configs; the bundles of this repository all
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +57,7 @@ DEFAULTS: dict[str, Any] = {
     "title": "Comparison of models",
     "notes": "",
     "models": [BASE_MODEL],  # names, in the order of the table
-    "settings": [{}],  # overrides under which everything is repeated, such as {"simulation": 2}
+    "settings": {},  # values by id under all combinations of which everything is repeated
     "split": "grouped",  # stratified (class x cluster), grouped, or monte_carlo
     "label_key": "label",
     "cluster_key": "site",
@@ -67,6 +69,10 @@ DEFAULTS: dict[str, Any] = {
     "evaluation": ["evaluate"],  # names of the override files of an evaluation
 }
 NO_MODELS = ("train", "evaluate", "inference", "metadata", "compare", "search", "multi_gpu_train")
+
+
+def _combinations(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
 
 
 def seen_samples(partitions: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -127,7 +133,7 @@ class StudyBundle:
         if unknown := sorted(set(given) - set(DEFAULTS)):
             raise ValueError(f"{self._file('compare')} has the unknown keys {unknown}: known are {list(DEFAULTS)}.")
         options = {**DEFAULTS, **given}
-        options["settings"] = [s for s in options["settings"] if dict(s, **self.only) == s]
+        options["settings"] = [s for s in _combinations(options["settings"]) if dict(s, **self.only) == s]
         if not options["settings"]:
             raise ValueError(f"{self.root} has no setting with {dict(self.only)} in its compare.json.")
         return options
@@ -154,9 +160,14 @@ class StudyBundle:
         return names
 
     def search(self, model: str) -> list[dict[str, Any]]:
-        """Hyperparameter candidates of a model, dicts of overrides, from ``configs/search.json``; may be empty."""
+        """
+        Hyperparameter candidates of a model, dicts of overrides; may be empty. They are all combinations of the values
+        that ``configs/search.json`` lists for each id under the model's name, or else under ``"all"``.
+        """
         path = self._file("search")
-        return ConfigParser.load_config_file(path).get(model, []) if path.is_file() else []
+        grids = ConfigParser.load_config_file(path) if path.is_file() else {}
+        grid = grids.get(model, grids.get("all", {}))
+        return _combinations(grid) if grid else []
 
     def config(self, kind: str, model: str, *overrides: Mapping[str, Any]) -> ConfigParser:
         """

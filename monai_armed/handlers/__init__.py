@@ -19,11 +19,12 @@ from .epoch_seed import EpochSeed
 from .linear_warm_up import LinearWarmUp
 from .loss_progress import LossProgress
 from .loss_terms import loss_terms
-from .prediction_and_label import prediction_and_label, prediction_and_target
 from .prediction_writer import PredictionWriter
 from .random_effects_writer import RandomEffectsWriter
 from .reversal_warm_up import ReversalWarmUp
 from .training_checkpoint import TrainingCheckpoint, load_weights
+from .training_log import TrainingLog, ValidationLog
+from .validation_metrics import ImageError, LabelAUROC, TargetLoss
 
 __all__ = [
     "AdversaryMonitor",
@@ -31,14 +32,17 @@ __all__ = [
     "ClusterErasure",
     "EarlyStop",
     "EpochSeed",
+    "ImageError",
+    "LabelAUROC",
     "LinearWarmUp",
     "LossProgress",
     "PredictionWriter",
     "RandomEffectsWriter",
     "ReversalWarmUp",
+    "TargetLoss",
     "TrainingCheckpoint",
+    "TrainingLog",
+    "ValidationLog",
     "load_weights",
     "loss_terms",
-    "prediction_and_label",
-    "prediction_and_target",
 ]

@@ -32,16 +32,16 @@ class EarlyStop:
     Args:
         validator: evaluator with a key metric; its ``metric_cmp_fn`` says what is better.
         patience: number of validations without improvement after which training ends.
-        first_epoch: validations before this epoch do not count, for training whose aim changes then.
+        first_epoch: validations before this epoch do not count, for training whose aim changes then; None: all count.
 
     Raises:
         ValueError: when ``patience`` is not positive.
     """
 
-    def __init__(self, validator: Evaluator, patience: int, first_epoch: int = 1) -> None:
+    def __init__(self, validator: Evaluator, patience: int, first_epoch: int | None = None) -> None:
         if patience < 1:
             raise ValueError(f"patience must be at least 1, got {patience}.")
-        self.validator, self.patience, self.first_epoch = validator, patience, first_epoch
+        self.validator, self.patience, self.first_epoch = validator, patience, first_epoch or 1
         self.best: float | None = None
         self.waited = 0
 

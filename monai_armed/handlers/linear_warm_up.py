@@ -11,12 +11,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ignite.engine import Events
 
 if TYPE_CHECKING:
+    import torch
     from ignite.engine import Engine
 
 __all__ = ["LinearWarmUp"]
@@ -30,19 +31,20 @@ class LinearWarmUp:
     adversary's pressure on the features, so that they can first learn something, and the weight of the KL term.
 
     Args:
-        parts: networks and losses; those that have no strength are left alone.
+        network: the network; one without an adversary is left alone.
+        loss: the loss; one without a KL term is left alone.
         epochs: length of the warm-up.
 
     Raises:
         ValueError: when ``epochs`` is negative.
     """
 
-    def __init__(self, parts: Sequence[Any], epochs: float) -> None:
+    def __init__(self, network: torch.nn.Module, loss: Callable, epochs: float) -> None:
         if epochs < 0:
             raise ValueError(f"epochs of the warm-up must not be negative, got {epochs}.")
         self.epochs = epochs
         self.setters: list[Callable[[float], None]] = [
-            getattr(part, name) for part in parts for name in SETTERS if hasattr(part, name)
+            getattr(part, name) for part in (network, loss) for name in SETTERS if hasattr(part, name)
         ]
 
     def attach(self, engine: Engine) -> None:

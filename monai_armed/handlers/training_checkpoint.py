@@ -82,6 +82,9 @@ def load_state(network: torch.nn.Module, state: Mapping[str, Any], path: str | o
     return network
 
 
+OF_TRAINER = ("network", "optimizer", "adversary_optimizer", "adversary_memory", "scaler")
+
+
 class TrainingCheckpoint:
     """
     Ignite handler that keeps training safe: after each epoch everything that is needed to go on is written to
@@ -92,29 +95,24 @@ class TrainingCheckpoint:
 
     Args:
         folder: where to write; made if need be.
-        objects: what has a state by name, such as optimizers and the early stopping handler; ``"network"`` must be
-            among them.
+        objects: what has a state by name beside the trainer's own ``network``, optimizers and gradient scaler, such as
+            a scheduler or an early stopping handler.
         validator: evaluator with a key metric; None: the last epoch's weights are the best.
         resume: whether to go on from ``checkpoint.pt`` if there is one, instead of starting anew.
         fingerprint: what tells this training from another one, by name, such as from
             :py:func:`monai_armed.bundle.fingerprint`: a checkpoint with another one is not gone on from.
-
-    Raises:
-        ValueError: when ``objects`` has no ``"network"``.
     """
 
     def __init__(
         self,
         folder: str | os.PathLike,
-        objects: Mapping[str, Any],
+        objects: Mapping[str, Any] | None = None,
         validator: Engine | None = None,
         resume: bool = False,
         fingerprint: Mapping[str, str] | None = None,
     ) -> None:
-        if "network" not in objects:
-            raise ValueError(f"objects must hold the 'network', got {list(objects)}.")
         self.folder, self.validator, self.resume = Path(folder), validator, resume
-        self.objects = {name: obj for name, obj in objects.items() if obj is not None}
+        self.objects = dict(objects or {})
         self.fingerprint = None if fingerprint is None else dict(fingerprint)
 
     @property
@@ -143,10 +141,9 @@ class TrainingCheckpoint:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def _stateful(self, trainer: Engine) -> dict[str, Any]:
-        found = {name: getattr(obj, "module", obj) for name, obj in self.objects.items()}  # out of DDP's wrapper
-        if getattr(trainer, "scaler", None) is not None:
-            found["scaler"] = trainer.scaler  # type: ignore[attr-defined]
-        return found
+        objects = {**{name: getattr(trainer, name, None) for name in OF_TRAINER}, **self.objects}
+        # out of DDP's wrapper
+        return {name: getattr(obj, "module", obj) for name, obj in objects.items() if obj is not None}
 
     def save(self, engine: Engine) -> None:
         """

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from .aec_loss import AECLoss
 from .armed_loss import ARMEDLoss
-from .class_weight import positive_weight
+from .balanced_bce import balanced_bce
 from .cluster_losses import ClusterConfusionLoss, ClusterCrossEntropyLoss
 from .gaussian_likelihood import GaussianLikelihoodLoss
 from .z_predictor_loss import ZPredictorLoss
@@ -25,5 +25,5 @@ __all__ = [
     "ClusterCrossEntropyLoss",
     "GaussianLikelihoodLoss",
     "ZPredictorLoss",
-    "positive_weight",
+    "balanced_bce",
 ]

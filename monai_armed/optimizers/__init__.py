@@ -14,5 +14,6 @@
 from __future__ import annotations
 
 from .parameter_groups import adversary_optimizer, parameter_groups
+from .staged_cosine import staged_cosine
 
-__all__ = ["adversary_optimizer", "parameter_groups"]
+__all__ = ["adversary_optimizer", "parameter_groups", "staged_cosine"]

@@ -21,6 +21,7 @@ from ad_mri_runs import BUNDLE, run
 
 from monai_armed.compare.fold_scoring import score_fold
 from monai_armed.compare.fold_task import FoldTask
+from monai_armed.compare.samples_file import write_samples
 from monai_armed.compare.study_bundle import StudyBundle
 from monai_armed.studies.ad_mri import ad_mri_partitions
 
@@ -36,10 +37,10 @@ def scored(trained, options, tmp_path):
     def results_of(model: str, dataset: str = options["dataset_dir"]) -> pd.DataFrame:
         overrides = {"dataset_dir": dataset, "simulated_scale": None, "simulated_unseen_scale": None}
         bundle = StudyBundle(BUNDLE, overrides=overrides)
-        samples = tmp_path / "samples.pkl"
-        pd.to_pickle(ad_mri_partitions(dataset), samples)
+        partitions = ad_mri_partitions(dataset)
+        samples = write_samples(partitions, tmp_path / "samples.json")
         folder = tmp_path / model / "fold_00"
-        sizes = [len(pd.read_pickle(samples)[name]) for name in ("train", "val", "test")]
+        sizes = [len(partitions[name]) for name in ("train", "val", "test")]
         stops = [sum(sizes[:k]) for k in range(4)]
         parts = {name: range(a, b) for name, a, b in zip(("train", "val", "test"), stops, stops[1:])}
         folder.mkdir(parents=True)

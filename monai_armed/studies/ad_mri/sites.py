@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from pathlib import Path
 
-from monai_armed.data.bids import load_bids_datalist, load_csv_datalist
-from monai_armed.data.splits import split_seen_unseen
 from monai_armed.studies.ad_mri.cohort import draw_cohort
+from monai_armed.studies.ad_mri.partitions import ad_mri_partitions
 
 __all__ = ["ad_mri_sites"]
 
@@ -43,6 +41,4 @@ def ad_mri_sites(
     if simulated_scale is not None:
         names = {s.site.name for s in draw_cohort(simulated_scale, seed=0) if s.site.role == "seen"}
         return sorted(names if seen_sites is None else map(str, seen_sites))
-    path = Path(dataset)
-    datalist = load_csv_datalist(path) if path.suffix.lower() == ".csv" else load_bids_datalist(path)
-    return sorted({item["site"] for item in split_seen_unseen(datalist, seen_sites)[0]})
+    return list(ad_mri_partitions(dataset, seen_sites=seen_sites)["sites"])

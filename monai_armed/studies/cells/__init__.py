@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+from .batches import cell_batches
 from .images import METASTATIC_EFFICIENCY, cell_partitions, read_cells
 
-__all__ = ["METASTATIC_EFFICIENCY", "cell_partitions", "read_cells"]
+__all__ = ["METASTATIC_EFFICIENCY", "cell_batches", "cell_partitions", "read_cells"]

@@ -16,22 +16,19 @@ from typing import Any
 
 import torch
 
-__all__ = ["positive_weight"]
+__all__ = ["balanced_bce"]
 
 
-def positive_weight(
+def balanced_bce(
     datalist: Sequence[Mapping[str, Any]], device: str | torch.device = "cpu", label_key: str = "label"
-) -> torch.Tensor:
+) -> torch.nn.BCEWithLogitsLoss:
     """
-    Weight of class 1 that makes both classes count alike, for ``BCEWithLogitsLoss``.
+    Binary cross-entropy of logits in which both classes count alike, as the ``pos_weight`` of class 1 makes them.
 
     Args:
         datalist: dicts with labels 0 and 1, the training samples.
         device: device of the loss.
         label_key: key of the label.
-
-    Returns:
-        number of samples of class 0 over that of class 1, a scalar.
 
     Raises:
         ValueError: when there is no sample of class 1.
@@ -39,4 +36,5 @@ def positive_weight(
     positive = sum(item[label_key] == 1 for item in datalist)
     if not positive:
         raise ValueError(f"none of {len(datalist)} training samples has the label 1: there is nothing to learn.")
-    return torch.tensor(sum(item[label_key] == 0 for item in datalist) / positive).to(device)
+    ratio = sum(item[label_key] == 0 for item in datalist) / positive
+    return torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(ratio).to(device))
