@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from pydoc import locate
 from types import TracebackType
+from typing import Any
 
 import torch
 
@@ -133,7 +134,7 @@ def _of_the_config(error: BaseException, place: str) -> str:
         return ""
     frames = traceback.extract_tb(cause.__traceback__)
     if wrong := NO_ARGUMENT.search(str(cause)):
-        known = inspect.signature(locate(part[1])).parameters  # type: ignore[arg-type]
+        known = _arguments(locate(part[1]))
         close = difflib.get_close_matches(wrong[1], known, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}."
         return f"{where}{part[1]} has no argument {wrong[1]!r}: {hint}"
@@ -141,6 +142,18 @@ def _of_the_config(error: BaseException, place: str) -> str:
         return f"{where}{part[1]} is {lacks[0]}."
     ours = "monai_armed" in Path(frames[-1].filename).parts
     return "" if ours or len(frames) > 1 + BUILDING_DEPTH else f"{where}{str(cause).rstrip('.')} ({part[1]})."
+
+
+def _arguments(part: Any) -> list[str]:
+    """Arguments that a part takes, a class also those that it hands on to what it derives from."""
+    found: dict[str, inspect.Parameter] = {}
+    for place in [kind.__init__ for kind in inspect.getmro(part)] if inspect.isclass(part) else [part]:
+        taken = inspect.signature(place).parameters
+        found.update(taken)
+        if all(argument.kind is not argument.VAR_KEYWORD for argument in taken.values()):
+            break
+    variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    return [name for name, argument in found.items() if argument.kind not in variable and name != "self"]
 
 
 def _config_id(error: BaseException) -> str:

@@ -108,8 +108,7 @@ def test_none_is_not_dropped_as_monai_drops_it(configs, capsys):
         config_file=str(configs / "train.json"),
         logging_file=False,
         patience=None,
-        run_id="show",
-        show="$print(@patience)",
+        run="$print(@patience)",
     )
     assert capsys.readouterr().out.splitlines()[-1] == "None"
 
@@ -122,8 +121,8 @@ def test_a_seed_that_is_none(prepared, seed):
 def test_an_override_without_what_it_overrides_says_the_command(configs):
     with pytest.raises(RuntimeError) as error:
         create_workflow(config_file=str(configs / "evaluate.json"), logging_file=False)
-    wanted = f"""evaluate.json overrides train.json: give --config_file "['{configs}/train.json','{configs}/evaluate.json']\""""
-    assert sentence_of(error.value).startswith(wanted)
+    files = f"['{configs}/train.json','{configs}/evaluate.json']"
+    assert sentence_of(error.value).startswith(f'evaluate.json overrides train.json: give --config_file "{files}"')
 
 
 @pytest.mark.parametrize("name", ["armed_ad_mri", "armed_cell_aec", "armed_mci", "armed_spirals"])

@@ -54,7 +54,7 @@ def test_other_networks_have_one_group(network):
 def test_frozen_weights_are_left_out():
     small = {"channels": (4, 4, 4), "latent_channels": 8, "classifier_channels": 4}
     random = AEC((1, 16, 16), norm=("recon", {"num_clusters": 3}), **small)
-    image, classifier = (1, 16, 16), CNN((1, 16, 16), 3, (4, 4), 4)
+    classifier = CNN((1, 16, 16), 3, (4, 4), 4)
     network = ARMEDAEC(
         AEC((1, 16, 16), **small),
         3,
