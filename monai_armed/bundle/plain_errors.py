@@ -147,13 +147,13 @@ def _of_the_config(error: BaseException, place: str) -> str:
 def _arguments(part: Any) -> list[str]:
     """Arguments that a part takes, a class also those that it hands on to what it derives from."""
     found: dict[str, inspect.Parameter] = {}
-    for place in [kind.__init__ for kind in inspect.getmro(part)] if inspect.isclass(part) else [part]:
+    for place in inspect.getmro(part) if inspect.isclass(part) else (part,):
         taken = inspect.signature(place).parameters
         found.update(taken)
         if all(argument.kind is not argument.VAR_KEYWORD for argument in taken.values()):
             break
     variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-    return [name for name, argument in found.items() if argument.kind not in variable and name != "self"]
+    return [name for name, argument in found.items() if argument.kind not in variable]
 
 
 def _config_id(error: BaseException) -> str:
