@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from monai_armed.studies.spirals.simulator import simulate_spirals
 SPIRALS = Path(__file__).parents[2] / "bundles" / "armed_spirals"
 IMPORT = ["$from monai_armed.studies.spirals.simulator import spiral_partitions"]
 SPLIT = "spiral_partitions(@dataset_dir, @simulation, @data_seed, split_seed=@seed)"
+KILL = "$torch.os.kill(torch.os.getpid(), 9) if @seed == 1 else 0.01"
 TINY = {"max_epochs": 2, "hidden_channels": [4, 4, 4], "adversary_channels": [4], "batch_size": 16}
 
 
@@ -287,3 +289,16 @@ def test_processes_share_the_work_without_changing_it(bundle, tmp_path):
     alone = pd.read_csv(compare(comparison_of(bundle, tmp_path / "one"))["results"])
     shared = pd.read_csv(compare(comparison_of(bundle, tmp_path / "two", processes=2))["results"])
     pd.testing.assert_frame_equal(alone, shared)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
+def test_a_killed_process_costs_its_fold_alone(bundle, tmp_path):
+    change(bundle, "compare", stacked=False)
+    change(bundle, "conventional", learning_rate=KILL)
+    comparison = comparison_of(bundle, tmp_path / "out", processes=2, num_folds=3)
+    results = pd.read_csv(compare(comparison)["results"])
+    folds = results[results["metric"] == "accuracy"].groupby("model")["fold"].unique()
+    assert sorted(folds["conventional"]) == [0, 2] and sorted(folds["armed"]) == [0, 1, 2]
+    (failed,) = comparison.failures
+    assert failed.name == "fold_01" and "was killed" in comparison.failures[failed]
