@@ -26,6 +26,9 @@ from monai_armed.bundle.plain_errors import plain_errors
 
 __all__ = ["prepare_run", "require_versions"]
 
+WHOLE_NUMBERS = {"seed": 0, "max_epochs": 1, "z_predictor#max_epochs": 1, "val_interval": 1}
+"""Ids, where a config has them, by the least that they may be."""
+
 
 def prepare_run() -> None:
     """
@@ -34,8 +37,8 @@ def prepare_run() -> None:
     generators start from the config's ``seed``.
 
     Raises:
-        ValueError: when an id is mistyped, the seed is no whole number of at least 0, or the config is an override
-            that was given without the config that it is one of.
+        ValueError: when an id is mistyped, the seed, an interval or a number of epochs is none, or the config is an
+            override that was given without the config that it is one of.
     """
     plain_errors()
     require_versions()
@@ -44,10 +47,9 @@ def prepare_run() -> None:
         return
     if workflow is not None:
         _settle(parser, workflow)
-    seed = parser.get_parsed_content("seed") if "seed" in parser else 0
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise ValueError(f"seed must be a whole number of at least 0, got {seed!r}.")
-    monai.utils.set_determinism(seed)
+    for id in WHOLE_NUMBERS:
+        _check_whole(parser, id)
+    monai.utils.set_determinism(parser.get_parsed_content("seed") if "seed" in parser else 0)
 
 
 def require_versions() -> None:
@@ -60,6 +62,14 @@ def require_versions() -> None:
     for name, found, wanted in (("MONAI", monai.__version__, "1.6.1"), ("PyTorch", torch.__version__, "2.8")):
         if Version(Version(found).base_version) < Version(wanted):
             raise ValueError(f"{name} {found} is too old: this bundle needs {wanted} or newer, update it.")
+
+
+def _check_whole(parser: ConfigParser, id: str) -> None:
+    if id not in parser:
+        return
+    value, least = parser.get_parsed_content(id), WHOLE_NUMBERS[id]
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{id} must be a whole number of at least {least}, got {value!r}.")
 
 
 def _settle(parser: ConfigParser, workflow: ConfigWorkflow) -> None:

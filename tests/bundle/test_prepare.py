@@ -118,6 +118,12 @@ def test_a_seed_that_is_none(prepared, seed):
     assert refused(prepared, seed=seed).startswith("seed must be a whole number of at least 0, got ")
 
 
+@pytest.mark.parametrize("id", ["max_epochs", "z_predictor#max_epochs"])
+@pytest.mark.parametrize("number", [0, -1, "abc", 2.5])
+def test_a_number_of_epochs_that_is_none(prepared, id, number):
+    assert refused(prepared, **{id: number}) == f"{id} must be a whole number of at least 1, got {number!r}."
+
+
 def test_an_override_without_what_it_overrides_says_the_command(configs):
     with pytest.raises(RuntimeError) as error:
         create_workflow(config_file=str(configs / "evaluate.json"), logging_file=False)
