@@ -27,6 +27,7 @@ __all__ = ["bundle_ids", "check_ids", "read_words", "references"]
 NO_CONFIGS = ("compare.json", "metadata.json", "search.json")
 WORDS = {"null": None, "none": None, "true": True, "false": False}
 PATHS = ("_dir", "_path")
+NAMES = ("site", "seen_sites", "seen_batches", "as_batches")
 SEPARATOR = ReferenceResolver.sep
 
 
@@ -107,18 +108,23 @@ def _shown(id: str) -> str:
     return id.replace(SEPARATOR, "#")
 
 
-def read_words(config: dict[str, Any]) -> None:
+def read_words(config: dict[str, Any], names: Collection[str] = NAMES) -> None:
     """
     Take values as a command line meant them, in place: the words null, none, true and false, which arrive as text, and
-    folders and files whose names are numbers.
+    folders, files, sites and batches whose names are numbers.
 
     Args:
         config: the whole config.
+        names: ids of names of clusters; further down the same words are keys of other things.
     """
     for key, value in config.items():
         if isinstance(value, dict):
-            read_words(value)
+            read_words(value, ())
         elif isinstance(value, str) and value.lower() in WORDS:
             config[key] = WORDS[value.lower()]
-        elif str(key).endswith(PATHS) and isinstance(value, (int, float)) and not isinstance(value, bool):
-            config[key] = str(value)
+        elif str(key).endswith(PATHS) or key in names:
+            config[key] = [_text(name) for name in value] if isinstance(value, list) else _text(value)
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value

@@ -28,6 +28,9 @@ TRAIN = {
     "max_epochs": 3,
     "lambda_adversary": 1.0,
     "names": None,
+    "seen_sites": None,
+    "simulated_dir": "data",
+    "num_clusters": None,
     "patience": 7,
     "resume": False,
     "z_predictor": {"max_epochs": 2, "part": {"_target_": "builtins.dict", "a": 1}},
@@ -100,6 +103,12 @@ def test_words_of_the_command_line(prepared):
     assert parser["adversary"] is None and parser["patience"] is None and parser["resume"] is True
     assert parser["output_dir"] == "5" and parser["names"] == [2, "none"]
     assert prepared(resume="False")["resume"] is False
+
+
+def test_names_that_are_numbers(prepared):
+    parser = prepared(seen_sites=[2, "003"], simulated_dir=["a", 5], num_clusters={"site": 12})
+    assert parser["seen_sites"] == ["2", "003"] and parser["simulated_dir"] == ["a", "5"]
+    assert parser["num_clusters"] == {"site": 12}
 
 
 def test_none_is_not_dropped_as_monai_drops_it(configs, capsys):
