@@ -21,6 +21,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from monai.data import DataLoader, Dataset
@@ -29,6 +30,7 @@ from monai.engines import SupervisedTrainer
 from monai_armed.engines import ARMEDTrainer, PrepareBatchCluster
 from monai_armed.losses import ARMEDLoss
 from monai_armed.networks import ARMED, CNN
+from monai_armed.networks.nets import ConvAdversary
 
 NUM_CLUSTERS = 12
 PAPER_ADVERSARY = (64, 64, 128, 128, 256, 256, 512)
@@ -45,7 +47,7 @@ def armed(size: int, adversary: str | tuple | None, random_effects: bool = True,
 def paper_adversary(size: int) -> ARMED:
     """ARMED with the paper's convolutional adversary."""
     blocks = [f"blocks.{i}" for i in range(len(PAPER_ADVERSARY))]
-    return armed(size, ("conv", {"channels": PAPER_ADVERSARY}), feature_layers=blocks)
+    return armed(size, partial(ConvAdversary, channels=PAPER_ADVERSARY), feature_layers=blocks)
 
 
 def step_of(

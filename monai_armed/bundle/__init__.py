@@ -10,3 +10,38 @@
 # limitations under the License.
 
 """What the bundles' configs call beside MONAI's own parts."""
+
+from __future__ import annotations
+
+from .caller import bundle_root, find_bundle
+from .evaluate import evaluate_partitions, with_samples
+from .fingerprint import fingerprint
+from .model_file import read_record, write_model
+from .models import load_model, load_part, predictions_of, with_z_predictor
+from .prepare import prepare_run
+from .processes import join_processes
+from .training import Training
+from .training_record import recorded_clusters, recorded_subjects, same_clusters, training_record
+from .z_predictor_training import ZPredictorTraining
+
+__all__ = [
+    "Training",
+    "ZPredictorTraining",
+    "bundle_root",
+    "evaluate_partitions",
+    "find_bundle",
+    "fingerprint",
+    "join_processes",
+    "load_model",
+    "load_part",
+    "predictions_of",
+    "prepare_run",
+    "read_record",
+    "recorded_clusters",
+    "recorded_subjects",
+    "same_clusters",
+    "training_record",
+    "with_samples",
+    "with_z_predictor",
+    "write_model",
+]

@@ -13,30 +13,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers.tqdm_logger import ProgressBar
+from monai.data import DataLoader
 from monai.engines import PrepareBatch, SupervisedEvaluator
 
 from monai_armed.metrics.leak import cluster_leak
 from monai_armed.metrics.youden import youden_metrics
 
-__all__ = ["collect_predictions", "evaluate_partitions", "partition_metrics"]
+__all__ = ["collect_predictions", "evaluate_partitions", "partition_metrics", "with_samples"]
 
 GENERAL_ELECTRIC = r"(?i)ge\b|general electric"  # as people write it, and as DICOM headers do: "GE MEDICAL SYSTEMS"
 COLUMNS = ("subject", "session", "site", "cluster", "manufacturer", "diagnosis")
 
 
-def collect_predictions(evaluator: SupervisedEvaluator, prepare_batch: PrepareBatch, name: str = "") -> pd.DataFrame:
+def collect_predictions(
+    evaluator: SupervisedEvaluator, loader: DataLoader, prepare_batch: PrepareBatch, name: str = ""
+) -> pd.DataFrame:
     """
-    Run an evaluator with another way of preparing its batches, and tabulate what it predicts.
+    Run an evaluator over some samples with a way of preparing its batches, and tabulate what it predicts.
 
     Args:
         evaluator: has ``decollate=False`` and a network with one logit.
+        loader: batches of the samples.
         prepare_batch: says what the network is called with.
         name: shown beside the progress bar; there is none without a name.
 
@@ -45,7 +49,7 @@ def collect_predictions(evaluator: SupervisedEvaluator, prepare_batch: PrepareBa
         cluster, manufacturer and diagnosis that the data have. Without samples, such as where no site is unseen, it is
         empty.
     """
-    if not evaluator.state.epoch_length:
+    if not len(loader):
         return pd.DataFrame(columns=["label", "score"])
     rows: list[pd.DataFrame] = []
 
@@ -57,16 +61,16 @@ def collect_predictions(evaluator: SupervisedEvaluator, prepare_batch: PrepareBa
         table["score"] = output["pred"].float().reshape(-1).tolist()
         rows.append(pd.DataFrame(table))
 
-    usual = evaluator.prepare_batch
+    usual = evaluator.prepare_batch, evaluator.data_loader, evaluator.state.epoch_length
     handler = evaluator.add_event_handler(Events.ITERATION_COMPLETED, keep)
     bar = ProgressBar(desc=name, disable=not name)
     bar.attach(evaluator)
-    evaluator.prepare_batch = prepare_batch
+    evaluator.prepare_batch, evaluator.data_loader, evaluator.state.epoch_length = prepare_batch, loader, len(loader)
     try:
         with torch.no_grad():
             evaluator.run()
     finally:
-        evaluator.prepare_batch = usual
+        evaluator.prepare_batch, evaluator.data_loader, evaluator.state.epoch_length = usual
         handler.remove()
         bar.close()
     return pd.concat(rows, ignore_index=True)
@@ -100,26 +104,32 @@ def partition_metrics(table: pd.DataFrame) -> dict[str, float]:
 
 
 def evaluate_partitions(
-    evaluators: Mapping[str, SupervisedEvaluator],
+    evaluator: SupervisedEvaluator,
+    loaders: Mapping[str, DataLoader],
     predictions: Mapping[str, PrepareBatch],
     output_dir: str | Path,
+    audit: Callable[[Engine], None] | None = None,
+    ceiling: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """
     Evaluate every kind of prediction on every partition that has samples; prints the metrics and writes
     ``predictions.csv`` and ``metrics.csv``.
 
     Args:
-        evaluators: by name of the partition, such as seen and unseen.
+        evaluator: has ``decollate=False`` and a network with one logit.
+        loaders: batches by name of the partition, such as seen and unseen.
         predictions: by name of the prediction, such as mixed and fixed.
         output_dir: folder to write to.
+        audit: called at the end with the evaluator, such as a :py:class:`monai_armed.handlers.ClusterAudit`.
+        ceiling: the best attainable metrics on the first partition, where they are known; printed.
 
     Returns:
         the metrics, a row for each partition and prediction.
     """
     tables, metrics = [], []
-    for partition, evaluator in evaluators.items():
+    for partition, loader in loaders.items():
         for prediction, prepare_batch in predictions.items():
-            table = collect_predictions(evaluator, prepare_batch, f"{partition} {prediction}")
+            table = collect_predictions(evaluator, loader, prepare_batch, f"{partition} {prediction}")
             if table.empty:
                 print(f"there is no sample that is {partition}: left out.")
                 break
@@ -133,4 +143,14 @@ def evaluate_partitions(
     frame.to_csv(folder / "metrics.csv", index=False)
     print(frame.to_string(index=False, float_format="%.3f"))
     print(f"written to {folder / 'predictions.csv'} and {folder / 'metrics.csv'}")
+    if ceiling:
+        best = ", ".join(f"{name} {value:.3f}" for name, value in ceiling.items())
+        print(f"best attainable on {next(iter(loaders))}: {best}")
+    if audit is not None:
+        audit(evaluator)
     return frame
+
+
+def with_samples(loaders: Mapping[str, DataLoader]) -> dict[str, DataLoader]:
+    """Of loaders by partition those that have a sample, such as without that of unseen clusters where there is none."""
+    return {name: loader for name, loader in loaders.items() if len(loader)}

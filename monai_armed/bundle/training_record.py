@@ -8,55 +8,84 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What a model was trained on, kept beside it, so that it is not evaluated on that."""
+
+"""The record of a training, which travels in its model's file."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import monai
+import torch
+
+import monai_armed
+from monai_armed.bundle.fingerprint import fingerprint
+from monai_armed.bundle.model_file import read_record
 from monai_armed.data.held_out import provenance
-from monai_armed.data.replaced_file import replaced_file
 
-__all__ = ["read_training", "record_training"]
-
-FILE = "trained_on.json"
+__all__ = ["recorded_clusters", "recorded_subjects", "same_clusters", "training_record"]
 
 
-def record_training(
-    partitions: Mapping[str, Any], ckpt_dir: str | Path, subject_key: str | None = None, sites_key: str | None = None
-) -> Path:
+def training_record(
+    partitions: Mapping[str, Any],
+    clusters: Sequence[str],
+    features: Sequence[Any] | None = None,
+) -> dict[str, Any]:
     """
-    Write the :py:func:`monai_armed.data.held_out.provenance` of a training as ``ckpt_dir/trained_on.json``.
+    Record of the training whose config is being read.
 
     Args:
-        partitions: of the training.
-        ckpt_dir: folder of the training.
-        subject_key: key of the subject in the data lists, by default that of ``partitions["keys"]``.
-        sites_key: key of the sites in ``partitions``, likewise.
+        partitions: of a study, as :py:func:`monai_armed.data.held_out.provenance` wants them.
+        clusters: names of the seen clusters in the order of their index.
+        features: what the network's inputs are, such as the columns of
+            :py:class:`monai_armed.transforms.EncodeRow`.
 
     Returns:
-        the file.
+        ``"provenance"``, what the model is trained and validated on, see
+        :py:func:`monai_armed.data.held_out.provenance`; ``"clusters"``; ``"features"``;
+        ``"fingerprint"``, see :py:func:`monai_armed.bundle.fingerprint`; and ``"versions"`` of what trains it.
     """
-    said = {"subject": subject_key, "clusters": sites_key}
-    keys = {**partitions.get("keys", {}), **{name: key for name, key in said.items() if key is not None}}
-    path = Path(ckpt_dir) / FILE
-    with replaced_file(path) as file:
-        file.write_text(json.dumps(provenance({**partitions, "keys": keys})), encoding="utf-8")
-    return path
+    origin = provenance(partitions)
+    return {
+        "provenance": origin,
+        "clusters": [str(name) for name in clusters],
+        "features": None if features is None else list(features),
+        "fingerprint": fingerprint(origin),
+        "versions": {
+            "monai_armed": monai_armed.__version__,
+            "monai": monai.__version__,
+            "torch": str(torch.__version__),
+        },
+    }
 
 
-def read_training(ckpt_path: str | Path) -> dict[str, Any] | None:
+def recorded_clusters(path: str | Path) -> list[str]:
+    """Names of a model's clusters in the order of their index; for errors see :py:func:`read_record`."""
+    return [str(name) for name in read_record(path)["clusters"]]
+
+
+def recorded_subjects(record: Mapping[str, Any]) -> list[str]:
+    """Names of the subjects that a model is trained on, in the order of their index."""
+    return sorted({subject for _, subject in record["provenance"]["train"]})
+
+
+def same_clusters(record: Mapping[str, Any], found: Sequence[str]) -> list[str]:
     """
-    What a model was trained on, as :py:func:`record_training` has written it.
+    A model's clusters, where the data are indexed by the same: an index means another cluster otherwise.
 
     Args:
-        ckpt_path: the finished model, a ``model.pt``.
+        record: the model's.
+        found: names of the clusters of the data in the order of their index.
 
-    Returns:
-        the record; None where there is none beside the model.
+    Raises:
+        ValueError: when they differ.
     """
-    path = Path(ckpt_path).parent / FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    clusters = record["clusters"]
+    if clusters != [str(name) for name in found]:
+        raise ValueError(
+            f"the model was trained on {len(clusters)} sites, {clusters[:3]} ..., but of these data {len(found)} are "
+            f"seen, {list(found)[:3]} ...: evaluate it on the data and with the number of seen sites of its training."
+        )
+    return clusters

@@ -23,6 +23,7 @@ from monai.bundle import ConfigParser
 from monai_armed.bundle.evaluate import collect_predictions
 from monai_armed.compare.fold_task import FoldTask, fold_config
 from monai_armed.compare.study_bundle import StudyBundle
+from monai_armed.handlers.random_effects_writer import write_csv
 from monai_armed.metrics.comparison import delong_interval
 
 __all__ = ["score_fold"]
@@ -60,22 +61,23 @@ def _own_scores(parser: ConfigParser, task: FoldTask) -> list[dict[str, Any]]:
 
 def _prediction_scores(bundle: StudyBundle, parser: ConfigParser, task: FoldTask) -> list[dict[str, Any]]:
     """Metrics of the logits, by :py:meth:`StudyBundle.measure`; the predictions are saved."""
-    evaluators = {"seen": "evaluator", "unseen": "unseen#evaluator"}
+    loaders = {"seen": "validate#dataloader", "unseen": "unseen_dataloader"}
     predictions = parser.get_parsed_content("predictions")
     tables, rows = [], []
-    for partition, name in evaluators.items():
+    evaluator = parser.get_parsed_content("validate#evaluator")
+    for partition, name in loaders.items():
         if name not in parser:
             continue
-        evaluator = parser.get_parsed_content(name)
+        loader = parser.get_parsed_content(name)
         for k, (kind, prepare_batch) in enumerate(predictions.items()):
-            table = collect_predictions(evaluator, prepare_batch)
+            table = collect_predictions(evaluator, loader, prepare_batch)
             if table.empty:
                 break
             row_name = task.model if k == 0 else f"{task.model}, {kind}"
             tables.append(table.assign(model=row_name, partition=partition))
             key = {**task.setting, "partition": partition, "model": row_name}
             rows += [{**key, "metric": m, "value": v} for m, v in _metrics(bundle, table).items()]
-    pd.concat(tables, ignore_index=True).to_csv(task.folder / "predictions.csv", index=False)
+    write_csv(pd.concat(tables, ignore_index=True), task.folder / "predictions.csv")
     return rows
 
 

@@ -25,8 +25,10 @@ import numpy as np
 import pandas as pd
 from monai.bundle import ConfigParser
 
+from monai_armed.bundle.model_file import read_record
 from monai_armed.compare.samples_file import read_samples
 from monai_armed.compare.study_bundle import StudyBundle, seen_samples
+from monai_armed.data.replaced_file import replaced_file
 
 __all__ = ["FoldTask", "fold_config", "fold_partitions", "load_samples"]
 
@@ -57,7 +59,9 @@ class FoldTask:
         """Hash of the samples, their parts and the configs of some kinds: all that weights, or results, depend on."""
         digest = hashlib.sha256(self.samples.read_bytes())
         for kind in kinds:
-            config = bundle.config(kind, self.model, self.setting, self.overrides, {"seed": self.seed}).config
+            parser = bundle.config(kind, self.model, self.setting, self.overrides, {"seed": self.seed})
+            parser["bundle_root"] = None  # a bundle may be moved
+            config = parser.config
             digest.update(json.dumps(config, sort_keys=True, default=str).encode())
         for name in sorted(self.parts):
             digest.update(np.asarray(self.parts[name], np.int64).tobytes())
@@ -78,18 +82,23 @@ class FoldTask:
     def save_result(self, bundle: StudyBundle, rows: Sequence[Mapping[str, Any]]) -> None:
         """Save its metrics, in one step."""
         result = {"fingerprint": self.fingerprint(bundle, "train", "evaluate"), "rows": rows}
-        partial = self.folder / "result.json.part"
-        partial.write_text(json.dumps(result), encoding="utf-8")
-        partial.replace(self.folder / "result.json")
+        with replaced_file(self.folder / "result.json") as file:
+            file.write_text(json.dumps(result), encoding="utf-8")
 
     def is_trained(self, bundle: StudyBundle) -> bool:
         """Whether its weights are there and of this config: another evaluation needs no new training."""
         path = self.folder / "trained.txt"
-        return path.is_file() and path.read_text(encoding="utf-8") == self.fingerprint(bundle, "train")
+        if not path.is_file() or path.read_text(encoding="utf-8") != self.fingerprint(bundle, "train"):
+            return False
+        try:
+            return bool(read_record(self.folder / "model.pt"))
+        except (ValueError, FileNotFoundError):  # damaged, such as by a full disk
+            return False
 
     def mark_trained(self, bundle: StudyBundle) -> None:
         """Note that its weights are there."""
-        (self.folder / "trained.txt").write_text(self.fingerprint(bundle, "train"), encoding="utf-8")
+        with replaced_file(self.folder / "trained.txt") as file:
+            file.write_text(self.fingerprint(bundle, "train"), encoding="utf-8")
 
 
 @functools.lru_cache(maxsize=4)
@@ -116,10 +125,11 @@ def fold_config(bundle: StudyBundle, kind: str, task: FoldTask) -> ConfigParser:
     """The config of a fold, with its partitions, seed and folders; not yet evaluated."""
     task.folder.mkdir(parents=True, exist_ok=True)
     parts = task.folder / "parts.json"
-    parts.write_text(json.dumps({k: np.asarray(v).tolist() for k, v in task.parts.items()}), encoding="utf-8")
+    with replaced_file(parts) as file:
+        file.write_text(json.dumps({k: np.asarray(v).tolist() for k, v in task.parts.items()}), encoding="utf-8")
     parser = bundle.config(kind, task.model, task.setting, task.overrides, {"seed": task.seed})
-    parser["imports"] = [*parser.get("imports", []), "$from monai_armed.compare.fold_task import fold_partitions"]
-    parser["partitions"] = f"$fold_partitions({str(task.samples)!r}, {str(parts)!r})"
+    target = f"{fold_partitions.__module__}.{fold_partitions.__name__}"
+    parser["partitions"] = {"_target_": target, "samples": str(task.samples), "parts": str(parts)}
     folders = {"output_dir": task.folder, "ckpt_dir": task.folder, "ckpt_path": task.folder / "model.pt"}
     folders["cache_dir"] = task.samples.parent / "cache"
     for name, folder in folders.items():

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import re
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +25,9 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset
+from monai.utils import set_determinism
 
+from monai_armed.bundle.config_ids import references
 from monai_armed.compare.fold_scoring import score_fold
 from monai_armed.compare.fold_task import FoldTask, fold_config, load_samples
 from monai_armed.compare.stacked import Job, Recipe, Trained, train_stacked
@@ -92,22 +93,18 @@ def _train_stack_of_one(bundle: StudyBundle, task: FoldTask) -> None:
 
 def _train_alone(bundle: StudyBundle, task: FoldTask) -> None:
     """What ``python -m monai.bundle run`` does with the train config."""
-    parser = fold_config(bundle, "train", task)
-    parser.parse(True)
-    for step in ("initialize", "run"):
-        for k in range(len(parser[step])):  # lists of expressions
-            parser.get_parsed_content(f"{step}#{k}")
+    set_determinism(task.seed)
+    fold_config(bundle, "train", task).get_parsed_content("training").run()
 
 
 def _finish(bundle: StudyBundle, task: FoldTask) -> None:
-    """What the train config does once its trainer, the first expression of ``run``, has left its weights."""
+    """What the training does once the network's weights are there."""
     parser = fold_config(bundle, "train", task)
-    if len(parser["run"]) > 1:
-        parser["train#handlers"] = []
-        torch.manual_seed(task.seed)
-    with contextlib.redirect_stdout(io.StringIO()):  # what it says is for a user who trains one model
-        for k in range(1, len(parser["run"])):
-            parser.get_parsed_content(f"run#{k}")
+    parser["train#handlers"] = []
+    torch.manual_seed(task.seed)
+    silence = io.StringIO()  # what it says is for a user who trains one model
+    with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+        parser.get_parsed_content("training").finish()
 
 
 def _train_stack(
@@ -124,7 +121,7 @@ def _train_stack(
         parser["validate#handlers"] = []
         torch.manual_seed(task.seed)
         trainer = parser.get_parsed_content("train#trainer")
-        folders.append(Path(parser.get_parsed_content("checkpoint#folder") if "checkpoint" in parser else task.folder))
+        folders.append(Path(parser.get_parsed_content("checkpoint#folder")))
         shapes = tuple((name, value.shape) for name, value in trainer.network.state_dict().items())
         pool = pools.setdefault(shapes, _Pool())
         offset = pool.add(parser, trainer, task)
@@ -180,8 +177,7 @@ def _refers(parser: ConfigParser, name: str, target: str) -> bool:
     """Whether a config id refers to another one, directly or through others."""
     pending, known = [name], {name}
     while pending:
-        text = json.dumps(parser[pending.pop()], default=str)
-        found = {ref for ref in re.findall(r"@([\w#]+)", text) if ref in parser} - known
+        found = {ref for ref in references(parser[pending.pop()]) if ref in parser} - known
         pending += found
         known |= found
     return target in known

@@ -15,20 +15,19 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
-import warnings
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
+from monai_armed.compare.fold_processes import train_in_own_process
 from monai_armed.compare.fold_task import FoldTask
 from monai_armed.compare.fold_training import train_and_score
 from monai_armed.compare.report import write_report
@@ -156,9 +155,9 @@ class Comparison:
 
                     train_and_score(self.bundle, group, stacked, note, epoch)
                 return
-            spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
-            with ProcessPoolExecutor(self.processes, mp_context=spawn) as pool:
-                for outcome in pool.map(_work, [self.bundle] * len(groups), groups, [stacked] * len(groups)):
+            with ThreadPoolExecutor(self.processes) as threads:  # each waits for the processes of its group
+                work = partial(train_in_own_process, self.bundle, stacked=stacked)
+                for outcome in threads.map(work, groups):
                     for task, error in outcome:
                         note(task, error)
 
@@ -210,16 +209,6 @@ class Comparison:
             return pd.DataFrame()
         table = pd.concat(frames, ignore_index=True)
         return table.drop_duplicates([c for c in table.columns if c != "value"], ignore_index=True)
-
-
-def _work(bundle: StudyBundle, tasks: Sequence[FoldTask], stacked: bool) -> list[tuple[FoldTask, str]]:
-    """What a process of the pool does."""
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    bundle.activate()
-    outcome: list[tuple[FoldTask, str]] = []
-    train_and_score(bundle, tasks, stacked, lambda task, error: outcome.append((task, error)))
-    return outcome
 
 
 def _main_metric(result: pd.DataFrame, model: str, metric: str) -> float:
@@ -281,7 +270,7 @@ def _report(comparison: Comparison, results: pd.DataFrame) -> dict[str, Path]:
     shown = results[results["metric"].isin(metrics) & results["value"].notna()]
     order = shown["metric"].map(metrics.index)
     shown = shown.loc[order.sort_values(kind="stable").index]
-    paper = pd.DataFrame(options["paper"]) if options["paper"] else None
+    paper = comparison.bundle.published
     ceiling = _ceilings(comparison)
     delong = results[results["metric"].isin(["auroc", "auroc_low", "auroc_high"])]
     keys = [*settings, "partition", "model", "fold"]
@@ -314,6 +303,8 @@ def _ceilings(comparison: Comparison) -> pd.DataFrame | None:
     for setting, repetition in itertools.product(comparison.bundle.options["settings"], repetitions):
         parser = comparison.bundle.config("evaluate", BASE_MODEL, setting, repetition)
         if "ceiling" in parser:
+            # as in training: which samples a model has seen is no matter
+            parser["partitions"] = comparison.bundle.config("train", BASE_MODEL, setting, repetition)["partitions"]
             values = parser.get_parsed_content("ceiling")
             rows += [{**setting, "partition": "seen", "metric": m, "value": float(v)} for m, v in values.items()]
     if not rows:

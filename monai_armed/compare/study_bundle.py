@@ -16,33 +16,36 @@ What a bundle must offer (ids in its configs; the bundles of this repository all
 - ``configs/train.json``: ``partitions``, a dict with the MONAI data lists ``"train"``, ``"val"`` and ``"test"`` of seen
   clusters and, if there is such data, ``"unseen"``; all samples have a binary ``label`` and the name or index of their
   cluster. The folds get these lists and the plain values beside them from a JSON file, not a simulator's objects.
-  ``seed``; ``ckpt_dir``, in which running the config leaves the weights ``model.pt``; ``output_dir``.
-- ``configs/evaluate.json``: ``partitions``; ``ckpt_path``, the weights; ``evaluator``, which runs on
-  ``partitions['test']`` without decollating; ``unseen#evaluator``, if there is unseen data; ``predictions``, the ways
-  to prepare a batch by name, the first of which is the model's own prediction. In place of these three or beside them,
+  ``training``, a :py:class:`monai_armed.bundle.Training`; ``seed``, ``ckpt_dir`` and ``output_dir``.
+- ``configs/evaluate.json``, an override of it: ``ckpt_path``, the weights; ``validate#evaluator``, which does not
+  decollate; ``validate#dataloader``, batches of ``partitions['test']``, and, if there is such data,
+  ``unseen_dataloader``; ``predictions``, the ways to prepare a batch by name, the first of which is the model's own
+  prediction. In place of these three or beside them,
   for what is not measured by logits alone, ``scores``: a list of figures, each a dict of ``partition``, ``metric``,
   ``value`` and ``prediction`` (the first one's is the model's own) or, for what every model's fold gives alike, such as
   a ceiling, ``model``, the name of a row of its own. They are asked for after the predictions have been written to
   ``predictions.csv`` in ``output_dir``.
-- for every other model an override file ``configs/<model>.json`` and, where evaluation differs, also
-  ``configs/evaluate_<model>.json``.
-- ``configs/compare.json``, optional, overrides ``DEFAULTS`` below, each of which has its meaning beside it.
+- for every other model an override file ``configs/<model>.json``, the last one in training and in evaluation.
+- ``configs/compare.json``, optional, overrides ``DEFAULTS`` below, each of which has its meaning beside it; and
+  ``configs/published.csv``, optional, values to compare with: rows of setting, partition, metric, model, value, low,
+  high.
 - for networks trained stacked: ``validate#preprocessing``, without anything random (what it learns from the data comes
   from ``@partitions['train']``), and ``train#trainer`` with ``torch.optim.Adam`` and a data loader that drops the last
   batch; ``warm_up`` (a :py:class:`monai_armed.handlers.ReversalWarmUp`) if there is one. The best epoch is that of the
-  smallest validation loss, and its weights are put where ``checkpoint#folder`` says. ``run`` begins with the trainer's
-  run, which the stack takes the place of; the rest is done for each fold.
+  smallest validation loss, and its weights are put where ``checkpoint#folder`` says, from where ``training`` finishes
+  the model of each fold.
 """
 
 from __future__ import annotations
 
-import sys
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from monai.bundle import ConfigParser
 
 from monai_armed.metrics.youden import youden_metrics
@@ -54,7 +57,7 @@ DEFAULTS: dict[str, Any] = {
     "title": "Comparison of models",
     "notes": "",
     "models": [BASE_MODEL],  # names, in the order of the table
-    "settings": [{}],  # overrides under which everything is repeated, such as {"simulation": 2}
+    "settings": {},  # values by id under all combinations of which everything is repeated
     "split": "grouped",  # stratified (class x cluster), grouped, or monte_carlo
     "label_key": "label",
     "cluster_key": "site",
@@ -63,8 +66,13 @@ DEFAULTS: dict[str, Any] = {
     "threshold": 0.5,  # of the probability; or "youden", the best point on the test samples themselves
     "percent": False,
     "stacked": False,  # train all folds of a model at once
-    "paper": [],  # published values: rows of setting, partition, metric, model, value, low, high
+    "evaluation": ["evaluate"],  # names of the override files of an evaluation
 }
+NO_MODELS = ("train", "evaluate", "inference", "metadata", "compare", "search", "multi_gpu_train")
+
+
+def _combinations(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
 
 
 def seen_samples(partitions: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -114,13 +122,6 @@ class StudyBundle:
         for name in self.variant:
             if not self._file(name).is_file():
                 raise FileNotFoundError(f"there is no variant '{name}': {self._file(name)} is missing.")
-        self.activate()
-
-    def activate(self) -> None:
-        """Make this bundle the one whose folder the configs' ``bundle_root()`` finds; once in each process."""
-        path = str(self.root.resolve())
-        if sys.path[:1] != [path]:
-            sys.path.insert(0, path)
 
     def _file(self, name: str) -> Path:
         return self.root / "configs" / f"{name}.json"
@@ -132,10 +133,16 @@ class StudyBundle:
         if unknown := sorted(set(given) - set(DEFAULTS)):
             raise ValueError(f"{self._file('compare')} has the unknown keys {unknown}: known are {list(DEFAULTS)}.")
         options = {**DEFAULTS, **given}
-        options["settings"] = [s for s in options["settings"] if dict(s, **self.only) == s]
+        options["settings"] = [s for s in _combinations(options["settings"]) if dict(s, **self.only) == s]
         if not options["settings"]:
             raise ValueError(f"{self.root} has no setting with {dict(self.only)} in its compare.json.")
         return options
+
+    @property
+    def published(self) -> pd.DataFrame | None:
+        """Values to compare with; None where there are none."""
+        path = self.root / "configs" / "published.csv"
+        return pd.read_csv(path) if path.is_file() else None
 
     def models(self, asked: str) -> list[str]:
         """Names of the models asked for: ``"all"``, or names joined by commas.
@@ -145,24 +152,29 @@ class StudyBundle:
         """
         known = self.options["models"]
         names = list(known) if asked == "all" else [name.strip() for name in asked.split(",")]
-        files = sorted(p.stem.removeprefix("evaluate_") for p in self.root.glob("configs/evaluate_*.json"))
         for name in names:
-            if name != BASE_MODEL and not (name in {*known, *files} and self._file(name).is_file()):
-                all_names = list(dict.fromkeys([*known, *files]))
+            if name != BASE_MODEL and (name in NO_MODELS or not self._file(name).is_file()):
+                files = sorted(path.stem for path in self.root.glob("configs/*.json"))
+                all_names = list(dict.fromkeys([*known, *(name for name in files if name not in NO_MODELS)]))
                 raise ValueError(f"there is no model '{name}' in {self.root}: it has {all_names}.")
         return names
 
     def search(self, model: str) -> list[dict[str, Any]]:
-        """Hyperparameter candidates of a model, dicts of overrides, from ``configs/search.json``; may be empty."""
+        """
+        Hyperparameter candidates of a model, dicts of overrides; may be empty. They are all combinations of the values
+        that ``configs/search.json`` lists for each id under the model's name, or else under ``"all"``.
+        """
         path = self._file("search")
-        return ConfigParser.load_config_file(path).get(model, []) if path.is_file() else []
+        grids = ConfigParser.load_config_file(path) if path.is_file() else {}
+        grid = grids.get(model, grids.get("all", {}))
+        return _combinations(grid) if grid else []
 
     def config(self, kind: str, model: str, *overrides: Mapping[str, Any]) -> ConfigParser:
         """
         The config of a model, not yet evaluated.
 
         Args:
-            kind: ``"train"`` or ``"evaluate"``. An override that only the other one has an id for is left out.
+            kind: ``"train"`` or ``"evaluate"``. In training an override of what only evaluation has is left out.
             model: name of the model.
             overrides: values by id, such as those of a setting; later ones win.
 
@@ -175,18 +187,17 @@ class StudyBundle:
                 if name in parser:
                     parser[name] = value
                     continue
-                if other is None:
-                    other = self._read("evaluate" if kind == "train" else "train", model)
+                other = self._read("evaluate", model) if other is None else other
                 if name not in other:
-                    files = " nor ".join(str(self._file(file)) for file in ("train", "evaluate"))
+                    files = " nor ".join(str(self._file(file)) for file in ("train", *self.options["evaluation"]))
                     raise ValueError(f"there is no id '{name}' to be overridden: neither {files} has it.")
         return parser
 
     def _read(self, kind: str, model: str) -> ConfigParser:
-        names = [*self.variant, *([] if model == BASE_MODEL else [model])]
-        files = [self._file(name if kind == "train" else f"{kind}_{name}") for name in names]
+        names = ["train", *(self.options["evaluation"] if kind == "evaluate" else []), *self.variant]
         parser = ConfigParser()
-        parser.read_config([str(f) for f in (self._file(kind), *files) if f.is_file()])
+        parser.read_config([str(self._file(name)) for name in [*names, *([] if model == BASE_MODEL else [model])]])
+        parser["bundle_root"] = str(self.root.resolve())
         return parser
 
     def samples(self, setting: Mapping[str, Any]) -> Samples:

@@ -14,12 +14,14 @@
 from __future__ import annotations
 
 from .bids import load_bids_datalist, load_csv_datalist
+from .cached_dataset import CachedDataset
 from .cached_files import file_hashing
 from .images import list_images
 from .splits import split_by_subject, split_seen_unseen
 from .tolerant_loader import TolerantLoader
 
 __all__ = [
+    "CachedDataset",
     "TolerantLoader",
     "file_hashing",
     "list_images",

@@ -14,24 +14,35 @@ from __future__ import annotations
 from ..engines.adversary_monitor import AdversaryMonitor
 from .cluster_audit import ClusterAudit
 from .cluster_erasure import ClusterErasure, erase_clusters
-from .early_stop import ResumableEarlyStop
+from .early_stop import EarlyStop
 from .epoch_seed import EpochSeed
+from .linear_warm_up import LinearWarmUp
+from .loss_progress import LossProgress
 from .loss_terms import loss_terms
 from .prediction_writer import PredictionWriter
 from .random_effects_writer import RandomEffectsWriter
 from .reversal_warm_up import ReversalWarmUp
 from .training_checkpoint import TrainingCheckpoint, load_weights
+from .training_log import TrainingLog, ValidationLog
+from .validation_metrics import ImageError, LabelAUROC, TargetLoss
 
 __all__ = [
     "AdversaryMonitor",
     "ClusterAudit",
     "ClusterErasure",
+    "EarlyStop",
     "EpochSeed",
+    "ImageError",
+    "LabelAUROC",
+    "LinearWarmUp",
+    "LossProgress",
     "PredictionWriter",
     "RandomEffectsWriter",
-    "ResumableEarlyStop",
     "ReversalWarmUp",
+    "TargetLoss",
     "TrainingCheckpoint",
+    "TrainingLog",
+    "ValidationLog",
     "erase_clusters",
     "load_weights",
     "loss_terms",

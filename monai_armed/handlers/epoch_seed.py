@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch.distributed
 from ignite.engine import Events
 from monai.data.utils import set_rnd
 from monai.utils import set_determinism
@@ -30,7 +31,7 @@ class EpochSeed:
     augmentations, dropout and draws of random effects as training that was not.
 
     Args:
-        seed: any integer of at least 0; with several processes add the rank to it.
+        seed: any integer of at least 0; each of several processes draws from one of its own, made from it.
     """
 
     def __init__(self, seed: int) -> None:
@@ -43,7 +44,9 @@ class EpochSeed:
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        seed = (self.seed * 100_003 + engine.state.epoch) % 2**32
+        started = torch.distributed.is_available() and torch.distributed.is_initialized()
+        own = self.seed + (1000 * torch.distributed.get_rank() if started else 0)
+        seed = (own * 100_003 + engine.state.epoch) % 2**32
         set_determinism(seed, use_deterministic_algorithms=None)
         loader = engine.state.dataloader
         dataset = getattr(loader, "dataset", None)

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ import torch.distributed
 from ignite.engine import Events
 
 from ..data.checksums import check_shipped
-from ..data.replaced_file import replaced_file
+from ..data.replaced_file import remove_partial, replaced_file
 from ..networks.nets.cluster_network import ClusterNetwork
 from ..utils.parallel import unwrap
 
@@ -86,35 +87,38 @@ def load_state(network: torch.nn.Module, state: Mapping[str, Any], path: str | o
     return network
 
 
+OF_TRAINER = ("network", "optimizer", "adversary_optimizer", "adversary_memory", "scaler")
+
+
 class TrainingCheckpoint:
     """
     Ignite handler that keeps training safe: after each epoch everything that is needed to go on is written to
     ``folder/checkpoint.pt``, and the network's weights to ``folder/model.pt`` whenever validation is better than ever
-    before. Files are replaced in one step, so that a process that is killed leaves the old or the new one. (MONAI's
-    ``CheckpointSaver`` forgets the best metric on resuming, and removes the old file before it writes the new.)
+    before. Files are replaced in one step, so that a process that is killed leaves the old or the new one. A network
+    that has diverged ends training and is not kept. (MONAI's ``CheckpointSaver`` forgets the best metric on resuming,
+    and removes the old file before it writes the new.)
 
     Args:
         folder: where to write; made if need be.
-        objects: what has a state by name, such as optimizers and the early stopping handler; ``"network"`` must be
-            among them.
+        objects: what has a state by name beside the trainer's own ``network``, optimizers and gradient scaler, such as
+            a scheduler or an early stopping handler.
         validator: evaluator with a key metric; None: the last epoch's weights are the best.
         resume: whether to go on from ``checkpoint.pt`` if there is one, instead of starting anew.
-
-    Raises:
-        ValueError: when ``objects`` has no ``"network"``.
+        fingerprint: what tells this training from another one, by name, such as from
+            :py:func:`monai_armed.bundle.fingerprint`: a checkpoint with another one is not gone on from.
     """
 
     def __init__(
         self,
         folder: str | os.PathLike,
-        objects: Mapping[str, Any],
+        objects: Mapping[str, Any] | None = None,
         validator: Engine | None = None,
         resume: bool = False,
+        fingerprint: Mapping[str, str] | None = None,
     ) -> None:
-        if "network" not in objects:
-            raise ValueError(f"objects must hold the 'network', got {list(objects)}.")
         self.folder, self.validator, self.resume = Path(folder), validator, resume
-        self.objects = {name: obj for name, obj in objects.items() if obj is not None}
+        self.objects = dict(objects or {})
+        self.fingerprint = None if fingerprint is None else dict(fingerprint)
 
     @property
     def path(self) -> Path:
@@ -126,6 +130,12 @@ class TrainingCheckpoint:
         """File of the best weights."""
         return self.folder / "model.pt"
 
+    def clear(self) -> None:
+        """Remove what an earlier training has left, which a fresh one must not go on from."""
+        for path in (self.path, self.model_path):
+            path.unlink(missing_ok=True)
+        remove_partial(self.folder)
+
     def attach(self, engine: Engine) -> None:
         """
         Args:
@@ -136,18 +146,21 @@ class TrainingCheckpoint:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def _stateful(self, trainer: Engine) -> dict[str, Any]:
-        found = {name: unwrap(o) if isinstance(o, torch.nn.Module) else o for name, o in self.objects.items()}
-        if getattr(trainer, "scaler", None) is not None:
-            found["scaler"] = trainer.scaler  # type: ignore[attr-defined]
-        return found
+        objects = {**{name: getattr(trainer, name, None) for name in OF_TRAINER}, **self.objects}
+        found = {name: obj for name, obj in objects.items() if obj is not None}
+        return {name: unwrap(obj) if isinstance(obj, torch.nn.Module) else obj for name, obj in found.items()}
 
     def save(self, engine: Engine) -> None:
-        """Write the state; the main process only."""
+        """
+        Write the state; the main process only.
+
+        Raises:
+            ValueError: when a weight of the network is not finite; what was written before is kept.
+        """
+        state = {name: obj.state_dict() for name, obj in self._stateful(engine).items()}
+        self._check_finite(state["network"], engine.state.epoch)
         if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank():
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        stateful = self._stateful(engine)
-        state = {name: obj.state_dict() for name, obj in stateful.items()}
         progress: dict[str, Any] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
         progress["finished"], progress["max_epochs"] = bool(engine.should_terminate), engine.state.max_epochs
         best = True
@@ -158,14 +171,29 @@ class TrainingCheckpoint:
             best = progress["best_metric_epoch"] == engine.state.epoch
         if best:
             _write(state["network"], self.model_path)
-        _write({**state, "progress": progress}, self.path)
+        _write({**state, "progress": progress, "fingerprint": self.fingerprint}, self.path)
+
+    def _check_finite(self, weights: Mapping[str, torch.Tensor], epoch: int) -> None:
+        wrong = [n for n, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+        if wrong:
+            kept = f"the checkpoint before it is kept in {self.folder}" if self.path.is_file() else "nothing is kept"
+            raise ValueError(
+                f"training has diverged: {wrong[0]} and {len(wrong) - 1} other weights hold NaN or infinite values in "
+                f"epoch {epoch}; {kept}: start anew with a lower learning_rate, or a lower lambda_adversary."
+            )
 
     def load(self, engine: Engine) -> None:
-        """Go on from the state in the file, if there is one."""
+        """
+        Go on from the state in the file, if there is one.
+
+        Raises:
+            ValueError: when the file is damaged, or of another training; names what differs.
+        """
         if not self.path.is_file():
             logger.warning(f"there is no checkpoint in {self.folder} to resume from: training starts anew.")
             return
         state = read_checkpoint(self.path, "cpu")
+        self._check_fingerprint(state.get("fingerprint"))
         for name, obj in self._stateful(engine).items():
             if name not in state:
                 raise ValueError(f"checkpoint {self.path} has no {name!r}: it is of another training config.")
@@ -189,9 +217,28 @@ class TrainingCheckpoint:
             logger.info("it was stopped early there: there is nothing to go on with.")
             engine.terminate()
 
+    def _check_fingerprint(self, found: Mapping[str, str] | None) -> None:
+        if self.fingerprint is None:
+            return
+        if found is None:
+            raise ValueError(
+                f"checkpoint {self.path} does not say which data and settings it is of: train anew, without resume."
+            )
+        other = [n for n in {**found, **self.fingerprint} if found.get(n) != self.fingerprint.get(n)]
+        if other:
+            named = ", ".join(
+                f"{n} ({found.get(n, 'not set')}, now {self.fingerprint.get(n, 'not set')})" for n in other
+            )
+            raise ValueError(
+                f"checkpoint {self.path} is of another training, which differs in {named}: give what it was trained "
+                "with, or train anew, without resume or in another --output_dir."
+            )
+
 
 def _write(state: Any, path: Path) -> None:
+    buffer = io.BytesIO()  # torch.save to a full disk ends the whole program
+    torch.save(state, buffer)
     with replaced_file(path) as partial, open(partial, "wb") as file:
-        torch.save(state, file)
+        file.write(buffer.getbuffer())
         file.flush()
         os.fsync(file.fileno())

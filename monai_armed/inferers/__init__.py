@@ -9,8 +9,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+"""How engines call networks."""
+
 from __future__ import annotations
 
 from .cluster_inferer import ClusterInferer
+from .reconstruction import ReconstructionInferer
 
-__all__ = ["ClusterInferer"]
+__all__ = ["ClusterInferer", "ReconstructionInferer"]

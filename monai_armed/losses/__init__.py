@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from .aec_loss import AECLoss
 from .armed_loss import ARMEDLoss
+from .balanced_bce import balanced_bce
 from .cluster_losses import ClusterConfusionLoss, ClusterCrossEntropyLoss
 from .gaussian_likelihood import GaussianLikelihoodLoss
 from .likelihoods import (
@@ -22,6 +23,7 @@ from .likelihoods import (
     OrdinalLikelihoodLoss,
     PoissonLikelihoodLoss,
 )
+from .z_predictor_loss import ZPredictorLoss
 
 __all__ = [
     "AECLoss",
@@ -34,4 +36,6 @@ __all__ = [
     "NegativeBinomialLikelihoodLoss",
     "OrdinalLikelihoodLoss",
     "PoissonLikelihoodLoss",
+    "ZPredictorLoss",
+    "balanced_bce",
 ]

@@ -16,6 +16,7 @@ from __future__ import annotations
 from .cell import LoadCellD, LoadCelld, LoadCellDict
 from .cluster import ClusterToIndexD, ClusterToIndexd, ClusterToIndexDict
 from .coronal_slice import CoronalSlice, CoronalSliceD, CoronalSliced, CoronalSliceDict
+from .forgotten_cluster import forgotten_cluster
 from .io import LoadVolumeD, LoadVolumed, LoadVolumeDict
 from .register_to_template import (
     HIPPOCAMPUS,
@@ -59,4 +60,5 @@ __all__ = [
     "WorldBoxD",
     "WorldBoxDict",
     "WorldBoxd",
+    "forgotten_cluster",
 ]

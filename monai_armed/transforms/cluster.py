@@ -37,7 +37,7 @@ class ClusterToIndexd(MapTransform):
         clusters: names of the known clusters; the position in this list is the index. For keys that hold clusters of
             different factors a mapping of each key to its list.
         unknown: what to do with any other name: ``"error"`` raises, ``"unknown"`` gives -1, which the networks take
-            as "not known".
+            as "not known"; for several keys one word, or one for each.
         output_keys: keys to write the indices to, so that the names stay; by default ``keys``.
         allow_missing_keys: do not raise when a key is missing.
 
@@ -57,7 +57,7 @@ class ClusterToIndexd(MapTransform):
         self,
         keys: KeysCollection,
         clusters: Sequence[str] | Mapping[Hashable, Sequence[str]],
-        unknown: str = "error",
+        unknown: str | Mapping[Hashable, str] = "error",
         output_keys: KeysCollection | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
@@ -67,9 +67,9 @@ class ClusterToIndexd(MapTransform):
             raise ValueError(f"clusters must be given for each of the keys {self.keys}, got {list(of_each)}.")
         self.index = {key: _index(of_each[key]) for key in self.keys}
         self.spellings = {key: _spellings(index) for key, index in self.index.items()}
-        if unknown not in ("error", "unknown"):
+        self.unknown = dict(unknown) if isinstance(unknown, Mapping) else dict.fromkeys(self.keys, unknown)
+        if set(self.unknown) != set(self.keys) or not set(self.unknown.values()) <= {"error", "unknown"}:
             raise ValueError(f"unknown must be 'error' or 'unknown', got {unknown!r}.")
-        self.unknown = unknown
         self.output_keys = self.keys if output_keys is None else ensure_tuple_rep(output_keys, len(self.keys))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -82,7 +82,7 @@ class ClusterToIndexd(MapTransform):
         for key, output_key in self.key_iterator(d, self.output_keys):
             name = str(d[key])
             index = self.index[key].get(name, self.spellings[key].get(name_key(name), -1))
-            if index < 0 and self.unknown == "error":
+            if index < 0 and self.unknown[key] == "error":
                 raise ValueError(
                     f"{key} {name!r} is not one of the known ones, {list(self.index[key])}; "
                     "leave it out (--site), or set unknown='unknown', to treat it as a new cluster."

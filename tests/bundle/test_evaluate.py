@@ -19,7 +19,7 @@ import torch
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 
-from monai_armed.bundle.evaluate import collect_predictions, evaluate_partitions, partition_metrics
+from monai_armed.bundle.evaluate import collect_predictions, evaluate_partitions, partition_metrics, with_samples
 from monai_armed.engines import PrepareBatchCluster, PrepareBatchRandomCluster
 from monai_armed.metrics.youden import youden_metrics
 from monai_armed.networks import ARMED, DFNN
@@ -35,7 +35,7 @@ def network():
     return net.eval()
 
 
-def evaluator_of(network, count=20, seed=0) -> SupervisedEvaluator:
+def loader_of(count=20, seed=0) -> DataLoader:
     x = torch.randn(count, 3, generator=torch.Generator().manual_seed(seed))
     data = [
         {
@@ -47,17 +47,22 @@ def evaluator_of(network, count=20, seed=0) -> SupervisedEvaluator:
         }
         for i in range(count)
     ]
-    loader = DataLoader(Dataset(data), batch_size=8)
-    return SupervisedEvaluator("cpu", loader, network, prepare_batch=PrepareBatchCluster(), decollate=False)
+    return DataLoader(Dataset(data), batch_size=8)
+
+
+def evaluator_of(network) -> SupervisedEvaluator:
+    return SupervisedEvaluator("cpu", loader_of(), network, prepare_batch=PrepareBatchCluster(), decollate=False)
 
 
 def test_predictions_are_the_networks(network):
     evaluator = evaluator_of(network)
-    usual = evaluator.prepare_batch
-    mixed = collect_predictions(evaluator, PrepareBatchCluster())
-    fixed = collect_predictions(evaluator, PrepareBatchCluster(effects="fixed"))
-    assert evaluator.prepare_batch is usual
-    batch = list(evaluator.data_loader.dataset)
+    usual = evaluator.prepare_batch, evaluator.data_loader, evaluator.state.epoch_length
+    loader = loader_of(30, seed=1)
+    mixed = collect_predictions(evaluator, loader, PrepareBatchCluster())
+    fixed = collect_predictions(evaluator, loader, PrepareBatchCluster(effects="fixed"))
+    assert (evaluator.prepare_batch, evaluator.data_loader, evaluator.state.epoch_length) == usual
+    batch = list(loader.dataset)
+    assert len(mixed) == 30
     x, cluster = torch.stack([d["image"] for d in batch]), torch.tensor([d["cluster"] for d in batch])
     assert mixed["score"].to_list() == pytest.approx(network(x, cluster).flatten().tolist())
     assert fixed["score"].to_list() == pytest.approx(network(x, effects="fixed").flatten().tolist())
@@ -70,7 +75,7 @@ def test_the_evaluator_is_left_as_it_was_after_an_error(network):
     evaluator = evaluator_of(network)
     usual = evaluator.prepare_batch
     with pytest.raises(ValueError, match="no 'nosuch'"):
-        collect_predictions(evaluator, PrepareBatchCluster(cluster_key="nosuch"))
+        collect_predictions(evaluator, loader_of(), PrepareBatchCluster(cluster_key="nosuch"))
     assert evaluator.prepare_batch is usual
 
 
@@ -87,9 +92,12 @@ def test_metrics_of_a_partition():
 
 
 def test_files_and_rows(network, tmp_path, capsys):
-    evaluators = {"seen": evaluator_of(network), "unseen": evaluator_of(network, 10, seed=1)}
+    loaders, audited = {"seen": loader_of(), "unseen": loader_of(10, seed=1)}, []
     predictions = {"mixed": PrepareBatchCluster(), "randomized": PrepareBatchRandomCluster(num_clusters=4)}
-    frame = evaluate_partitions(evaluators, predictions, tmp_path / "new" / "folder")
+    evaluator = evaluator_of(network)
+    folder, ceiling = tmp_path / "new" / "folder", {"auroc": 0.9}
+    frame = evaluate_partitions(evaluator, loaders, predictions, folder, audited.append, ceiling)
+    assert audited == [evaluator]
     written = pd.read_csv(tmp_path / "new" / "folder" / "metrics.csv")
     pd.testing.assert_frame_equal(written, frame)
     assert list(zip(frame["partition"], frame["prediction"])) == [
@@ -99,13 +107,15 @@ def test_files_and_rows(network, tmp_path, capsys):
     assert len(table) == 2 * (20 + 10)
     again = table[(table["partition"] == "unseen") & (table["prediction"] == "mixed")]
     assert frame["auroc"][2] == pytest.approx(youden_metrics(again["label"], again["score"])["auroc"])
-    assert "metrics.csv" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "metrics.csv" in printed and "best attainable on seen: auroc 0.900" in printed
 
 
 def test_a_partition_without_samples_is_left_out(network, tmp_path, capsys):
     """Data in which every site is seen have no unseen one."""
-    evaluators = {"seen": evaluator_of(network), "unseen": evaluator_of(network, 0)}
-    frame = evaluate_partitions(evaluators, {"mixed": PrepareBatchCluster()}, tmp_path)
+    loaders = {"seen": loader_of(), "unseen": loader_of(0)}
+    assert list(with_samples(loaders)) == ["seen"]
+    frame = evaluate_partitions(evaluator_of(network), loaders, {"mixed": PrepareBatchCluster()}, tmp_path)
     assert frame["partition"].to_list() == ["seen"]
     assert set(pd.read_csv(tmp_path / "predictions.csv")["partition"]) == {"seen"}
     assert "no sample that is unseen" in capsys.readouterr().out

@@ -23,15 +23,15 @@ BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "armed_ad_mri"
 
 
 def configs(step: str, model: str = "armed") -> list[str]:
-    names = [step] if model == "armed" else [step, model if step == "train" else f"evaluate_{model}"]
+    """Config files of a step; evaluation is an override of training, and the model's own file comes last."""
+    steps = {"evaluate": ["train", "evaluate"], "saliency": ["train", "evaluate", "saliency"]}.get(step, [step])
+    names = [*steps, *([] if model == "armed" else [model])]
     return [str(BUNDLE / "configs" / f"{name}.json") for name in names]
 
 
 def workflow(step: str, model: str = "armed", **options):
-    kind = "train" if step == "train" else "infer"
-    return create_workflow(
-        config_file=configs(step, model), workflow_type=kind, logging_file=False, bundle_root=str(BUNDLE), **options
-    )
+    kind = "infer" if step == "inference" else "train"
+    return create_workflow(config_file=configs(step, model), workflow_type=kind, logging_file=False, **options)
 
 
 def run(step: str, model: str = "armed", **options) -> None:

@@ -30,6 +30,7 @@ import torch
 from ad_mri_runs import BUNDLE, command, configs, environment, run, workflow
 from monai.bundle import ConfigParser, ckpt_export, onnx_export, verify_net_in_out
 
+from monai_armed.bundle import read_record, recorded_clusters
 from monai_armed.studies.ad_mri import ad_mri_partitions
 from monai_armed.studies.ad_mri.record_metrics import evaluate_weights
 
@@ -70,7 +71,8 @@ def test_all_properties_that_monai_looks_for_are_there(step, trained, options, t
 def test_every_model_trains_and_is_evaluated(model, trained, options, tmp_path):
     folder = trained(model)
     predictions, z_predictor = MODELS[model]
-    assert json.loads((folder / "sites.json").read_text()) == sorted(json.loads((folder / "sites.json").read_text()))
+    assert len(recorded_clusters(folder / "model.pt")) == SITES
+    assert not [path.name for path in folder.glob("*.json")]  # all is in the model's file
     assert any(name.startswith("clusters.z_predictor.") for name in load(folder / "model.pt")) == z_predictor
     assert list((folder / "tensorboard").glob("events*"))
     run("evaluate", model, ckpt_path=str(folder / "model.pt"), output_dir=str(tmp_path), **options)
@@ -93,7 +95,7 @@ def test_inference_on_one_file(trained, image, tmp_path):
     assert 0 <= row["low"] <= row["probability"] <= row["high"] <= 1
     weights_of_sites = [row[f"like_{k}_weight"] for k in (1, 2, 3)]
     assert weights_of_sites == sorted(weights_of_sites, reverse=True) and 0 < sum(weights_of_sites) <= 1.0001
-    sites = json.loads((trained() / "sites.json").read_text())
+    sites = recorded_clusters(weights)
     assert {row[f"like_{k}"] for k in (1, 2, 3)} <= set(sites)
     assert len(pd.read_csv(tmp_path / "new" / "predictions.csv")) == 1
 
@@ -105,7 +107,7 @@ def test_inference_on_one_file(trained, image, tmp_path):
 
 def test_with_another_seed_no_subject_of_the_training_is_evaluated(trained, options, tmp_path):
     run("evaluate", ckpt_path=str(trained() / "model.pt"), output_dir=str(tmp_path), **options, seed=5)
-    record = json.loads((trained() / "trained_on.json").read_text())
+    record = read_record(trained() / "model.pt")["provenance"]
     evaluated = pd.read_csv(tmp_path / "predictions.csv")["subject"]
     known = {subject for _, subject in (*record["train"], *record["val"])}
     assert record["train"] and record["val"] and not set(evaluated) & known
@@ -169,20 +171,18 @@ def test_onnx_gives_the_same(export, inference_network, tmp_path):
     np.testing.assert_allclose(got, inference_network(x).detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("step, network", [("train", "network_def"), ("evaluate", "armed")])
-def test_the_papers_network_is_built(step, network):
+@pytest.mark.parametrize("step", ["train", "evaluate", "inference"])
+def test_the_papers_network_is_built(step):
     parser = ConfigParser()
-    parser.read_config([str(BUNDLE / "configs" / name) for name in (f"{step}.json", _variant(step, "paper"))])
+    parser.read_config(configs(step, "paper"))
     parser["sites"] = [str(k) for k in range(SITES)]
-    net = parser.get_parsed_content(network)
+    net = parser.get_parsed_content("model")
     assert sum(isinstance(m, torch.nn.Conv2d) for m in net.network.modules()) == 7
     assert net.network.head.in_features == 512
+    convolutions = [m for m in net.adversary.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [m.out_channels for m in convolutions] == [64, 64, 128, 128, 256, 256, 512]
     out = net(torch.rand(2, 1, 192, 192), torch.tensor([0, SITES - 1]))
     assert out["mixed"].shape == (2, 1) and out["adversary"].shape == (2, SITES)
-
-
-def _variant(step: str, name: str) -> str:
-    return f"{name}.json" if step == "train" else f"{step}_{name}.json"
 
 
 SHORT = {"max_epochs": 4, "batch_size": 2, "z_predictor#max_epochs": 6, "resume": "true"}
@@ -200,7 +200,7 @@ def commanded(options, tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_training_from_another_folder(commanded):
-    assert (commanded / "model.pt").is_file() and (commanded / "sites.json").is_file()
+    assert len(recorded_clusters(commanded / "model.pt")) == SITES
 
 
 @pytest.mark.slow

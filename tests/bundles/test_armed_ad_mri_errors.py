@@ -24,7 +24,7 @@ import pytest
 import torch
 from ad_mri_runs import command, environment, run
 
-from monai_armed.bundle import run as bundle_app
+from monai_armed.bundle.plain_errors import print_plainly
 
 pytestmark = pytest.mark.usefixtures("untouched_interpreter")
 
@@ -39,7 +39,7 @@ def sentence(capsys, *words: str):
         def __exit__(self, kind, error, trace):
             assert kind is not None, "nothing was raised"
             capsys.readouterr()
-            bundle_app._print_plainly(kind, error, trace)
+            print_plainly(kind, error, trace)
             lines = capsys.readouterr().err.strip().splitlines()
             assert len(lines) == 2 and lines[0].startswith("error: ") and "MONAI_ARMED_TRACEBACK" in lines[1], lines
             for word in words:

@@ -17,11 +17,11 @@ import shutil
 
 import pandas as pd
 import pytest
-from ad_mri_runs import BUNDLE, configs
-from monai.bundle import create_workflow
+from ad_mri_runs import BUNDLE, run
 
 from monai_armed.compare.fold_scoring import score_fold
 from monai_armed.compare.fold_task import FoldTask
+from monai_armed.compare.samples_file import write_samples
 from monai_armed.compare.study_bundle import StudyBundle
 from monai_armed.studies.ad_mri import ad_mri_partitions
 
@@ -37,15 +37,14 @@ def scored(trained, options, tmp_path):
     def results_of(model: str, dataset: str = options["dataset_dir"]) -> pd.DataFrame:
         overrides = {"dataset_dir": dataset, "simulated_scale": None, "simulated_unseen_scale": None}
         bundle = StudyBundle(BUNDLE, overrides=overrides)
-        samples = tmp_path / "samples.pkl"
-        pd.to_pickle(ad_mri_partitions(dataset), samples)
+        partitions = ad_mri_partitions(dataset)
+        samples = write_samples(partitions, tmp_path / "samples.json")
         folder = tmp_path / model / "fold_00"
-        sizes = [len(pd.read_pickle(samples)[name]) for name in ("train", "val", "test")]
+        sizes = [len(partitions[name]) for name in ("train", "val", "test")]
         stops = [sum(sizes[:k]) for k in range(4)]
         parts = {name: range(a, b) for name, a, b in zip(("train", "val", "test"), stops, stops[1:])}
         folder.mkdir(parents=True)
-        for file in ("model.pt", "sites.json"):
-            shutil.copy(trained(model) / file, folder)
+        shutil.copy(trained(model) / "model.pt", folder)
         task = FoldTask(folder, model, {}, samples, parts, seed=0)
         score_fold(bundle, task)
         return task.result(bundle)
@@ -94,16 +93,7 @@ def test_data_whose_truth_nobody_knows(scored, study, tmp_path):
 
 def draw_saliency(trained, output_dir, options) -> None:
     settings = {"ckpt_path": str(trained() / "model.pt"), "output_dir": str(output_dir), "saliency#num_images": 4}
-    work = create_workflow(
-        config_file=[*configs("evaluate"), str(BUNDLE / "configs" / "saliency.json")],
-        workflow_type="infer",
-        logging_file=False,
-        bundle_root=str(BUNDLE),
-        **settings,
-        **options,
-    )
-    work.run()
-    work.finalize()
+    run("saliency", **settings, **options)
 
 
 def test_saliency_by_command(trained, options, tmp_path, capsys):

@@ -30,8 +30,8 @@ from ad_mri_runs import environment
 from monai.bundle import ConfigParser, ckpt_export, create_workflow, onnx_export, verify_net_in_out
 from PIL import Image
 
+from monai_armed.bundle import recorded_clusters
 from monai_armed.studies.cells import cell_partitions
-from monai_armed.studies.cells.evaluation import evaluate_cells
 from monai_armed.studies.cells.simulator import simulate_cells
 
 pytestmark = [
@@ -59,14 +59,14 @@ MODELS = {
 
 
 def configs(step: str, model: str = "armed") -> list[str]:
-    override = BUNDLE / "configs" / (f"{model}.json" if step == "train" else f"evaluate_{model}.json")
-    return [str(BUNDLE / "configs" / f"{step}.json"), *([str(override)] if override.is_file() else [])]
+    names = [*(["train", "evaluate"] if step == "evaluate" else [step]), *([] if model == "armed" else [model])]
+    return [str(BUNDLE / "configs" / f"{name}.json") for name in names]
 
 
 def workflow(step: str, model: str = "armed", **options):
-    kind = "train" if step == "train" else "infer"
+    kind = "infer" if step == "inference" else "train"
     settings = {"config_file": configs(step, model), "workflow_type": kind, **SMALL, **options}
-    return create_workflow(logging_file=False, bundle_root=str(BUNDLE), **settings)
+    return create_workflow(logging_file=False, **settings)
 
 
 def run(step: str, model: str = "armed", **options) -> None:
@@ -138,7 +138,7 @@ def test_all_properties_of_the_cells_are_there(step, trained_cells, cells, tmp_p
 def test_every_model_of_the_cells_trains_and_is_evaluated(model, trained_cells, cells, tmp_path):
     weights = trained_cells(model)
     predictions, z_predictor = MODELS[model]
-    seen = json.loads((weights.parent / "sites.json").read_text())
+    seen = recorded_clusters(weights)
     assert seen == sorted(seen) and len(seen) == BATCHES
     assert any(name.startswith("clusters.z_predictor.") for name in load(weights)) == z_predictor
     assert list((weights.parent / "tensorboard").glob("events*"))
@@ -172,7 +172,7 @@ def test_the_frozen_fixed_part_is_that_of_the_domain_adversarial_model(trained_c
 def test_inference_on_cells(model, trained_cells, image, tmp_path):
     (tmp_path / "new").mkdir()
     shutil.copy(image, tmp_path / "new")
-    date = json.loads((trained_cells().parent / "sites.json").read_text())[4]
+    date = recorded_clusters(trained_cells())[4]
     options = {"dataset_dir": str(tmp_path / "new"), "output_dir": str(tmp_path), "as_batches": ["population", date]}
     run("inference", model, ckpt_path=str(trained_cells(model)), **options)
     table = pd.read_csv(tmp_path / "predictions.csv")
@@ -214,13 +214,12 @@ def test_a_cell_that_cannot_be_read_costs_no_other(trained_cells, image, tmp_pat
     assert len(pd.read_csv(tmp_path / "out" / "latents.csv")) == 2
 
 
-@pytest.mark.parametrize("step, network", [("train", "network_def"), ("evaluate", "armed")])
-def test_the_papers_network_for_cells_is_built(step, network):
+@pytest.mark.parametrize("step", ["train", "evaluate", "inference"])
+def test_the_papers_network_for_cells_is_built(step):
     parser = ConfigParser()
-    override = "paper" if step == "train" else "evaluate_paper"
-    parser.read_config([str(BUNDLE / "configs" / f"{name}.json") for name in (step, override)])
+    parser.read_config(configs(step, "paper"))
     parser["batches"] = [str(j) for j in range(BATCHES)]
-    net = parser.get_parsed_content(network)
+    net = parser.get_parsed_content("model")
     assert net.fixed.map_shape == net.random.map_shape == (512, 4, 4) and len(net.effects_by_layer) == 12
     assert [layer for layer in net.feature_layers if layer.startswith("encoder")] == [f"encoder.{i}" for i in range(6)]
     assert sum(p.numel() for p in net.parameters()) < 30e6
@@ -270,7 +269,7 @@ def test_the_shipped_weights_of_the_cells_give_the_recorded_figures(tmp_path):
     parser.read_config(configs("evaluate"))
     folders = {"bundle_root": BUNDLE, "simulated_dir": tmp_path / "cells", "output_dir": tmp_path / "out"}
     parser.update({name: str(folder) for name, folder in folders.items()})
-    figures = evaluate_cells(*parser.get_parsed_content("evaluation"))
+    figures = parser.get_parsed_content("evaluation")
     assert figures.keys() == recorded.keys()
     for name, value in figures.items():
         # other versions of the libraries round otherwise, which a rank or a fresh classifier can turn into more
@@ -322,7 +321,7 @@ def test_real_images_pass_through(tmp_path):
     assert len(table) == 60 - len(partitions(REAL_CELLS)["val"]) and np.isfinite(table[["mixed", "fixed"]]).all(
         axis=None
     )
-    date = json.loads((tmp_path / "model" / "sites.json").read_text())[0]
+    date = recorded_clusters(tmp_path / "model" / "model.pt")[0]
     run("inference", output_dir=str(tmp_path / "new"), as_batches=[date], **settings)
     assert len(pd.read_csv(tmp_path / "new" / "latents.csv")) == 60
     assert all(len(list((tmp_path / "new" / name).glob("*.png"))) == 60 for name in ("fixed", f"as_{date}"))

@@ -24,7 +24,7 @@ import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
-from monai_armed.bundle.finished_model import load_part
+from monai_armed.bundle import load_part
 from monai_armed.networks.nets import AEC, ARMEDAEC, CNN
 from monai_armed.studies.cells import cell_partitions, read_cells
 from monai_armed.studies.cells.evaluation import evaluate_cells
@@ -161,7 +161,7 @@ def test_figures_for_the_comparison_of_models(tmp_path):
         "test": samples(tmp_path, [0, 0, 0, 1, 1, 1], [0, 1, 0, 1, 0, 1]),
         "unseen": samples(tmp_path, [-1, -1, -1, -1], [1, 0, 1, 0]),
     }
-    rows = score_cells(network(), loaders, BATCHES, tmp_path / "out")
+    rows = score_cells(evaluate_cells(network(), loaders, BATCHES, tmp_path / "out"))
     values = {(row["partition"], row["prediction"], row["metric"]): row["value"] for row in rows}
     assert len(values) == len(rows) and rows[0]["prediction"] == "mixed"
     for partition in ("seen", "unseen"):

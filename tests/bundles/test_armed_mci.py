@@ -24,6 +24,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow, create_workflow
 
+from monai_armed.bundle import recorded_clusters, write_model
 from monai_armed.compare.study_bundle import StudyBundle
 from monai_armed.networks.nets import ARMED, DFNN, ClusterInput
 from monai_armed.studies.mci.simulator import simulate_conversion
@@ -37,19 +38,12 @@ def bundle():
     return StudyBundle(ROOT)
 
 
-@pytest.fixture(autouse=True)
-def own_excepthook(monkeypatch):
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # plain_errors() replaces it
-
-
 def prepare(folder: Path, config: str, model: str = "", **overrides) -> ConfigWorkflow:
     """The workflow of a config, up to and with ``initialize``."""
     configs = ROOT / "configs"
-    files = [str(configs / f"{config}.json")]
-    if model:
-        files.append(str(configs / (f"{model}.json" if config == "train" else f"{config}_{model}.json")))
-    meta = str(configs / "metadata.json")
-    workflow = ConfigWorkflow(files, meta, logging_file=False, output_dir=str(folder), **overrides)
+    names = [*(["train", "evaluate"] if config == "evaluate" else [config]), *([model] if model else [])]
+    files = [str(configs / f"{name}.json") for name in names]
+    workflow = ConfigWorkflow(files, logging_file=False, output_dir=str(folder), **overrides)
     workflow.initialize()
     return workflow
 
@@ -62,9 +56,7 @@ def trained(tmp_path_factory):
     def folder_of(model: str = "") -> Path:
         if model not in folders:
             folders[model] = tmp_path_factory.mktemp(model or "armed")
-            short = {"max_epochs": 2} | (
-                {"z_predictor#max_epochs": 1} if model in ("", "cluster_input", "without_adversary") else {}
-            )
+            short = {"max_epochs": 2, "z_predictor#max_epochs": 1}
             prepare(folders[model], "train", model, **short).run()
         return folders[model]
 
@@ -74,7 +66,7 @@ def trained(tmp_path_factory):
 def test_it_lists_all_models_of_table_3(bundle):
     assert sorted(bundle.models("all")) == sorted(set(MODELS) - {"mldg"})
     assert bundle.models("mldg") == ["mldg"]
-    paper = pd.DataFrame(bundle.options["paper"])
+    paper = bundle.published
     assert set(paper["model"]) == set(MODELS) - {"mldg"} | {"armed, randomized"} and len(paper) == 6 * 2 * 4
     seen = paper[(paper["partition"] == "seen") & (paper["metric"] == "auroc")].set_index("model")
     assert seen.loc["armed", ["value", "low", "high"]].tolist() == [0.926, 0.901, 0.951]
@@ -86,13 +78,10 @@ def test_it_lists_all_models_of_table_3(bundle):
 def test_evaluation_builds_the_network_that_training_builds(bundle, model, variant, tmp_path):
     bundle = StudyBundle(ROOT, variant)
     train = bundle.config("train", model)
-    (tmp_path / "model.pt").touch()
-    (tmp_path / "sites.json").write_text(json.dumps([f"s{i}" for i in range(20)]))
-    train.get_parsed_content("encode").save(tmp_path / "features.json")
+    write_model({}, train.get_parsed_content("record"), tmp_path / "model.pt")
     evaluate = bundle.config("evaluate", model, {"ckpt_path": str(tmp_path / "model.pt")})
-    networks = [parser.get_parsed_content("network_def") for parser in (train, evaluate)]
+    networks = [train.get_parsed_content("network_def"), evaluate.get_parsed_content("model")]
     shapes = [{name: value.shape for name, value in network.state_dict().items()} for network in networks]
-    shapes[1] = {name: shape for name, shape in shapes[1].items() if not name.startswith("clusters.z_predictor")}
     assert shapes[0] == shapes[1]
     kind = {"cluster_input": ClusterInput, "conventional": DFNN, "mldg": DFNN}.get(model, ARMED)
     assert isinstance(networks[0], kind)
@@ -106,13 +95,13 @@ def test_evaluation_builds_the_network_that_training_builds(bundle, model, varia
     assert learned == {id(p) for p in networks[0].parameters() if p.requires_grad}
 
 
-def test_properties_that_tools_look_for():
-    meta = str(ROOT / "configs" / "metadata.json")
-    for kind, name in (("train", "train"), ("infer", "inference")):
-        file = str(ROOT / "configs" / f"{name}.json")
-        workflow = create_workflow(config_file=file, workflow_type=kind, logging_file=False, meta_file=meta)
-        workflow.parser.parse(True)
-        assert not workflow.check_properties()
+@pytest.mark.parametrize("step", ["train", "evaluate", "inference"])
+def test_properties_that_tools_look_for(step, tmp_path):
+    names = ["train", "evaluate"] if step == "evaluate" else [step]
+    files = [str(ROOT / "configs" / f"{name}.json") for name in names]
+    kind = "infer" if step == "inference" else "train"
+    options = {"workflow_type": kind, "logging_file": False, "output_dir": str(tmp_path)}
+    assert not create_workflow(config_file=files, **options).check_properties()
 
 
 def test_metadata_agrees_with_the_network(bundle):
@@ -147,8 +136,8 @@ def test_other_models_train_and_evaluate(trained, model, tmp_path):
 
 def test_the_shipped_weights_are_those_of_the_simulated_study(tmp_path):
     """Test subjects that the shipped config never trained on. Run from another folder."""
-    config = str(ROOT / "configs" / "evaluate.json")
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config, "--output_dir", str(tmp_path)]
+    files = str([str(ROOT / "configs" / f"{name}.json") for name in ("train", "evaluate")])
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", files, "--output_dir", str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     metrics = pd.read_csv(tmp_path / "metrics.csv").set_index(["partition", "prediction"])["auroc"]
@@ -157,7 +146,7 @@ def test_the_shipped_weights_are_those_of_the_simulated_study(tmp_path):
 
 
 def test_new_subjects_of_known_and_unknown_sites(bundle, tmp_path):
-    sites = json.loads((ROOT / "models" / "sites.json").read_text())
+    sites = recorded_clusters(ROOT / "models" / "model.pt")
     table = simulate_conversion(5).table.astype(str)
     table = table[table["VISCODE"] == "bl"].iloc[:4].assign(SITE=[sites[0], sites[1], "nowhere", "nowhere"])
     table.drop(columns=["VISCODE", "DX", "DX_bl"]).to_csv(tmp_path / "new.csv", index=False)

@@ -13,23 +13,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from monai_armed.bundle.training_record import read_training
+from monai_armed.bundle import read_record
 from monai_armed.data.held_out import held_out
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 KEYS = {"clusters": "clusters", "cluster": "cluster", "subject": "subject"}
 
 
-@pytest.mark.parametrize("bundle", ["armed_ad_mri", "armed_cell_aec"])
+@pytest.mark.parametrize("bundle", ["armed_ad_mri", "armed_cell_aec", "armed_mci", "armed_spirals"])
 def test_shipped_weights_know_their_own_subjects_and_no_others(bundle):
-    models = BUNDLES / bundle / "models"
-    record = read_training(models / "model.pt")
-    assert record["clusters"] == json.loads((models / "sites.json").read_text())
+    whole = read_record(BUNDLES / bundle / "models" / "model.pt")
+    record = whole["provenance"]
+    assert record["clusters"] == whole["clusters"]
     pairs = record["train"] + record["val"] + [[record["clusters"][0], "a new one"]]
     items = [{"cluster": c, "subject": s, "content": f"{c} {s}", "image": ""} for c, s in pairs]
     own = held_out(items, record, record["study"], KEYS)

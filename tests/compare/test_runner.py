@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -29,6 +30,9 @@ from monai_armed.metrics.comparison import delong_interval
 from monai_armed.studies.spirals.simulator import simulate_spirals
 
 SPIRALS = Path(__file__).parents[2] / "bundles" / "armed_spirals"
+IMPORT = ["$from monai_armed.studies.spirals.simulator import spiral_partitions"]
+SPLIT = "spiral_partitions(@dataset_dir, @simulation, @data_seed, split_seed=@seed)"
+KILL = "$torch.os.kill(torch.os.getpid(), 9) if @seed == 1 else 0.01"
 TINY = {"max_epochs": 2, "hidden_channels": [4, 4, 4], "adversary_channels": [4], "batch_size": 16}
 
 
@@ -44,9 +48,8 @@ def bundle(tmp_path):
     shutil.copytree(SPIRALS / "configs", root / "configs")
     simulate_spirals(1, num_clusters=3, samples_per_cluster=40, seed=5).save(tmp_path / "sim1.npz")
     change(root, "train", dataset_dir=str(tmp_path), **TINY)
-    sizes = {k: TINY[k] for k in ("hidden_channels", "adversary_channels")}
-    change(root, "evaluate", dataset_dir=str(tmp_path), **sizes)
-    change(root, "compare", settings=[{"simulation": 1}], models=["conventional", "armed"], paper=[])
+    change(root, "compare", settings={"simulation": [1]}, models=["conventional", "armed"])
+    (root / "configs" / "published.csv").unlink()
     return root
 
 
@@ -120,8 +123,7 @@ def test_figures_of_the_bundles_own(bundle, tmp_path):
         {"partition": "unseen", "prediction": "mixed", "metric": "mse", "value": 0.5},
         {"partition": "seen", "model": "ceiling", "metric": "mse", "value": 0.125},
     ]
-    for name in ("evaluate", "evaluate_conventional"):
-        change(bundle, name, scores=rows, predictions=None)
+    change(bundle, "evaluate", scores=rows, predictions=None)
     change(bundle, "compare", metrics=["mse"])
     files = compare(comparison_of(bundle, tmp_path / "out", seed=3))
     results = pd.read_csv(files["results"]).set_index(["partition", "model", "fold"])["value"]
@@ -152,7 +154,7 @@ def test_folds_are_stratified_and_disjoint(bundle, tmp_path):
 def test_groups_stay_together(bundle, tmp_path, split):
     change(bundle, "compare", split=split, group_key="cluster")
     partitions = "$spiral_partitions(None, @simulation, @data_seed)"  # ten clusters
-    change(bundle, "train", partitions=partitions)
+    change(bundle, "train", imports=IMPORT, partitions=partitions)
     with pytest.raises(ValueError, match="samples of one cluster into training and test: give --split grouped"):
         comparison_of(bundle, tmp_path / "out", num_folds=3, split="stratified").plan()
     tasks, samples = comparison_of(bundle, tmp_path / "out", num_folds=3, split=split).plan()
@@ -163,14 +165,10 @@ def test_groups_stay_together(bundle, tmp_path, split):
 
 
 def test_one_by_one_and_unseen_clusters(bundle, tmp_path):
-    spirals = "spiral_partitions(@dataset_dir, @simulation, @data_seed, split_seed=@seed)"
-    unseen = f"$dict({spirals}, unseen=[dict(d, cluster=-1) for d in {spirals}['test']])"
-    config = json.loads((bundle / "configs" / "evaluate.json").read_text())
-    dataset = {**config["dataset"], "data": "$@partitions['unseen']"}
-    loader = {**config["dataloader"], "dataset": "@unseen#dataset"}
-    evaluator = {**config["evaluator"], "val_data_loader": "@unseen#dataloader"}
-    change(bundle, "train", partitions=unseen)
-    change(bundle, "evaluate", unseen={"dataset": dataset, "dataloader": loader, "evaluator": evaluator}, ceiling={})
+    unseen = f"$dict({SPLIT}, unseen=[dict(d, cluster=-1) for d in {SPLIT}['test']])"
+    dataset = {"_target_": "Dataset", "data": "$@partitions['unseen']", "transform": "@validate#preprocessing"}
+    change(bundle, "train", imports=IMPORT, partitions=unseen)
+    change(bundle, "evaluate", unseen_dataloader={"_target_": "DataLoader", "dataset": dataset}, ceiling={})
     change(bundle, "compare", stacked=False, models=["armed"])
     results = pd.read_csv(compare(comparison_of(bundle, tmp_path / "out"))["results"])
     assert set(results["partition"]) == {"seen", "unseen"}
@@ -178,7 +176,7 @@ def test_one_by_one_and_unseen_clusters(bundle, tmp_path):
     wide = new.pivot(index="fold", columns="model", values="value")
     assert (wide["armed"] == wide["armed, fixed"]).all()  # a new cluster has no random effects
 
-    change(bundle, "train", partitions=f"$dict({spirals}, unseen=[])")
+    change(bundle, "train", partitions=f"$dict({SPLIT}, unseen=[])")
     results = pd.read_csv(compare(comparison_of(bundle, tmp_path / "none_unseen"))["results"])
     assert set(results["partition"]) == {"seen"} and not results.empty
 
@@ -217,8 +215,8 @@ def test_a_failing_fold_does_not_lose_the_others(bundle, tmp_path, monkeypatch, 
 
 def test_nested_search_chooses_what_learns(bundle, tmp_path):
     change(bundle, "compare", models=["conventional"])
-    candidates = [{"learning_rate": 1e-30}, {"learning_rate": 0.03, "max_epochs": 60, "batch_size": 8}]
-    (bundle / "configs" / "search.json").write_text(json.dumps({"conventional": candidates}))
+    change(bundle, "train", max_epochs=60, batch_size=8)
+    (bundle / "configs" / "search.json").write_text(json.dumps({"all": {"learning_rate": [1e-30, 0.03]}}))
     out = tmp_path / "out"
     compare(comparison_of(bundle, out, inner_folds=2))
     for fold in ("fold_00", "fold_01"):
@@ -273,10 +271,9 @@ def test_bad_input_is_named_before_anything_is_trained(bundle, tmp_path, monkeyp
     change(bundle, "compare", cluster_key="hospital")
     expect_error(good, capsys, "no clusters", "hospital")
     change(bundle, "compare", cluster_key="cluster")
-    expression = json.loads((bundle / "configs" / "train.json").read_text())["partitions"]
     kept = "[d for d in v if d['label'][0] == 0] if k in ('train', 'val', 'test') else v"
-    one = f"$dict((k, {kept}) for k, v in {expression[1:]}.items())"
-    change(bundle, "train", partitions=one)
+    one = f"$dict((k, {kept}) for k, v in {SPLIT}.items())"
+    change(bundle, "train", imports=IMPORT, partitions=one)
     expect_error(good, capsys, "class")
     change(bundle, "train", partitions=[])
     expect_error(good, capsys, "no id 'partitions'")
@@ -310,3 +307,16 @@ def test_processes_share_the_work_without_changing_it(bundle, tmp_path):
     alone = pd.read_csv(compare(comparison_of(bundle, tmp_path / "one"))["results"])
     shared = pd.read_csv(compare(comparison_of(bundle, tmp_path / "two", processes=2))["results"])
     pd.testing.assert_frame_equal(alone, shared)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
+def test_a_killed_process_costs_its_fold_alone(bundle, tmp_path):
+    change(bundle, "compare", stacked=False)
+    change(bundle, "conventional", learning_rate=KILL)
+    comparison = comparison_of(bundle, tmp_path / "out", processes=2, num_folds=3)
+    results = pd.read_csv(compare(comparison)["results"])
+    folds = results[results["metric"] == "accuracy"].groupby("model")["fold"].unique()
+    assert sorted(folds["conventional"]) == [0, 2] and sorted(folds["armed"]) == [0, 1, 2]
+    (failed,) = comparison.failures
+    assert failed.name == "fold_01" and "was killed" in comparison.failures[failed]

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 
@@ -27,8 +28,8 @@ from monai.utils import set_determinism
 from monai_armed.engines import PrepareBatchCluster
 from monai_armed.handlers import (
     ClusterErasure,
+    EarlyStop,
     EpochSeed,
-    ResumableEarlyStop,
     TrainingCheckpoint,
     cluster_erasure,
     load_weights,
@@ -40,7 +41,7 @@ from monai_armed.networks.nets import AEC, ARMEDAEC
 EPOCHS = 5
 
 
-def _training(folder, resume=False, epochs=EPOCHS, patience=100, hidden=8):
+def _training(folder, resume=False, epochs=EPOCHS, patience=100, hidden=8, fingerprint=None):
     """A training with everything random in it: start, shuffles, augmentation, dropout, random effects."""
     set_determinism(1)
     generator = torch.Generator().manual_seed(0)
@@ -51,19 +52,17 @@ def _training(folder, resume=False, epochs=EPOCHS, patience=100, hidden=8):
     network = ARMED(DFNN(3, hidden_channels=(hidden,), dropout=0.3), 4, (3,))
     optimizer = torch.optim.NAdam(network.parameters(), 0.01)
     metric = ROCAUC(output_transform=lambda out: (out["pred"], out["label"]["label"].unsqueeze(1)))
-    stop = ResumableEarlyStop(patience, lambda engine: engine.state.metrics["auroc"])
     validator = SupervisedEvaluator(
         "cpu", loader, network, prepare_batch=PrepareBatchCluster(), key_val_metric={"auroc": metric},
-        val_handlers=[stop], decollate=False,
+        decollate=False,
     )  # fmt: skip
-    objects = {"network": network, "optimizer": optimizer, "early_stop": stop}
-    checkpoint = TrainingCheckpoint(folder, objects, validator, resume)
+    stop = EarlyStop(validator, patience)
+    checkpoint = TrainingCheckpoint(folder, {"early_stop": stop}, validator, resume, fingerprint)
     trainer = SupervisedTrainer(
         "cpu", epochs, loader, network, optimizer, ARMEDLoss(torch.nn.BCEWithLogitsLoss()),
         prepare_batch=PrepareBatchCluster(), decollate=False,
-        train_handlers=[EpochSeed(7), ValidationHandler(1, validator), checkpoint],
+        train_handlers=[EpochSeed(7), ValidationHandler(1, validator), stop, checkpoint],
     )  # fmt: skip
-    stop.set_trainer(trainer)
     return trainer, checkpoint
 
 
@@ -165,9 +164,49 @@ def test_resume_with_another_network_says_so(tmp_path):
         _training(tmp_path, hidden=6, resume=True)[0].run()
 
 
-def test_checkpoint_needs_the_network(tmp_path):
-    with pytest.raises(ValueError, match="must hold the 'network'"):
-        TrainingCheckpoint(tmp_path, {})
+def test_resume_of_another_training_is_refused_and_names_what_differs(tmp_path):
+    given = {"learning_rate": "0.01", "batch_size": "8", "the data's study": '"one"'}
+    _training(tmp_path, epochs=1, fingerprint=given)[0].run()
+    kept = (tmp_path / "checkpoint.pt").read_bytes()
+    other = {**given, "the data's study": '"two"', "loss#lambda_kl": "1"}
+    with pytest.raises(
+        ValueError, match=r"differs in the data's study \(\"one\", now \"two\"\), loss#lambda_kl \(not set"
+    ):
+        _training(tmp_path, epochs=2, resume=True, fingerprint=other)[0].run()
+    assert (tmp_path / "checkpoint.pt").read_bytes() == kept
+    _training(tmp_path, epochs=2, resume=True, fingerprint=given)[0].run()
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["progress"]["epoch"] == 2
+
+
+def test_resume_of_a_training_that_nobody_knows_is_refused(tmp_path):
+    _training(tmp_path, epochs=1)[0].run()
+    with pytest.raises(ValueError, match="does not say which data and settings it is of: train anew"):
+        _training(tmp_path, epochs=2, resume=True, fingerprint={"seed": "0"})[0].run()
+
+
+def test_a_diverged_network_ends_training_and_the_last_good_one_is_kept(tmp_path):
+    trainer, checkpoint = _training(tmp_path)
+
+    @trainer.on(Events.ITERATION_COMPLETED(once=12))  # in epoch 3
+    def _(_engine):
+        trainer.optimizer.param_groups[0]["lr"] = float("inf")
+
+    with pytest.raises(ValueError, match=r"training has diverged: .* in epoch 3; .* kept .* lower learning_rate"):
+        trainer.run()
+    assert torch.load(checkpoint.path, weights_only=True)["progress"]["epoch"] == 2
+    assert all(value.isfinite().all() for value in torch.load(checkpoint.model_path, weights_only=True).values())
+
+
+def test_what_an_earlier_training_left_is_cleared(tmp_path):
+    trainer, checkpoint = _training(tmp_path, epochs=1)
+    trainer.run()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / f".checkpoint.pt.{gone.pid}.part").touch()
+    (tmp_path / f".checkpoint.pt.{os.getpid()}.part").touch()  # of a process that lives
+    checkpoint.clear()
+    assert [path.name for path in tmp_path.iterdir()] == [f".checkpoint.pt.{os.getpid()}.part"]
+    checkpoint.clear()  # there need be nothing
 
 
 def test_epoch_seed_depends_on_seed_and_epoch():
@@ -262,14 +301,6 @@ def _erase(rank: int, store: str, folder: str) -> None:
     trainer.run([0], max_epochs=1)
     torch.save(network.state_dict(), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
-
-
-@pytest.mark.parametrize(("first", "last"), [(1, 2), (4, 5)])
-def test_epochs_that_early_stopping_does_not_count(first, last):
-    trainer = Engine(lambda engine, batch: None)
-    ResumableEarlyStop(1, lambda engine: 0.0, trainer, first_epoch=first).attach(trainer)
-    trainer.run([1], max_epochs=9)
-    assert trainer.state.epoch == last
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -60,7 +60,7 @@ class Adversary(nn.Module):
     @classmethod
     def build(
         cls,
-        classifier: str | Sequence | nn.Module,
+        classifier: str | nn.Module | Callable[..., nn.Module],
         feature_shapes: Sequence[Sequence[int]],
         spatial_dims: int,
         num_clusters: int,
@@ -69,22 +69,24 @@ class Adversary(nn.Module):
     ) -> Adversary:
         """
         An adversary for features of given shapes (without the batch dimension) of a network whose input has
-        ``spatial_dims``. The classifier is ``"pooled"``, ``"whitened"``, ``"conv"`` or ``"dense"``, one of them with
-        arguments, such as ``("dense", {"hidden_channels": (32, 32)})``, or a module; another is a ValueError.
+        ``spatial_dims``. The classifier is ``"pooled"``, ``"whitened"``, ``"conv"`` or ``"dense"``, a module, or what
+        builds one from the shapes and the number of cluster logits, such as
+        ``partial(DenseAdversary, hidden_channels=(32, 32))``; another is a ValueError.
         """
         if isinstance(classifier, cls):
             return classifier
         if isinstance(classifier, nn.Module):
             return cls(classifier, num_clusters, num_classes, confusion)
-        given = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-        if not given or len(given) > 2 or given[0] not in CLASSIFIERS:
+        num_logits = num_clusters * max(1, num_classes)
+        if callable(classifier):
+            made = classifier(feature_shapes, num_logits)
+        elif classifier in CLASSIFIERS:
+            options: dict[str, Any] = {} if classifier == "dense" else {"spatial_dims": spatial_dims}
+            made = CLASSIFIERS[classifier](feature_shapes, num_logits, **options)
+        else:
             raise ValueError(
-                f"adversary must be one of {list(CLASSIFIERS)}, alone or with its arguments, a module or None, got "
-                f"{classifier!r}."
+                f"adversary must be one of {list(CLASSIFIERS)}, what builds one, a module or None, got {classifier!r}."
             )
-        options: dict[str, Any] = {} if given[0] == "dense" else {"spatial_dims": spatial_dims}
-        options.update(given[1] if len(given) == 2 else {})
-        made = CLASSIFIERS[given[0]](feature_shapes, num_clusters * max(1, num_classes), **options)
         return cls(made, num_clusters, num_classes, confusion)
 
     def set_reversal_strength(self, strength: float) -> None:

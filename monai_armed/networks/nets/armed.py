@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -68,8 +68,9 @@ class ARMED(ClusterNetwork):
         feature_layers: names of the layers whose outputs the adversary sees (the last layer's stands for its input); by
             default the last layer at each spatial size and all hidden layers of dense parts.
         adversary: ``"pooled"`` (cheap), ``"whitened"`` (decorrelated besides), ``"conv"`` or ``"dense"`` (as in the
-            paper), one of these with its arguments, such as ``("dense", {"hidden_channels": (32, 32)})``, None, or a
-            module that maps the list of features to cluster logits.
+            paper), None, a module that maps the list of features to cluster logits, or what builds one from the
+            features' shapes and the number of cluster logits, such as
+            ``functools.partial(DenseAdversary, hidden_channels=(16, 16))``.
         nonlinear_slopes: whether the latent gets random slopes (Eq. 9).
         linear_slopes: whether the input gets random slopes (Eq. 11), or which of its columns do, such as [0, 3]; for
             tables.
@@ -120,7 +121,7 @@ class ARMED(ClusterNetwork):
         input_shape: Sequence[int],
         head: str | None = None,
         feature_layers: Sequence[str] | None = None,
-        adversary: str | Sequence | nn.Module | None = "pooled",
+        adversary: str | nn.Module | Callable[..., nn.Module] | None = "pooled",
         nonlinear_slopes: bool = True,
         linear_slopes: bool | Sequence[int] = False,
         intercept: bool = True,

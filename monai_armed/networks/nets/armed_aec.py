@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -100,7 +100,7 @@ class ARMEDAEC(ClusterNetwork):
         in_shape: Sequence[int],
         random: AEC | None = None,
         feature_layers: Sequence[str] | None = None,
-        adversary: str | Sequence | nn.Module | None = "pooled",
+        adversary: str | nn.Module | Callable[..., nn.Module] | None = "pooled",
         num_classes: int = 0,
         confusion: bool = False,
         classifier_channels: int = 32,

@@ -17,7 +17,9 @@
 from __future__ import annotations
 
 from .ceilings import ad_mri_ceilings
+from .inference import images_to_predict
 from .partitions import ad_mri_partitions
+from .sites import ad_mri_sites
 from .truth import with_true_regions
 
-__all__ = ["ad_mri_ceilings", "ad_mri_partitions", "with_true_regions"]
+__all__ = ["ad_mri_ceilings", "ad_mri_partitions", "ad_mri_sites", "images_to_predict", "with_true_regions"]

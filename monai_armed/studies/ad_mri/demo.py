@@ -27,8 +27,8 @@ import torch
 from monai.transforms import Compose
 from sklearn.metrics import roc_auc_score
 
+from monai_armed.bundle import find_bundle
 from monai_armed.bundle.config_warning import environment_after_warning
-from monai_armed.bundle.run import find_bundle
 from monai_armed.studies.ad_mri.figures import plot_loss_terms, plot_results, plot_slices
 from monai_armed.studies.ad_mri.partitions import ad_mri_partitions
 from monai_armed.studies.ad_mri.simulator import simulate_ad_mri
@@ -79,8 +79,8 @@ def _bundle(
     **options: object,
 ) -> None:
     configs = find_bundle("armed_ad_mri") / "configs"
-    prefix = "" if step == "train" else f"{step}_"
-    files = [str(configs / f"{step}.json"), *(str(configs / f"{prefix}{name}.json") for name in overrides)]
+    steps = ["train"] if step == "train" else ["train", step]
+    files = [str(configs / f"{name}.json") for name in (*steps, *overrides)]
     arguments = {"dataset_dir": data, "output_dir": output, "cache_dir": output.parent / "cache", **options}
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files)]
     for name, value in arguments.items():

@@ -51,10 +51,9 @@ def evaluate_weights(bundle: str | Path, dataset: dict[str, Any], folder: str | 
     root, place = Path(bundle).resolve(), Path(folder).resolve()
     simulate_ad_mri(place / "data", **dataset)
     workflow = create_workflow(
-        config_file=str(root / "configs" / "evaluate.json"),
-        workflow_type="infer",
+        config_file=[str(root / "configs" / name) for name in ("train.json", "evaluate.json")],
+        workflow_type="train",
         logging_file=False,
-        bundle_root=str(root),
         dataset_dir=str(place / "data"),
         output_dir=str(place / "output"),
         ckpt_path=str(root / "models" / "model.pt"),

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,10 @@ Rows = list[dict[str, Any]]
 
 def score_ad_mri(
     partitions: Mapping[str, Sequence[Mapping[str, Any]]],
-    predictions: Sequence[str],
+    predictions: Iterable[str],
     dataset_dir: str | os.PathLike[str],
     output_dir: str | os.PathLike[str],
+    saliency: Rows | None = None,
 ) -> Rows:
     """
     Figures for the comparison of models, from one division into training and test: the leak of each prediction among
@@ -49,10 +50,21 @@ def score_ad_mri(
         predictions: names of the predictions, in the order of ``predictions.csv``.
         dataset_dir: the data, with the truth if they are simulated.
         output_dir: folder with ``predictions.csv``, as the comparison writes it.
+        saliency: further figures, those of :py:func:`monai_armed.studies.ad_mri.saliency.saliency_scores`.
 
     Returns:
         dicts of ``partition``, ``metric``, ``value``, and ``prediction`` or, for what no network predicts, ``model``.
     """
+    rows = _own_scores(partitions, list(predictions), dataset_dir, output_dir)
+    return [*rows, *(saliency or [])]
+
+
+def _own_scores(
+    partitions: Mapping[str, Sequence[Mapping[str, Any]]],
+    predictions: Sequence[str],
+    dataset_dir: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str],
+) -> Rows:
     rows = _leaks(pd.read_csv(Path(output_dir) / "predictions.csv", dtype={"site": str}), predictions)
     names = {"seen": "test", "unseen": "unseen"}
     lists = {name: pd.DataFrame(list(partitions[name])) for name in ("train", "test")}

@@ -16,7 +16,8 @@
 
 from __future__ import annotations
 
+from .batches import cell_batches
 from .images import METASTATIC_EFFICIENCY, read_cells
 from .partitions import cell_partitions
 
-__all__ = ["METASTATIC_EFFICIENCY", "cell_partitions", "read_cells"]
+__all__ = ["METASTATIC_EFFICIENCY", "cell_batches", "cell_partitions", "read_cells"]

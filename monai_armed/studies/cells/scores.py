@@ -13,28 +13,29 @@
 
 from __future__ import annotations
 
-from monai_armed.studies.cells.evaluation import PREDICTIONS, evaluate_cells
+from collections.abc import Mapping
+
+from monai_armed.studies.cells.evaluation import PREDICTIONS
 
 __all__ = ["score_cells"]
 
 PARTITIONS = {"test": "seen", "unseen": "unseen"}  # the batches that a partition's cells are from
 
 
-def score_cells(*args, **kwargs) -> list[dict[str, str | float]]:
+def score_cells(figures: Mapping[str, float]) -> list[dict[str, str | float]]:
     """
-    :py:func:`monai_armed.studies.cells.evaluation.evaluate_cells` for the comparison of models: each figure as a row
-    with its partition, prediction and metric. What is measured on the latents or against the truth goes with the
+    The figures of :py:func:`monai_armed.studies.cells.evaluation.evaluate_cells` for the comparison of models: each as
+    a row with its partition, prediction and metric. What is measured on the latents or against the truth goes with the
     model's own prediction on seen batches; the excess of Calinski-Harabasz over its null, and the classifiers' over
     their accuracy on batch-free images, are rows of their own.
 
     Args:
-        args: arguments of :py:func:`monai_armed.studies.cells.evaluation.evaluate_cells`.
-        kwargs: likewise.
+        figures: all figures by name.
 
     Returns:
         dicts of ``partition`` (``"seen"`` or ``"unseen"``), ``prediction``, ``metric`` and ``value``.
     """
-    figures = evaluate_cells(*args, **kwargs)
+    figures = dict(figures)
     own = next(name for name in PREDICTIONS if f"test_{name}_mse" in figures)
     for name in ("davies_bouldin", "calinski_harabasz"):
         if name in figures:

@@ -23,7 +23,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from monai_armed.__main__ import main
-from monai_armed.bundle.run import find_bundle
+from monai_armed.bundle import find_bundle
 from monai_armed.data import load_csv_datalist
 from monai_armed.studies.ad_mri import preprocess as app
 from monai_armed.transforms import LoadVolumed

@@ -11,13 +11,14 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections import defaultdict
 
 import pytest
 from cell_folders import csv_folder, named_folder, study_rows
 
-from monai_armed.bundle.training_record import read_training, record_training
+from monai_armed.data.held_out import provenance
 from monai_armed.studies.cells import cell_partitions
 from monai_armed.studies.cells.partitions import LEAST_CELLS
 from monai_armed.transforms import LoadCelld
@@ -51,8 +52,7 @@ def test_partitions_are_cell_wise_in_the_shares_of_the_paper(tmp_path):
 def test_a_trained_model_is_tested_on_cells_that_it_was_not_trained_on(tmp_path):
     folder = csv_folder(tmp_path, study_rows())
     at_training = cell_partitions(folder, seed=3, seen_batches=["b0", "b3"])
-    record_training(at_training, tmp_path / "out")
-    trained = read_training(tmp_path / "out" / "model.pt")
+    trained = json.loads(json.dumps(provenance(at_training)))
     assert cell_partitions(folder, seed=4, trained=trained) == at_training
     with pytest.raises(ValueError, match=r"was trained on \['b0', 'b3'\], not on \['b1'\]"):
         cell_partitions(folder, seen_batches=["b1"], trained=trained)
@@ -136,8 +136,7 @@ def test_cells_numbered_anew_in_each_batch_are_different_cells(tmp_path):
     rows = [{**row, "cell": row["cell"].split("_")[1]} for row in study_rows(10, 4, frames=1)]
     folder = csv_folder(tmp_path, rows)
     at_training = cell_partitions(folder)
-    record_training(at_training, tmp_path / "out", "cell", "batches")
-    trained = read_training(tmp_path / "out" / "model.pt")
+    trained = json.loads(json.dumps(provenance(at_training)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         again = cell_partitions(folder, trained=trained)
@@ -145,8 +144,7 @@ def test_cells_numbered_anew_in_each_batch_are_different_cells(tmp_path):
 
 
 def test_another_labs_images_are_unseen(tmp_path):
-    record_training(cell_partitions(csv_folder(tmp_path / "a", study_rows(10))), tmp_path / "out")
-    trained = read_training(tmp_path / "out" / "model.pt")
+    trained = json.loads(json.dumps(provenance(cell_partitions(csv_folder(tmp_path / "a", study_rows(10))))))
     for first in (0, 5):  # batches of the model's names, and of others
         rows = [{**row, "batch": f"b{int(row['batch'][1:]) + first}"} for row in study_rows(10)]
         folder = csv_folder(tmp_path / f"lab{first}", rows)

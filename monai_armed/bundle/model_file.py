@@ -1,0 +1,112 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A model in one file: a plain state dict for every tool of PyTorch and MONAI, and in it the record of its training."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_armed.data.replaced_file import replaced_file
+
+__all__ = ["RECORD", "add_record", "read_record", "write_model"]
+
+RECORD = "monai_armed.json"
+"""Member of the model's zip archive, beside those that PyTorch reads, which leaves others alone."""
+
+
+def write_model(state: Mapping[str, torch.Tensor], record: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
+    """
+    Write a state dict and its record, both in one step: what exists is whole, and never of two trainings.
+
+    Args:
+        state: the state dict.
+        record: what the model was trained on and its clusters' names, as JSON can hold it.
+        path: the file.
+
+    Returns:
+        the file.
+
+    Raises:
+        ValueError: when a weight is NaN or infinite.
+    """
+    wrong = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if wrong:
+        raise ValueError(f"{wrong[0]} holds NaN or infinite values: a diverged network is no model, it is not written.")
+    buffer = io.BytesIO()  # torch.save to a full disk ends the whole program
+    torch.save({name: value.detach().cpu() for name, value in state.items()}, buffer)
+    return _write(add_record(buffer.getvalue(), record), Path(path))
+
+
+def add_record(model: bytes, record: Mapping[str, Any]) -> bytes:
+    """
+    Add a record to a model's file, whose weights stay as they are.
+
+    Args:
+        model: content of a file that ``torch.save`` has written.
+        record: the record.
+
+    Returns:
+        content of the file with the record.
+    """
+    buffer = io.BytesIO(model)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        member = zipfile.ZipInfo(f"{archive.namelist()[0].split('/')[0]}/{RECORD}")  # of 1980: same bytes each time
+        archive.writestr(member, json.dumps(record, allow_nan=False))
+    return buffer.getvalue()
+
+
+def _write(content: bytes, path: Path) -> Path:
+    with replaced_file(path) as partial, open(partial, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return path
+
+
+def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """
+    The record in a model's file.
+
+    Args:
+        path: the file, a ``model.pt`` that one of our bundles has written.
+
+    Returns:
+        the record.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when the file is damaged, or has no record.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"there is no model {path}: train first, or give the path of a model.pt as --ckpt_path."
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [name for name in archive.namelist() if name.rpartition("/")[2] == RECORD]
+            record = json.loads(archive.read(members[0])) if members else None
+    except (OSError, zipfile.BadZipFile, json.JSONDecodeError) as error:
+        raise ValueError(f"model {path} cannot be read ({error}): it is damaged, copy or train it again.") from error
+    if not isinstance(record, dict):
+        raise ValueError(
+            f"model {path} has weights, but no record of what it was trained on, which is lost when another program "
+            "saves it anew: give the model.pt that training wrote."
+        )
+    return record

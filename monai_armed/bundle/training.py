@@ -1,0 +1,120 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A training as a bundle runs it: from a folder that is its own to one file that is the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from monai.engines import Trainer
+
+from monai_armed.bundle.model_file import write_model
+from monai_armed.bundle.models import load_part, takes_cluster
+from monai_armed.bundle.run_lock import claimed
+from monai_armed.bundle.z_predictor_training import ZPredictorTraining
+from monai_armed.handlers.random_effects_writer import is_main_process
+from monai_armed.handlers.training_checkpoint import TrainingCheckpoint, load_weights
+
+__all__ = ["Training"]
+
+
+class Training:
+    """
+    Trains a network and, if it takes the cluster, its Z-predictor, and writes both with the training's record as one
+    file, ``folder/model.pt``. Nobody else trains into the folder meanwhile; a fresh training clears what an earlier
+    one has left there.
+
+    Args:
+        trainer: trains the network.
+        network: the network, not wrapped for several processes.
+        checkpoint: keeps it; says whether training is to go on.
+        record: what the training is of, see :py:func:`monai_armed.bundle.training_record`.
+        folder: where the model is written.
+        z_predictor: training of the Z-predictor, for networks that have a use for it.
+        start_from: finished models by the name of the part of the network that is taken from them before training.
+        writer: called with the trainer when the network has its final weights, such as a
+            :py:class:`monai_armed.handlers.RandomEffectsWriter`.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        network: torch.nn.Module,
+        checkpoint: TrainingCheckpoint,
+        record: Mapping[str, Any],
+        folder: str | Path,
+        z_predictor: ZPredictorTraining | None = None,
+        start_from: Mapping[str, str] | None = None,
+        writer: Callable[[Engine], None] | None = None,
+    ) -> None:
+        self.trainer, self.network, self.checkpoint = trainer, network, checkpoint
+        self.record, self.folder = record, Path(folder)
+        self.z_predictor = z_predictor if takes_cluster(network) else None
+        for part in (self, self.z_predictor):
+            if part is not None:
+                part.checkpoint.fingerprint = record["fingerprint"]
+        self.start_from, self.writer = dict(start_from or {}), writer
+
+    def run(self) -> None:
+        """
+        Train, and write the model.
+
+        Raises:
+            ValueError: when another process trains into the folder, training is to go on from another one, or the
+                network diverges.
+        """
+        with claimed(self.folder, self.checkpoint.folder) if is_main_process() else nullcontext():
+            for name, path in self.start_from.items():
+                load_part(self.network, name, path, self.trainer.state.device)
+            if is_main_process() and not self.checkpoint.resume:
+                self._clear()
+            _wait_for_all()
+            self.trainer.run()
+            self.finish()
+
+    def finish(self) -> None:
+        """What comes after the network is trained and kept: its Z-predictor, and the model."""
+        if self.z_predictor is not None:
+            self.z_predictor.trainer.run()
+        _wait_for_all()
+        if is_main_process():
+            path = self._write()
+            print(f"model written to {path}: evaluate it with --ckpt_path {path}")
+
+    def _clear(self) -> None:
+        for checkpoint in [self.checkpoint, *([] if self.z_predictor is None else [self.z_predictor.checkpoint])]:
+            checkpoint.clear()
+        self.model_path.unlink(missing_ok=True)
+
+    @property
+    def model_path(self) -> Path:
+        """File of the model."""
+        return self.folder / "model.pt"
+
+    def _write(self) -> Path:
+        device = self.trainer.state.device
+        network = load_weights(self.network, self.checkpoint.model_path, device)
+        if self.writer is not None:
+            self.writer(self.trainer)
+        if self.z_predictor is not None:
+            network.attach_z_predictor(self.z_predictor.finish())  # type: ignore[operator]
+        return write_model(network.state_dict(), self.record, self.model_path)
+
+
+def _wait_for_all() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()

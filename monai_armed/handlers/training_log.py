@@ -1,0 +1,75 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What is shown of training and of its validation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from monai.handlers import StatsHandler, TensorBoardStatsHandler
+
+from ..engines.adversary_monitor import AdversaryMonitor
+from .loss_progress import LossProgress
+from .loss_terms import loss_terms
+
+if TYPE_CHECKING:
+    from ignite.engine import Engine
+
+__all__ = ["TrainingLog", "ValidationLog"]
+
+
+class TrainingLog:
+    """
+    Ignite handler that shows how training goes: the adversary's verdict in words, curves for TensorBoard and a progress
+    bar. The curves are the loss and its terms by iteration, and by epoch what the engine has measured, such as the
+    adversary's loss, which is why they come after it.
+
+    Args:
+        log_dir: folder of TensorBoard's event files; each of several processes has one of its own in it.
+        every: number of iterations from one point of the curves to the next.
+    """
+
+    def __init__(self, log_dir: str, every: int = 1) -> None:
+        folder = _of_process(log_dir)
+        curves = TensorBoardStatsHandler(log_dir=folder, iteration_log=every, output_transform=loss_terms)
+        self.handlers = (AdversaryMonitor(), curves, LossProgress())
+
+    def attach(self, engine: Engine) -> None:
+        """Args: engine: the trainer; attach this after what else writes into ``engine.state.metrics``."""
+        for handler in self.handlers:
+            handler.attach(engine)
+
+
+class ValidationLog:
+    """
+    Ignite handler that shows the metrics of validation, as text and as curves for TensorBoard.
+
+    Args:
+        log_dir: folder of TensorBoard's event files, see :py:class:`TrainingLog`.
+    """
+
+    def __init__(self, log_dir: str) -> None:
+        curves = TensorBoardStatsHandler(log_dir=_of_process(log_dir), iteration_log=False)
+        self.handlers = (StatsHandler(name="validation", iteration_log=False), curves)
+
+    def attach(self, engine: Engine) -> None:
+        """Args: engine: the evaluator that validates."""
+        for handler in self.handlers:
+            handler.attach(engine)
+
+
+def _of_process(log_dir: str) -> str:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return str(Path(log_dir) / f"rank{torch.distributed.get_rank()}")
+    return log_dir

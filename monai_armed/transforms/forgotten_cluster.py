@@ -1,0 +1,27 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["forgotten_cluster"]
+
+
+def forgotten_cluster(cluster: torch.Tensor) -> torch.Tensor:
+    """
+    The index of a cluster that is not known, -1, in place of a known one; for MONAI's ``RandLambdad``, so that a
+    network learns to do without the cluster.
+
+    Args:
+        cluster: any index.
+    """
+    return torch.full_like(cluster, -1)

@@ -1,0 +1,154 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from monai.bundle import create_workflow
+from monai.bundle.scripts import run
+
+from monai_armed.bundle import find_bundle
+from monai_armed.bundle.plain_errors import sentence_of
+from monai_armed.bundle.prepare import require_versions
+
+TRAIN = {
+    "bundle_root": {"_target_": "monai_armed.bundle.bundle_root"},
+    "output_dir": "$@bundle_root + '/output'",
+    "seed": 0,
+    "max_epochs": 3,
+    "lambda_adversary": 1.0,
+    "names": None,
+    "seen_sites": None,
+    "simulated_dir": "data",
+    "num_clusters": None,
+    "patience": 7,
+    "resume": False,
+    "z_predictor": {"max_epochs": 2, "part": {"_target_": "builtins.dict", "a": 1}},
+    "adversary": "pooled",
+    "initialize": {"_target_": "monai_armed.bundle.prepare_run"},
+    "run": "$print('ran')",
+}
+EVALUATE = {
+    "adversary": "$@nothing",
+    "initialize": {"_target_": "monai_armed.bundle.prepare_run"},
+    "run": "$print(@max_epochs)",
+}
+
+
+@pytest.fixture
+def configs(tmp_path):
+    folder = tmp_path / "bundle" / "configs"
+    folder.mkdir(parents=True)
+    for name, content in {"train": TRAIN, "evaluate": EVALUATE, "metadata": {}}.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def prepared(configs):
+    def parser_with(**options):
+        return create_workflow(config_file=str(configs / "train.json"), logging_file=False, **options).parser
+
+    return parser_with
+
+
+def refused(prepared, **options) -> str:
+    with pytest.raises(RuntimeError) as error:
+        prepared(**options)
+    return sentence_of(error.value)
+
+
+@pytest.mark.parametrize(
+    ("id", "meant"),
+    [
+        ("max_epoch", "max_epochs"),
+        ("lamda_adversary", "lambda_adversary"),
+        ("z_predictor#max_epoch", "z_predictor#max_epochs"),
+        ("Seed", "seed"),
+    ],
+)
+def test_a_mistyped_id_is_refused_and_the_right_one_named(prepared, id, meant):
+    assert refused(prepared, **{id: 5}) == f"there is no id {id!r} in this bundle: did you mean {meant!r}?"
+
+
+def test_ids_that_mean_something_are_taken(prepared, configs):
+    parser = prepared(
+        **{
+            "names": {"Dementia": 1, "CN": 0},  # what a user says in place of nothing
+            "z_predictor#part#b": 2,  # an argument, which the part itself may refuse
+            "factor": 3,
+            "lambda_adversary": "$2 * @factor",
+        }
+    )
+    assert parser.get_parsed_content("lambda_adversary") == 6
+    assert parser.get_parsed_content("z_predictor#part") == {"a": 1, "b": 2}
+    (configs / "model.json").write_text(json.dumps({"extra": 1, "z_predictor#extra": 2}))
+    assert prepared(extra=5)["extra"] == 5
+    assert "there is no id 'extras'" in refused(prepared, extras=5)
+
+
+def test_words_of_the_command_line(prepared):
+    words = {"adversary": "null", "patience": "None", "resume": "true", "output_dir": 5, "names": [2, "none"]}
+    parser = prepared(**words)
+    assert parser["adversary"] is None and parser["patience"] is None and parser["resume"] is True
+    assert parser["output_dir"] == "5" and parser["names"] == [2, "none"]
+    assert prepared(resume="False")["resume"] is False
+
+
+def test_names_that_are_numbers(prepared):
+    parser = prepared(seen_sites=[2, "003"], simulated_dir=["a", 5], num_clusters={"site": 12})
+    assert parser["seen_sites"] == ["2", "003"] and parser["simulated_dir"] == ["a", "5"]
+    assert parser["num_clusters"] == {"site": 12}
+
+
+def test_none_is_not_dropped_as_monai_drops_it(configs, capsys):
+    """Python Fire makes None of the word None, and MONAI leaves arguments out that are None."""
+    run(
+        config_file=str(configs / "train.json"),
+        logging_file=False,
+        patience=None,
+        run="$print(@patience)",
+    )
+    assert capsys.readouterr().out.splitlines()[-1] == "None"
+
+
+@pytest.mark.parametrize("seed", [-1, "abc", 1.5, True])
+def test_a_seed_that_is_none(prepared, seed):
+    assert refused(prepared, seed=seed).startswith("seed must be a whole number of at least 0, got ")
+
+
+@pytest.mark.parametrize("id", ["max_epochs", "z_predictor#max_epochs"])
+@pytest.mark.parametrize("number", [0, -1, "abc", 2.5])
+def test_a_number_of_epochs_that_is_none(prepared, id, number):
+    assert refused(prepared, **{id: number}) == f"{id} must be a whole number of at least 1, got {number!r}."
+
+
+def test_an_override_without_what_it_overrides_says_the_command(configs):
+    with pytest.raises(RuntimeError) as error:
+        create_workflow(config_file=str(configs / "evaluate.json"), logging_file=False)
+    files = f"['{configs}/train.json','{configs}/evaluate.json']"
+    assert sentence_of(error.value).startswith(f'evaluate.json overrides train.json: give --config_file "{files}"')
+
+
+@pytest.mark.parametrize("name", ["armed_ad_mri", "armed_cell_aec", "armed_mci", "armed_spirals"])
+def test_the_old_commands_of_our_bundles_say_the_new_ones(name):
+    with pytest.raises(RuntimeError) as error:
+        create_workflow(config_file=str(find_bundle(name) / "configs" / "evaluate.json"), logging_file=False)
+    assert "train.json','" in sentence_of(error.value)
+
+
+def test_old_versions_are_refused(monkeypatch):
+    require_versions()
+    monkeypatch.setattr("monai.__version__", "1.6.0")
+    with pytest.raises(ValueError, match=r"MONAI 1\.6\.0 is too old: this bundle needs 1\.6\.1"):
+        require_versions()

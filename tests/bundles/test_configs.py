@@ -1,0 +1,118 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The bundles' configs can be read by a person: few lines, few expressions, nothing said twice."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigParser
+from monai.bundle.reference_resolver import ReferenceResolver
+
+from monai_armed.bundle.config_ids import references
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted(ROOT.glob("bundles/*/configs/*.json"))
+BUNDLES = sorted(ROOT.glob("bundles/*"))
+NO_MODELS = ("train", "evaluate", "inference", "multi_gpu_train", "saliency", "compare", "metadata", "search")
+MODELS = [f for f in FILES if f.stem not in NO_MODELS]
+INITIALIZE = {"_target_": "monai_armed.bundle.prepare_run"}
+MOST_LINES = 5515 // 2
+MOST_EXPRESSIONS = 60
+COMPLEX = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def name(file: Path) -> str:
+    return f"{file.parents[1].name}/{file.stem}"
+
+
+def read(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def ids_and_values(config: Any, id: str = "") -> Iterator[tuple[str, Any]]:
+    yield id, config
+    if isinstance(config, (dict, list)):
+        for key, value in config.items() if isinstance(config, dict) else enumerate(config):
+            yield from ids_and_values(value, f"{id}#{key}" if id else str(key))
+
+
+def expressions() -> set[str]:
+    values = [value for file in FILES for _, value in ids_and_values(read(file))]
+    return {value for value in values if isinstance(value, str) and value.startswith("$")}
+
+
+def test_lines_are_few():
+    assert sum(len(file.read_text(encoding="utf-8").splitlines()) for file in FILES) <= MOST_LINES
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_the_format_is_jsons_but_for_short_lists(file):
+    text = file.read_text(encoding="utf-8")
+    usual = json.dumps(read(file), indent=4, ensure_ascii=False)
+    lists = re.sub(r"\[\s*([^][{}\"]*?)\s*\]", lambda found: f"[{re.sub(chr(10) + ' *', ' ', found[1])}]", usual)
+    assert text.strip() in (usual, lists)
+
+
+def test_expressions_are_few_and_plain():
+    found = expressions()
+    assert len(found) <= MOST_EXPRESSIONS
+    for text in found:
+        python = re.sub(r"@[\w#:]+", "x", text[1:])
+        assert not [node for node in ast.walk(ast.parse(python, mode="eval")) if isinstance(node, COMPLEX)], text
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_nothing_is_overridden_by_its_number_in_a_list(file):
+    assert not [id for id in read(file) if re.search(r"(#|::)\d+(#|::|$)", id)]
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if "run" in read(f)], ids=name)
+def test_initialize_is_one_line_the_same_everywhere(file):
+    assert read(file)["initialize"] == INITIALIZE
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda folder: folder.name)
+def test_the_network_of_inference_is_that_of_training(bundle):
+    train, inference = (read(bundle / "configs" / f"{file}.json") for file in ("train", "inference"))
+    pending, seen = ["model", "z_predictor::network_def"], set()
+    while pending:
+        id = pending.pop()
+        seen.add(id)
+        parts: list = [_at(config, id) for config in (train, inference)]
+        if None in parts or id in ("sites", "batches", "clusters", "features"):
+            continue  # names come from the data in training, from the record in inference
+        assert parts[0] == parts[1], f"{id} differs"
+        pending += references(parts[0]) - seen
+    assert "model" in seen and len(seen) > 3
+
+
+def _at(config: dict[str, Any], id: str) -> Any:
+    part: Any = config
+    for key in ReferenceResolver.split_id(id):
+        part = part.get(key) if isinstance(part, dict) else None
+    return part
+
+
+@pytest.mark.parametrize("file", MODELS, ids=name)
+def test_a_model_is_said_once_for_training_evaluation_and_inference(file):
+    workflows = [("train",), ("train", "evaluate"), ("inference",)]
+    for before in workflows[:2] if file.stem == "mldg" else workflows:  # its network is that of conventional.json
+        parser = ConfigParser()
+        parser.read_config([str(file.parent / f"{other}.json") for other in (*before, file.stem)])
+        assert parser["model"] is not None
