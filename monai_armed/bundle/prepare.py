@@ -22,6 +22,7 @@ from packaging.version import Version
 
 from monai_armed.bundle.caller import bundle_root, calling_parser, calling_workflow, command_argument, config_files
 from monai_armed.bundle.config_ids import bundle_ids, check_ids, read_words
+from monai_armed.bundle.config_warning import warn_of_configs_once
 from monai_armed.bundle.plain_errors import plain_errors
 
 __all__ = ["prepare_run", "require_versions"]
@@ -32,7 +33,8 @@ WHOLE_NUMBERS = {"seed": 0, "max_epochs": 1, "z_predictor#max_epochs": 1, "val_i
 
 def prepare_run() -> None:
     """
-    Prepare the run whose config is being read: errors of a command become one sentence, versions are checked, values
+    Prepare the run whose config is being read: errors of a command become one sentence, MONAI's warning of
+    configs is not said again in this process, versions are checked, values
     are taken as a command line meant them, mistyped ids are refused, the bundle's folder is settled, and all random
     generators start from the config's ``seed``.
 
@@ -41,6 +43,7 @@ def prepare_run() -> None:
             override that was given without the config that it is one of.
     """
     plain_errors()
+    warn_of_configs_once()
     require_versions()
     parser, workflow = calling_parser(), calling_workflow()
     if parser is None:

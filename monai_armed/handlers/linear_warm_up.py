@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from ignite.engine import Events
 
+from ..utils.parallel import unwrap
+
 if TYPE_CHECKING:
     import torch
     from ignite.engine import Engine
@@ -44,7 +46,10 @@ class LinearWarmUp:
             raise ValueError(f"epochs of the warm-up must not be negative, got {epochs}.")
         self.epochs = epochs
         self.setters: list[Callable[[float], None]] = [
-            getattr(part, name) for part in (network, loss) for name in SETTERS if hasattr(part, name)
+            getattr(part, name)
+            for part in (getattr(unwrap(network), "adversary", None), loss)
+            for name in SETTERS
+            if hasattr(part, name)
         ]
 
     def attach(self, engine: Engine) -> None:

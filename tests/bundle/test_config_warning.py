@@ -36,7 +36,7 @@ def untouched_interpreter(monkeypatch):
 def test_the_second_config_of_a_process_is_not_warned_of():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for name in ("train", "inference", "evaluate"):
+        for name in ("train", "inference", "train"):
             create_workflow(config_file=str(CONFIGS / f"{name}.json"), workflow_type="train", logging_file=False)
     told = [str(w.message) for w in caught if "_target_" in str(w.message)]
     assert len(told) == 1 and "train.json" in told[0] and "eval()" in told[0]

@@ -44,7 +44,7 @@ def test_a_network_has_the_predictions_and_the_z_predictor_that_it_has_a_use_for
     assert takes_cluster(network) == (len(predictions) > 1)
     z_predictor = ZPredictor(DFNN(3, 3), 3)
     assert with_z_predictor(network, z_predictor) is network
-    assert any(key.startswith("z_predictor.") for key in network.state_dict()) == takes_cluster(network)
+    assert any(key.startswith("clusters.z_predictor.") for key in network.state_dict()) == takes_cluster(network)
 
     torch.save(network.state_dict(), tmp_path / "model.pt")
     other = load_model(make(), tmp_path / "model.pt", z_predictor=ZPredictor(DFNN(3, 3), 3)).eval()

@@ -63,7 +63,7 @@ def test_the_model_is_the_network_with_its_calibrated_z_predictor_and_its_record
     assert "Z-predictor on 24 held-out samples of 3 seen clusters" in printed and str(run.model_path) in printed
     state, kept = load(run.model_path), load(tmp_path / "network" / "model.pt")
     assert all(torch.equal(state[name], value) for name, value in kept.items())
-    assert float(state["z_predictor.temperature"]) > 1  # clusters at random: the guess is toned down
+    assert float(state["clusters.z_predictor.temperature"]) > 1  # clusters at random: the guess is toned down
 
 
 def test_a_network_that_takes_no_cluster_has_no_z_predictor(tmp_path):

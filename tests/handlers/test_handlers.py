@@ -187,13 +187,18 @@ def test_resume_of_a_training_that_nobody_knows_is_refused(tmp_path):
 def test_a_diverged_network_ends_training_and_the_last_good_one_is_kept(tmp_path):
     trainer, checkpoint = _training(tmp_path)
 
-    @trainer.on(Events.ITERATION_COMPLETED(once=12))  # in epoch 3
-    def _(_engine):
-        trainer.optimizer.param_groups[0]["lr"] = float("inf")
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def _(engine):
+        if engine.state.iteration == 3 * engine.state.epoch_length:  # after the last loss of epoch 3
+            next(trainer.network.parameters()).data.fill_(float("nan"))
 
     with pytest.raises(ValueError, match=r"training has diverged: .* in epoch 3; .* kept .* lower learning_rate"):
         trainer.run()
     assert torch.load(checkpoint.path, weights_only=True)["progress"]["epoch"] == 2
+    trainer, _ = _training(tmp_path / "loss")
+    trainer.optimizer.param_groups[0]["lr"] = float("inf")
+    with pytest.raises(ValueError, match=r"the loss is nan .*: lower the learning rate"):
+        trainer.run()
     assert all(value.isfinite().all() for value in torch.load(checkpoint.model_path, weights_only=True).values())
 
 

@@ -25,7 +25,7 @@ def strengths(handler, network, loss, epochs: int = 5) -> list[tuple[float, floa
     trainer = Engine(lambda engine, batch: None)
     handler.attach(trainer)
     seen: list[tuple[float, float]] = []
-    read = lambda engine: seen.append((float(network.reversal_strength), loss.kl_strength))  # noqa: E731
+    read = lambda engine: seen.append((float(network.adversary.reversal_strength), loss.kl_strength))  # noqa: E731
     trainer.add_event_handler(Events.ITERATION_COMPLETED, read)
     trainer.run(range(4), max_epochs=epochs)
     return seen
@@ -36,7 +36,9 @@ def test_it_is_monais_linear_schedule(epochs):
     network, loss = ARMED(DFNN(3), 4, (3,)), ARMEDLoss(torch.nn.BCEWithLogitsLoss())
     got = strengths(LinearWarmUp(network, loss, epochs), network, loss)
     schedule = {"initial_value": 0.0, "step_constant": 0, "step_max_value": 4 * epochs, "max_value": 1.0}
-    wanted = ParamSchedulerHandler(network.set_reversal_strength, "linear", schedule, event=Events.ITERATION_STARTED)
+    wanted = ParamSchedulerHandler(
+        network.adversary.set_reversal_strength, "linear", schedule, event=Events.ITERATION_STARTED
+    )
     assert [strength for strength, _ in got] == [strength for strength, _ in strengths(wanted, network, loss)]
     assert all(a == pytest.approx(b) for a, b in got)
     assert got[-1] == (1.0, 1.0) and (epochs == 0) == (got[0] == (1.0, 1.0))
