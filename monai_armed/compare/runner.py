@@ -304,7 +304,8 @@ def _ceilings(comparison: Comparison) -> pd.DataFrame | None:
         parser = comparison.bundle.config("evaluate", BASE_MODEL, setting, repetition)
         if "ceiling" in parser:
             # as in training: which samples a model has seen is no matter
-            parser["partitions"] = comparison.bundle.config("train", BASE_MODEL, setting, repetition)["partitions"]
+            training = comparison.bundle.config("train", BASE_MODEL, setting, repetition)
+            parser.update({name: training[name] for name in ("partitions", "trained") if name in training})
             values = parser.get_parsed_content("ceiling")
             rows += [{**setting, "partition": "seen", "metric": m, "value": float(v)} for m, v in values.items()]
     if not rows:

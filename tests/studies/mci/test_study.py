@@ -22,6 +22,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from monai_armed.bundle import read_record
 from monai_armed.compare.fold_task import fold_config
 from monai_armed.compare.runner import Comparison
 from monai_armed.compare.study_bundle import StudyBundle
@@ -69,7 +70,7 @@ def test_each_fold_learns_means_from_its_own_training_part(study):
     tasks, samples = comparison.plan()
     means = []
     for task in tasks[:2]:
-        columns = json.loads((task.folder / "features.json").read_text())
+        columns = read_record(task.folder / "model.pt")["features"]
         age = next(c for c in columns if c["name"] == "AGE")
         seen = samples[task.samples].seen
         assert age["mean"] == pytest.approx(np.mean([seen[i]["image"]["AGE"] for i in task.parts["train"]]))
