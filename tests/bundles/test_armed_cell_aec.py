@@ -206,7 +206,7 @@ def test_a_cell_that_cannot_be_read_costs_no_other(trained_cells, image, tmp_pat
         tmp_path / "cells.csv", index=False
     )
     options = {"dataset_dir": str(tmp_path / "cells.csv"), "output_dir": str(tmp_path / "out"), "as_batches": []}
-    with pytest.raises(RuntimeError, match="report") as raised:
+    with pytest.raises(RuntimeError, match="write_cells") as raised:
         run("inference", ckpt_path=str(trained_cells()), **options)
     assert re.search(r"1 of 3 samples .*b\.png cannot be read", str(raised.value.__cause__))
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")

@@ -38,7 +38,7 @@ def saliency_loaders(
     num_workers: int = 0,
 ) -> dict[str, DataLoader]:
     """
-    The images whose saliency is drawn, with their true regions.
+    The images whose saliency is drawn, with their true regions, if these are known.
 
     Args:
         partitions: data lists ``"test"`` and ``"unseen"``.
@@ -55,9 +55,9 @@ def saliency_loaders(
         loaders of ``"seen"`` and ``"unseen"``, for :py:func:`monai_armed.studies.ad_mri.saliency.score_saliency`.
     """
     regions = [
-        LoadImaged("roi", ensure_channel_first=True),
-        CoronalSliced("roi", size=size, pixel_size=pixel_size, mode="nearest"),
-        EnsureTyped("roi", track_meta=False),
+        LoadImaged("roi", ensure_channel_first=True, allow_missing_keys=True),
+        CoronalSliced("roi", size=size, pixel_size=pixel_size, mode="nearest", allow_missing_keys=True),
+        EnsureTyped("roi", track_meta=False, allow_missing_keys=True),
     ]
     loaders = {}
     for name, part in (("seen", "test"), ("unseen", "unseen")):

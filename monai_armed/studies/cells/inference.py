@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from monai_armed.data.tolerant_loader import TolerantLoader
 from monai_armed.networks.nets.armed_aec import ARMEDAEC
 
 __all__ = ["write_cells"]
@@ -48,7 +49,8 @@ def write_cells(
 
     Args:
         network: the trained network.
-        loader: batches with ``image``, ``cluster``, and lists of ``file``, ``batch`` and ``cell``.
+        loader: batches with ``image``, ``cluster``, and lists of ``file``, ``batch`` and ``cell``; what a
+            :py:class:`monai_armed.data.TolerantLoader` has left out is reported at the end.
         batches: names of the seen batches in the order of their index.
         output_dir: folder to write to.
         as_batches: batches as which the images are shown; by default the population and all of them, of more than 24
@@ -56,7 +58,7 @@ def write_cells(
         device: where the network is.
 
     Raises:
-        ValueError: when a batch asked for is none of the seen ones.
+        ValueError: when a batch asked for is none of the seen ones, or, at the end, when images could not be used.
     """
     index = {POPULATION: -1, **{name: j for j, name in enumerate(batches)}}
     shown = [] if network.random is None else _shown(list(index), as_batches)
@@ -93,6 +95,8 @@ def write_cells(
     )
     if renamed := [f"{folder_of[name]} is of {name!r}" for name in shown if folder_of[name] != f"as_{name}"]:
         print("; ".join(renamed))
+    if isinstance(loader, TolerantLoader):
+        loader.report(folder)
 
 
 def _shown(names: Sequence[str], as_batches: Sequence[str] | None) -> list[str]:
