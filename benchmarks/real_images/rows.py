@@ -46,7 +46,7 @@ def _wrap(network: CNN, images: dict[str, torch.Tensor], erased: bool, **options
     """The trained network with random effects of the source around it, and an eraser of its latent."""
     shape = tuple(next(iter(images.values())).shape)
     erasers = {LAYER: ClusterEraser(network.head.in_features)} if erased else None
-    options = {"random_effects": {"learn_prior": True}, **options}
+    options = {"random_effects": {"learn_prior": True, "sampling": "sample"}, **options}
     return ARMED(network, 2, shape, adversary=None, erasers=erasers, **options).eval()
 
 

@@ -82,7 +82,8 @@ def read_images(table: pd.DataFrame, size: int) -> dict[str, torch.Tensor]:
 
 def eval_loader(part: pd.DataFrame, images: dict[str, torch.Tensor]) -> DataLoader:
     """Batches of ``image``, ``label`` and ``cluster``, in the order of the table and without augmentation."""
-    return DataLoader(CacheDataset(_rows(part, images), _NORMALIZE, progress=False), batch_size=256)
+    plain = Compose([_NORMALIZE, EnsureTyped(_KEYS, track_meta=False)])
+    return DataLoader(CacheDataset(_rows(part, images), plain, progress=False), batch_size=256)
 
 
 def _rows(part: pd.DataFrame, images: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
