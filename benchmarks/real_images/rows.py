@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from scores import Prediction
 from sklearn.linear_model import LogisticRegressionCV
-from training import LAYER, eval_loader
+from training import LAYER, eval_batches
 
 from monai_armed.networks import fit_random_effects
 from monai_armed.networks.erasure import ClusterEraser, fit_erasers
@@ -42,19 +42,19 @@ class _Latents(NamedTuple):
     cluster: np.ndarray
 
 
-def _wrap(network: CNN, images: dict[str, torch.Tensor], erased: bool, **options: Any) -> ARMED:
+def _wrap(network: CNN, parts: Parts, images: dict[str, torch.Tensor], erased: bool, **options: Any) -> ARMED:
     """The trained network with random effects of the source around it, and an eraser of its latent."""
-    shape = tuple(next(iter(images.values())).shape)
+    shape, sources = tuple(next(iter(images.values())).shape), parts["train"]["cluster"].nunique()
     erasers = {LAYER: ClusterEraser(network.head.in_features)} if erased else None
     options = {"random_effects": {"learn_prior": True, "sampling": "sample"}, **options}
-    return ARMED(network, 2, shape, adversary=None, erasers=erasers, **options).eval()
+    return ARMED(network, sources, shape, adversary=None, erasers=erasers, **options).eval()
 
 
 @torch.no_grad()
 def _predict(net: ARMED, part: pd.DataFrame, images: dict[str, torch.Tensor], device: str, effects: str) -> np.ndarray:
     logits = [
         net(batch["image"].to(device), batch["cluster"].to(device), effects=effects)
-        for batch in eval_loader(part, images)
+        for batch in eval_batches(part, images)
     ]
     return torch.cat(logits).squeeze(1).double().cpu().numpy()
 
@@ -63,7 +63,7 @@ def _predict(net: ARMED, part: pd.DataFrame, images: dict[str, torch.Tensor], de
 def _latents(network: CNN, part: pd.DataFrame, images: dict[str, torch.Tensor], device: str) -> _Latents:
     kept = []
     handle = network.head.register_forward_pre_hook(lambda module, args: kept.append(args[0]))
-    logit = torch.cat([network(batch["image"].to(device)) for batch in eval_loader(part, images)])
+    logit = torch.cat([network(batch["image"].to(device)) for batch in eval_batches(part, images)])
     handle.remove()
     latent = torch.cat(kept).double().cpu().numpy()
     return _Latents(
@@ -76,12 +76,12 @@ def conventional(network: CNN, parts: Parts, images: dict[str, torch.Tensor], de
     return Prediction(*(_latents(network, parts[part], images, device).logit for part in ("test", "unseen")), None)
 
 
-def _armed(within_label: bool) -> Row:
+def _armed(**options: bool) -> Row:
     def row(network: CNN, parts: Parts, images: dict[str, torch.Tensor], device: str) -> Prediction:
         """Erased after training, random effects of what the latent was before; the trunk stays as it is."""
-        net, loader = _wrap(network, images, erased=True).to(device), eval_loader(parts["train"], images)
-        fit_erasers(net, loader, num_classes=2, within_label=within_label)
-        fit_random_effects(net, loader, torch.nn.BCEWithLogitsLoss())
+        net, batches = _wrap(network, parts, images, erased=True).to(device), eval_batches(parts["train"], images)
+        fit_erasers(net, batches, num_classes=2, **options)
+        fit_random_effects(net, batches, torch.nn.BCEWithLogitsLoss())
         fixed = [_predict(net, parts[part], images, device, "fixed") for part in ("test", "unseen")]
         return Prediction(*fixed, _predict(net, parts["test"], images, device, "mixed"))
 
@@ -90,8 +90,8 @@ def _armed(within_label: bool) -> Row:
 
 def intercepts(network: CNN, parts: Parts, images: dict[str, torch.Tensor], device: str) -> Prediction:
     """A random intercept of each source on top of the trained network, as lme4 would have it."""
-    net = _wrap(network, images, erased=False, nonlinear_slopes=False).to(device)
-    fit_random_effects(net, eval_loader(parts["train"], images), torch.nn.BCEWithLogitsLoss())
+    net = _wrap(network, parts, images, erased=False, nonlinear_slopes=False).to(device)
+    fit_random_effects(net, eval_batches(parts["train"], images), torch.nn.BCEWithLogitsLoss())
     fixed = [_predict(net, parts[part], images, device, "fixed") for part in ("test", "unseen")]
     return Prediction(*fixed, _predict(net, parts["test"], images, device, "mixed"))
 
@@ -127,12 +127,13 @@ ROWS: dict[str, dict[str, Row]] = {
         "conventional, intercept a source": intercepts,
         "sources' means subtracted, last layer anew": _last_layer(_centred, balanced=False),
         "last layer anew, source and class balanced": _last_layer(lambda latent, cluster: latent, balanced=True),
-        "ARMED: erased within class": _armed(within_label=True),
+        "ARMED: erased within class": _armed(),
+        "ARMED: the same, the label's covariance kept": _armed(keep_label=True),
         "ARMED: erased marginally": _armed(within_label=False),
     },
     "colour augmentation": {
         "colour augmentation": conventional,
-        "colour augmentation, ARMED: erased within class": _armed(within_label=True),
+        "colour augmentation, ARMED: erased within class": _armed(),
     },
     "balanced sampling": {"balanced sampling": conventional},
     "GroupDRO": {"GroupDRO": conventional},

@@ -31,7 +31,7 @@ from scores import score
 from tqdm import tqdm
 from training import TRAININGS, build_network, read_images, train
 
-from monai_armed.data import replaced_file
+from monai_armed.data.replaced_file import replaced_file
 
 
 def trained(folder: Path, name: str, left_out: str, seed: int, args: argparse.Namespace, parts: dict, images: dict):
