@@ -183,8 +183,12 @@ def test_every_row_is_made_of_a_trained_network(modules, training_part):
     torch.manual_seed(0)
     network = modules["training"].build_network(16).eval()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    latents = modules["rows"].read_latents(network, parts, images, "cpu")
+    with torch.no_grad():
+        logit = network(modules["training"].eval_batches(parts["unseen"], images)[0]["image"]).squeeze(1)
+    np.testing.assert_allclose(latents["unseen"].logit, logit, rtol=1e-4, atol=1e-5)
     for row, make in modules["rows"].ROWS["conventional"].items():
-        made = make(network, parts, images, "cpu")
+        made = make(network.head, latents)
         assert made.fixed.shape == (len(part) - 40,) and made.unseen.shape == (7,), row
         assert (made.mixed is not None) == ("ARMED" in row or "intercept" in row), row
         assert np.isfinite(np.concatenate([part for part in made if part is not None])).all(), row
