@@ -35,6 +35,7 @@ include_patterns = [
     "bundles/*/docs/README.md",
     "benchmarks/README.md",
     "benchmarks/real_data/README.md",
+    "benchmarks/real_images/README.md",
     "tutorials/*.ipynb",
     "CONTRIBUTING.md",
     "SECURITY.md",

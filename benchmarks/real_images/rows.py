@@ -21,19 +21,16 @@ import pandas as pd
 import torch
 from scores import Prediction
 from sklearn.linear_model import LogisticRegressionCV
-from training import LAYER, eval_loader
+from training import eval_batches
 
 from monai_armed.networks import fit_random_effects
 from monai_armed.networks.erasure import ClusterEraser, fit_erasers
 from monai_armed.networks.nets import ARMED, CNN
 
-__all__ = ["ROWS"]
-
-Parts = dict[str, pd.DataFrame]
-Row = Callable[[CNN, Parts, dict[str, torch.Tensor], str], Prediction]
+__all__ = ["ROWS", "Latents", "read_latents"]
 
 
-class _Latents(NamedTuple):
+class Latents(NamedTuple):
     """What the last layer reads (N, 64), its logits (N,), label and cluster of one part."""
 
     latent: np.ndarray
@@ -41,65 +38,77 @@ class _Latents(NamedTuple):
     label: np.ndarray
     cluster: np.ndarray
 
-
-def _wrap(network: CNN, images: dict[str, torch.Tensor], erased: bool, **options: Any) -> ARMED:
-    """The trained network with random effects of the source around it, and an eraser of its latent."""
-    shape = tuple(next(iter(images.values())).shape)
-    erasers = {LAYER: ClusterEraser(network.head.in_features)} if erased else None
-    options = {"random_effects": {"learn_prior": True}, **options}
-    return ARMED(network, 2, shape, adversary=None, erasers=erasers, **options).eval()
+    def batch(self) -> dict[str, torch.Tensor]:
+        """All samples, as a loader would give them: the latent is the image of what comes after it."""
+        label = torch.tensor(self.label, dtype=torch.float32).unsqueeze(1)
+        return {"image": torch.tensor(self.latent), "label": label, "cluster": torch.tensor(self.cluster)}
 
 
-@torch.no_grad()
-def _predict(net: ARMED, part: pd.DataFrame, images: dict[str, torch.Tensor], device: str, effects: str) -> np.ndarray:
-    logits = [
-        net(batch["image"].to(device), batch["cluster"].to(device), effects=effects)
-        for batch in eval_loader(part, images)
-    ]
-    return torch.cat(logits).squeeze(1).double().cpu().numpy()
+Parts = dict[str, Latents]
+Row = Callable[[torch.nn.Linear, Parts], Prediction]
 
 
 @torch.no_grad()
-def _latents(network: CNN, part: pd.DataFrame, images: dict[str, torch.Tensor], device: str) -> _Latents:
-    kept = []
-    handle = network.head.register_forward_pre_hook(lambda module, args: kept.append(args[0]))
-    logit = torch.cat([network(batch["image"].to(device)) for batch in eval_loader(part, images)])
+def read_latents(
+    network: CNN, parts: dict[str, pd.DataFrame], images: dict[str, torch.Tensor], device: str
+) -> dict[str, Latents]:
+    """The trained network is run once over each part: no row changes what is before its last layer."""
+    found, kept = {}, []
+    handle = network.head.register_forward_pre_hook(lambda module, args: kept.append(args[0].cpu()))
+    for name, part in parts.items():
+        kept.clear()
+        logit = torch.cat([network(batch["image"].to(device)).cpu() for batch in eval_batches(part, images)])
+        labels = part["label"].to_numpy(), part["cluster"].to_numpy()
+        found[name] = Latents(torch.cat(kept).numpy(), logit.squeeze(1).double().numpy(), *labels)
     handle.remove()
-    latent = torch.cat(kept).double().cpu().numpy()
-    return _Latents(
-        latent, logit.squeeze(1).double().cpu().numpy(), part["label"].to_numpy(), part["cluster"].to_numpy()
-    )
+    return found
 
 
-def conventional(network: CNN, parts: Parts, images: dict[str, torch.Tensor], device: str) -> Prediction:
+def _wrap(head: torch.nn.Linear, parts: Parts, erased: bool, **options: Any) -> ARMED:
+    """ARMED around what comes after the latent, as it would be around the whole network, erased there or not."""
+    after = torch.nn.Sequential(torch.nn.Identity(), head)
+    sources = len(np.unique(parts["train"].cluster))
+    erasers = {"0": ClusterEraser(head.in_features)} if erased else None
+    options = {"random_effects": {"learn_prior": True, "sampling": "sample"}, **options}
+    return ARMED(after, sources, (head.in_features,), adversary=None, erasers=erasers, **options).eval()
+
+
+@torch.no_grad()
+def _predict(net: ARMED, part: Latents, effects: str) -> np.ndarray:
+    batch = part.batch()
+    return net(batch["image"], batch["cluster"], effects=effects).squeeze(1).double().numpy()
+
+
+def _fitted(net: ARMED, parts: Parts) -> Prediction:
+    """With random effects of the training images."""
+    fit_random_effects(net, [parts["train"].batch()], torch.nn.BCEWithLogitsLoss())
+    fixed = [_predict(net, parts[part], "fixed") for part in ("test", "unseen")]
+    return Prediction(*fixed, _predict(net, parts["test"], "mixed"))
+
+
+def conventional(head: torch.nn.Linear, parts: Parts) -> Prediction:
     """The network as it was trained."""
-    return Prediction(*(_latents(network, parts[part], images, device).logit for part in ("test", "unseen")), None)
+    return Prediction(parts["test"].logit, parts["unseen"].logit, None)
 
 
-def _armed(within_label: bool) -> Row:
-    def row(network: CNN, parts: Parts, images: dict[str, torch.Tensor], device: str) -> Prediction:
+def _armed(**options: bool) -> Row:
+    def row(head: torch.nn.Linear, parts: Parts) -> Prediction:
         """Erased after training, random effects of what the latent was before; the trunk stays as it is."""
-        net, loader = _wrap(network, images, erased=True).to(device), eval_loader(parts["train"], images)
-        fit_erasers(net, loader, num_classes=2, within_label=within_label)
-        fit_random_effects(net, loader, torch.nn.BCEWithLogitsLoss())
-        fixed = [_predict(net, parts[part], images, device, "fixed") for part in ("test", "unseen")]
-        return Prediction(*fixed, _predict(net, parts["test"], images, device, "mixed"))
+        net = _wrap(head, parts, erased=True)
+        fit_erasers(net, [parts["train"].batch()], num_classes=2, **options)
+        return _fitted(net, parts)
 
     return row
 
 
-def intercepts(network: CNN, parts: Parts, images: dict[str, torch.Tensor], device: str) -> Prediction:
+def intercepts(head: torch.nn.Linear, parts: Parts) -> Prediction:
     """A random intercept of each source on top of the trained network, as lme4 would have it."""
-    net = _wrap(network, images, erased=False, nonlinear_slopes=False).to(device)
-    fit_random_effects(net, eval_loader(parts["train"], images), torch.nn.BCEWithLogitsLoss())
-    fixed = [_predict(net, parts[part], images, device, "fixed") for part in ("test", "unseen")]
-    return Prediction(*fixed, _predict(net, parts["test"], images, device, "mixed"))
+    return _fitted(_wrap(head, parts, erased=False, nonlinear_slopes=False), parts)
 
 
 def _last_layer(prepare: Callable[[np.ndarray, np.ndarray], np.ndarray], balanced: bool) -> Row:
-    def row(network: CNN, parts: Parts, images: dict[str, torch.Tensor], device: str) -> Prediction:
-        of = {name: _latents(network, part, images, device) for name, part in parts.items()}
-        rows = [of["train"], of["val"]]
+    def row(head: torch.nn.Linear, parts: Parts) -> Prediction:
+        rows = [parts["train"], parts["val"]]
         x = np.concatenate([prepare(part.latent, part.cluster) for part in rows])
         y, cluster = (np.concatenate([getattr(part, name) for part in rows]) for name in ("label", "cluster"))
         mean, scale = x.mean(0), x.std(0) + 1e-9
@@ -108,7 +117,7 @@ def _last_layer(prepare: Callable[[np.ndarray, np.ndarray], np.ndarray], balance
         model = LogisticRegressionCV(Cs=[1e-3, 1e-2, 1e-1, 1], cv=5, scoring="neg_log_loss", max_iter=300)
         model.fit((x - mean) / scale, y, sample_weight=weight / weight.mean())
         logits = [
-            model.decision_function((prepare(of[part].latent, of[part].cluster) - mean) / scale)
+            model.decision_function((prepare(parts[part].latent, parts[part].cluster) - mean) / scale)
             for part in ("test", "unseen")
         ]
         return Prediction(*logits, None)
@@ -127,12 +136,13 @@ ROWS: dict[str, dict[str, Row]] = {
         "conventional, intercept a source": intercepts,
         "sources' means subtracted, last layer anew": _last_layer(_centred, balanced=False),
         "last layer anew, source and class balanced": _last_layer(lambda latent, cluster: latent, balanced=True),
-        "ARMED: erased within class": _armed(within_label=True),
+        "ARMED: erased within class": _armed(),
+        "ARMED: the same, the label's covariance kept": _armed(keep_label=True),
         "ARMED: erased marginally": _armed(within_label=False),
     },
     "colour augmentation": {
         "colour augmentation": conventional,
-        "colour augmentation, ARMED: erased within class": _armed(within_label=True),
+        "colour augmentation, ARMED: erased within class": _armed(),
     },
     "balanced sampling": {"balanced sampling": conventional},
     "GroupDRO": {"GroupDRO": conventional},

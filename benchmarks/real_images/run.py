@@ -26,12 +26,12 @@ import pandas as pd
 import torch
 from dermoscopy import leave_one_out, read_dermoscopy
 from results import write_results
-from rows import ROWS
+from rows import ROWS, read_latents
 from scores import score
 from tqdm import tqdm
 from training import TRAININGS, build_network, read_images, train
 
-from monai_armed.data import replaced_file
+from monai_armed.data.replaced_file import replaced_file
 
 
 def trained(folder: Path, name: str, left_out: str, seed: int, args: argparse.Namespace, parts: dict, images: dict):
@@ -67,8 +67,9 @@ def main() -> None:
     for name, seed, left_out in tqdm(plan, desc="trainings"):
         parts = leave_one_out(table, left_out, seed)
         network = trained(folder, name, left_out, seed, args, parts, images)
+        latents, head = read_latents(network, parts, images, args.device), network.head.cpu()
         for row, make in ROWS.get(name, {}).items():
-            scores = score(make(network, parts, images, args.device), parts)
+            scores = score(make(head, latents), parts)
             results.append({"model": row, "left out": left_out, "seed": seed, **scores})
         text = write_results(pd.DataFrame(results), args.out)
     print(text)

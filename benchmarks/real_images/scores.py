@@ -41,8 +41,9 @@ def score(prediction: Prediction, parts: dict[str, pd.DataFrame]) -> dict[str, f
 
     Returns:
         AUROC on seen sources (fixed, mixed), of pairs of images within one source, and on the unseen source; the leak,
-        AUROC with which the fixed logit tells the source among benign lesions (below .5 is a leak, too); log-loss and
-        calibration error of the best that there is for a seen source.
+        AUROC with which the fixed logit tells a source from the others among benign lesions (a logit that tells it with
+        the opposite sign leaks as much: what is below .5 is folded to above it); log-loss and calibration error of the
+        best that there is for a seen source.
     """
     test, unseen = parts["test"], parts["unseen"]
     label, cluster = test["label"].to_numpy(), test["cluster"].to_numpy()
@@ -52,11 +53,16 @@ def score(prediction: Prediction, parts: dict[str, pd.DataFrame]) -> dict[str, f
         "seen fixed": roc_auc_score(label, prediction.fixed),
         "seen mixed": np.nan if prediction.mixed is None else roc_auc_score(label, prediction.mixed),
         "within source": _within(label, prediction.fixed, cluster),
-        "leak": cluster_leak(prediction.fixed[benign], cluster[benign]),
+        "leak": _leak(prediction.fixed[benign], cluster[benign]),
         "unseen": roc_auc_score(unseen["label"], prediction.unseen),
         "log-loss": log_loss(label, expit(best)),
         "calibration error": _calibration_error(label, expit(best)),
     }
+
+
+def _leak(score: np.ndarray, cluster: np.ndarray) -> float:
+    """Mean over the sources."""
+    return float(np.mean([cluster_leak(score, cluster == c) for c in np.unique(cluster)]))
 
 
 def _within(label: np.ndarray, score: np.ndarray, cluster: np.ndarray) -> float:

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +42,7 @@ from tqdm import tqdm
 
 from monai_armed.networks.nets import CNN
 
-__all__ = ["LAYER", "TRAININGS", "build_network", "eval_loader", "read_images", "train"]
+__all__ = ["LAYER", "TRAININGS", "build_network", "eval_batches", "read_images", "train"]
 
 LAYER = "dense"  # the layer whose output the last one reads
 _KEYS = "image"
@@ -80,9 +81,19 @@ def read_images(table: pd.DataFrame, size: int) -> dict[str, torch.Tensor]:
     return {path: load({"image": path})["image"][:3] for path in tqdm(table["image"], desc="images")}
 
 
-def eval_loader(part: pd.DataFrame, images: dict[str, torch.Tensor]) -> DataLoader:
+def eval_batches(part: pd.DataFrame, images: dict[str, torch.Tensor], size: int = 256) -> list[dict[str, Any]]:
     """Batches of ``image``, ``label`` and ``cluster``, in the order of the table and without augmentation."""
-    return DataLoader(CacheDataset(_rows(part, images), _NORMALIZE, progress=False), batch_size=256)
+    plain = Compose([_NORMALIZE, EnsureTyped(_KEYS, track_meta=False)])
+    return [
+        plain(
+            {
+                "image": torch.stack([images[name] for name in rows["image"]]),
+                "label": torch.tensor(rows["label"].to_numpy(), dtype=torch.float32).unsqueeze(1),
+                "cluster": torch.tensor(rows["cluster"].to_numpy()),
+            }
+        )
+        for rows in (part.iloc[start : start + size] for start in range(0, len(part), size))
+    ]
 
 
 def _rows(part: pd.DataFrame, images: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
@@ -101,15 +112,14 @@ class GroupDRO:
     """The worst groups of source and class count most (Sagawa et al. 2020, https://arxiv.org/abs/1911.08731)."""
 
     def __init__(self) -> None:
-        self.weight = torch.ones(8)
+        self.weight: dict[int, float] = {}
 
     def __call__(self, logit: torch.Tensor, label: torch.Tensor, cluster: torch.Tensor, latent: torch.Tensor):
         losses = nn.functional.binary_cross_entropy_with_logits(logit, label, reduction="none").squeeze(1)
         group = cluster * 2 + label.squeeze(1).long()
         means = {int(g): losses[group == g].mean() for g in group.unique()}
         for g, mean in means.items():
-            self.weight[g] *= float((0.01 * mean.detach()).exp())
-        self.weight /= self.weight.sum()
+            self.weight[g] = self.weight.get(g, 1.0) * math.exp(0.01 * float(mean.detach()))
         return sum(self.weight[g] * mean for g, mean in means.items()) / sum(self.weight[g] for g in means)
 
 

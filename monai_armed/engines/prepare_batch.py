@@ -11,13 +11,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from monai.engines import PrepareBatch
 from monai.utils import CommonKeys
 
-__all__ = ["PrepareBatchCluster", "PrepareBatchRandomCluster"]
+__all__ = ["PrepareBatchCluster", "PrepareBatchRandomCluster", "default_prepare_batch"]
 
 
 class PrepareBatchCluster(PrepareBatch):
@@ -92,6 +92,12 @@ class PrepareBatchCluster(PrepareBatch):
             key: batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs) for key in self.target_keys
         }
         return image, {"label": label, "cluster": first, "image": image, **further}, (), options
+
+
+def default_prepare_batch(factors: Iterable[str]) -> PrepareBatchCluster:
+    """For a network with these factors: the keys of several are their names, that of a single one is ``"cluster"``."""
+    names = list(factors)
+    return PrepareBatchCluster(cluster_key=names if len(names) > 1 else "cluster")
 
 
 class PrepareBatchRandomCluster(PrepareBatchCluster):

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from monai.networks.utils import eval_mode
 
-from ..engines.prepare_batch import PrepareBatchCluster
+from ..engines.prepare_batch import default_prepare_batch
 from ..metrics.mixed_model import fixef, ranef
 from ..networks.blocks.random_slopes import RandomSlopes
 from ..networks.layers.feature_layers import find_layer
@@ -87,7 +87,7 @@ def read_design(
         raise ValueError("the network has no random effects to fit: build it with slopes or an intercept.")
     _check_form(net, fixed)
     if prepare_batch is None:
-        prepare_batch = PrepareBatchCluster(cluster_key=list(net.factors) if len(net.factors) > 1 else "cluster")
+        prepare_batch = default_prepare_batch(net.factors)
     device = next(net.parameters()).device
     parts: list[dict[str, np.ndarray]] = []
     with torch.no_grad(), eval_mode(net):

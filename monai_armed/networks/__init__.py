@@ -14,5 +14,6 @@ from __future__ import annotations
 from .adaptation import adapt
 from .initialization import xavier_init
 from .nets import ARMED, CNN, DFNN, ClusterInput, ZPredictor
+from .random_effects_fit import fit_random_effects
 
-__all__ = ["ARMED", "CNN", "DFNN", "ClusterInput", "ZPredictor", "adapt", "xavier_init"]
+__all__ = ["ARMED", "CNN", "DFNN", "ClusterInput", "ZPredictor", "adapt", "fit_random_effects", "xavier_init"]

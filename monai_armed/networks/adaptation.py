@@ -86,7 +86,7 @@ def adapt(
         loc, tril = _mixture(slopes.effects, net.clusters.infer(x).mean(0))
     else:
         features = _features(net, x, factor, cluster)
-        error = _checked_error(loss, features.fixed, label)
+        error = checked_error(loss, features.fixed, label)
         loc, tril = _infer(slopes, features, label, error, steps, num_draws, seed)
     return _with_one_more_cluster(net, factor, loc, tril)
 
@@ -112,13 +112,13 @@ def _check_samples(net: ARMED, x: torch.Tensor, label: torch.Tensor | None, fact
         )
 
 
-def _checked_error(loss: Loss | None, fixed: torch.Tensor, label: torch.Tensor) -> ARMEDLoss:
+def checked_error(loss: Loss | None, fixed: torch.Tensor, label: torch.Tensor) -> ARMEDLoss:
     """The loss, with labels (n,) taken for those of one logit, if it is a mean over samples."""
     if loss is None:
         raise ValueError("labels need a loss: pass the base loss of the training, such as BCEWithLogitsLoss().")
     if isinstance(loss, ARMEDLoss):
         raise ValueError(
-            f"{type(loss).__name__} is for all outputs of training, adapt has logits alone: pass its base loss, "
+            f"{type(loss).__name__} is for all outputs of training, here are logits alone: pass its base loss, "
             "`loss.loss`."
         )
     error = ARMEDLoss(loss)

@@ -60,7 +60,15 @@ class ClusterEraser(nn.Module):
 
         Returns:
             of the same shape and type.
+
+        Raises:
+            ValueError: when there is another number of features.
         """
+        if not torch.jit.is_tracing() and features.shape[1] != len(self.offset):
+            raise ValueError(
+                f"the eraser erases from {len(self.offset)} features, got {tuple(features.shape)}: build "
+                f"ClusterEraser({features.shape[1]}) for this layer."
+            )
         with torch.autocast(features.device.type, enabled=False):  # in half precision some of the clusters would stay
             channels_last = features.movedim(1, -1).to(self.matrix.dtype)
             erased = (channels_last @ self.matrix + self.offset).movedim(-1, 1)
