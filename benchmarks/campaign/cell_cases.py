@@ -33,7 +33,7 @@ from .cell_edits import (
     white_is_zero,
 )
 from .study_data import BATCHES, CELLS
-from .weights import DAMAGED_WEIGHTS, resumed, trained
+from .weights import DAMAGED_RECORD, DAMAGED_WEIGHTS, resumed, trained
 
 IMAGES = len(BATCHES) * CELLS
 LABELS = ("1.0", "0.0", "nan", "NA", "True", "False")  # as pandas writes what is 1, 0 or missing
@@ -224,7 +224,7 @@ INFERENCE = table(
         goes_on(images(IMAGES + 1)),
         twin,
     ),
-    ("null-sites", "sites.json holds null", says(r"sites\.json"), lambda p: (p.run / "sites.json").write_text("null")),
+    *DAMAGED_RECORD,
     ("other-model", "weights of the conventional network", says("another"), {"ckpt_path": "<other>/model.pt"}),
 )
 
@@ -247,23 +247,9 @@ EVALUATE = table(
     ("moved", "the data of the training in another folder", goes_on(told("written to")), lambda place: place.data),
     ("laboratory", "nothing that was trained on", goes_on(partitions(unseen=IMAGES)), another_laboratory),
     ("numbered", "cells numbered anew in each batch", either("trained", partitions(test=6)), numbered_by_batch),
-    ("no-sites", "sites.json is missing", says("sites"), lambda p: (p.run / "sites.json").unlink()),
-    (
-        "null-record",
-        "trained_on.json holds null",
-        says("trained_on"),
-        lambda p: (p.run / "trained_on.json").write_text("null"),
-    ),
-    (
-        "no-record",
-        "trained_on.json is missing",
-        either("trained", same_as_good),
-        {"seed": 3},
-        lambda p: (p.run / "trained_on.json").unlink(missing_ok=True),
-    ),
     *DAMAGED_WEIGHTS,
 )
 
-RESUME = table("cell_aec/resume", *resumed("cell_aec", {"latent_channels": 8}, rows(lambda given: given[:-1])))
+RESUME = table("cell_aec/resume", *resumed({"latent_channels": 8}, rows(lambda given: given[:-1])))
 
 CASES = [*TRAIN, *SETTINGS, *INFERENCE, *EVALUATE, *RESUME]

@@ -25,13 +25,11 @@ from .mci_edits import (
     folder,
     labels,
     mean_of,
-    shortened,
     some,
-    turned,
     values,
     visits,
 )
-from .weights import DAMAGED_WEIGHTS, resumed, trained
+from .weights import DAMAGED_RECORD, DAMAGED_WEIGHTS, recorded, resumed, trained, without
 
 TRAIN = table(
     "mci/train",
@@ -169,27 +167,20 @@ EVALUATE = table(
     ("other-split", "another split: trained subjects stay out", either("trained", same_as_good), {"seed": 3}),
     ("other-draw", "another draw of the simulation", says("trained|draw|site"), {"dataset_dir": None, "data_seed": 4}),
     ("other-sites", "sites of other names", goes_on(told("unseen")), values("SITE", lambda sites: "X" + sites)),
-    ("no-features", "features.json is missing", says(r"features"), lambda p: (p.run / "features.json").unlink()),
-    (
-        "cut-features",
-        "features.json cut short",
-        says(r"features\.json"),
-        lambda p: (p.run / "features.json").write_text("[{"),
-    ),
-    (
-        "null-features",
-        "features.json holds null",
-        says(r"features\.json"),
-        lambda p: (p.run / "features.json").write_text("null"),
-    ),
+    ("no-features", "a record without features", says("features"), recorded(without("features"))),
+    ("null-features", "features that are null", says("features"), recorded(lambda r: {**r, "features": None})),
     (
         "fewer-features",
-        "features.json lacks a feature",
+        "a record that lacks a feature",
         says("feature|another"),
-        lambda p: shortened(p.run / "features.json"),
+        recorded(lambda r: {**r, "features": r["features"][1:]}),
     ),
-    ("cut-sites", "sites.json cut short", says(r"sites\.json"), lambda p: (p.run / "sites.json").write_text('["31"')),
-    ("other-sites-file", "sites.json of another order", says("site"), lambda p: turned(p.run / "sites.json")),
+    (
+        "other-features",
+        "features that are a list of numbers",
+        says("features"),
+        recorded(lambda r: {**r, "features": [1, 2]}),
+    ),
     *DAMAGED_WEIGHTS,
 )
 
@@ -233,9 +224,10 @@ INFERENCE = table(
     ),
     ("head-alone", "a table without rows", says("no rows"), visits(lambda given: given[:0])),
     ("mark", "UTF-8 with a mark", goes_on(predictions), content(lambda given: b"\xef\xbb\xbf" + given)),
+    *DAMAGED_RECORD,
     ("other-model", "weights of the conventional network", says("another"), {"ckpt_path": "<other>/model.pt"}),
 )
 
-RESUME = table("mci/resume", *resumed("mci", {"hidden_channels": "[8]"}, visits(lambda given: given[:-3])))
+RESUME = table("mci/resume", *resumed({"hidden_channels": "[8]"}, visits(lambda given: given[:-3])))
 
 CASES = [*TRAIN, *SETTINGS, *EVALUATE, *INFERENCE, *RESUME]
