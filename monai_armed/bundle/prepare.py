@@ -21,7 +21,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from packaging.version import Version
 
 from monai_armed.bundle.caller import bundle_root, calling_parser, calling_workflow, command_argument, config_files
-from monai_armed.bundle.config_ids import bundle_ids, check_ids, read_words
+from monai_armed.bundle.config_ids import bundle_ids, check_ids, read_words, take_reading
 from monai_armed.bundle.config_warning import warn_of_configs_once
 from monai_armed.bundle.plain_errors import plain_errors
 
@@ -85,6 +85,7 @@ def _settle(parser: ConfigParser, workflow: ConfigWorkflow) -> None:
         if value is None:  # MONAI drops it
             parser[id] = None
     read_words(config)
+    take_reading(config)
     tracking = command_argument("tracking")
     settings = ConfigParser.load_config_files(tracking) if tracking and tracking != "mlflow" else {}
     check_ids(config, bundle_ids(folder), settings.get("configs", {}))

@@ -48,6 +48,7 @@ import numpy as np
 import pandas as pd
 from monai.bundle import ConfigParser
 
+from monai_armed.data.reading import READING
 from monai_armed.metrics.youden import youden_metrics
 
 __all__ = ["BASE_MODEL", "Samples", "StudyBundle", "seen_samples"]
@@ -184,6 +185,9 @@ class StudyBundle:
         parser, other = self._read(kind, model), None
         for values in (self.overrides, *overrides):
             for name, value in values.items():
+                if name in READING and "reading" in parser:
+                    parser["reading"] = {**parser["reading"], name: value}
+                    continue
                 if name in parser:
                     parser[name] = value
                     continue

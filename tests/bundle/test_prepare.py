@@ -111,6 +111,22 @@ def test_names_that_are_numbers(prepared):
     assert parser["num_clusters"] == {"site": 12}
 
 
+def test_what_is_said_of_a_table_reaches_reading(configs):
+    (configs / "train.json").write_text(json.dumps({**TRAIN, "reading": {"site_column": None}}))
+
+    def parser_with(**options):
+        return create_workflow(config_file=str(configs / "train.json"), logging_file=False, **options).parser
+
+    parser = parser_with(diagnoses={"Dementia": 1, "CN": 0}, site_column=12, **{"reading#image_column": "file"})
+    said = {"diagnoses": {"Dementia": 1, "CN": 0}, "site_column": 12, "image_column": "file"}
+    assert parser["reading"] == said and "diagnoses" not in parser and "site_column" not in parser
+    assert parser_with()["reading"] == {"site_column": None}
+    for wrong, meant in (("site_colum", "site_column"), ("reading#site_colum", "reading#site_column")):
+        assert (
+            refused(parser_with, **{wrong: "x"}) == f"there is no id {wrong!r} in this bundle: did you mean {meant!r}?"
+        )
+
+
 def test_none_is_not_dropped_as_monai_drops_it(configs, capsys):
     """Python Fire makes None of the word None, and MONAI leaves arguments out that are None."""
     run(

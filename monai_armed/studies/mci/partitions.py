@@ -24,6 +24,7 @@ from monai.utils import CommonKeys
 
 from monai_armed.data.held_out import held_out
 from monai_armed.data.names import name_key
+from monai_armed.data.reading import reading_options
 from monai_armed.data.sample_marks import KEYS, short_hash, study_name
 from monai_armed.data.splits import check_several_clusters, split_by_subject, split_seen_unseen
 from monai_armed.data.table import class_labels
@@ -36,6 +37,7 @@ __all__ = ["PROBES", "confounded_probes", "mci_ceiling", "mci_partitions", "read
 
 PROBES = ("X1", "X2", "X3", "X4", "X5")
 PROBE_SD = 0.05
+TABLE = ("diagnoses", "diagnosis_column", "site_column", "subject_column")  # what a user may say of ADNIMERGE.csv
 AVAILABLE_SHARE = 0.7  # a feature is used if so many subjects have it
 SMALLEST_CATEGORY = 5  # subjects; rarer categories get no column
 
@@ -48,8 +50,7 @@ def mci_partitions(
     probes: bool = False,
     seen_sites: Collection[str] | None = None,
     trained: Mapping[str, Any] | None = None,
-    diagnoses: Mapping[Any, int] | None = None,
-    **columns: str,
+    reading: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """
     Read the subjects of the MCI conversion study and divide them (Supplement 3.3.1 of
@@ -67,8 +68,9 @@ def mci_partitions(
         seen_sites: names of the seen sites, in place of the largest. With a model that is trained: those of its sites
             that the data are of, which says that they are of the model's study.
         trained: what a model was trained on, from :py:func:`monai_armed.data.held_out.provenance`.
-        diagnoses: label of each diagnosis at the follow-up, see :py:func:`conversion_subjects`.
-        columns: ``diagnosis_column``, ``site_column`` and ``subject_column`` of :py:func:`read_adnimerge`.
+        reading: by name, ``diagnoses``, the label of each diagnosis at the follow-up, see
+            :py:func:`conversion_subjects`; and ``diagnosis_column``, ``site_column`` and ``subject_column`` of
+            :py:func:`read_adnimerge`.
 
     Returns:
         ``"train"``, ``"val"``, ``"test"`` and ``"unseen"``, MONAI data lists whose ``image`` is the subject's row of
@@ -83,6 +85,8 @@ def mci_partitions(
         ValueError: when the table is not as described, the subjects of seen sites are too few to be divided or of a
             single site, or ``seen_sites`` are not those of the data or the trained model.
     """
+    columns = reading_options(reading, TABLE)
+    diagnoses = columns.pop("diagnoses", None)
     if dataset is None:
         truth = simulate_conversion(data_seed)
         table = parse_adnimerge(truth.table.astype(str), "simulated study")
