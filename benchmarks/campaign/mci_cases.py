@@ -44,7 +44,7 @@ TRAIN = table(
         says(r"ADNIMERGE\.csv"),
         content(lambda given: b"PK\x03\x04" + bytes(range(256))),
     ),
-    ("one-column", "semicolons", says("one column|comma"), content(lambda given: given.replace(b",", b";"))),
+    ("one-column", "semicolons", goes_on(trained), content(lambda given: given.replace(b",", b";"))),
     ("utf-16", "UTF-16", goes_on(trained), content(lambda given: given.decode().encode("utf-16"))),
     (
         "latin-1",
@@ -92,7 +92,7 @@ TRAIN = table(
     (
         "zeros",
         "sites 31 and 031",
-        says("031"),
+        goes_on(told("031", trained)),
         values("SITE", lambda s: s.where([i % 60 > 2 for i in range(len(s))], "0" + s)),
     ),
     ("one-site", "all of one site", says("site"), values("SITE", lambda sites: "31")),

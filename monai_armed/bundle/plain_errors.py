@@ -45,6 +45,7 @@ NO_ACCESS = (
 WORKER_ERROR = re.compile(r'File ".*[\\/]monai_armed[\\/].*\n(?: .*\n)+(?:ValueError|FileNotFoundError): (.*)')
 NO_DEVICE = re.compile(
     r"not compiled with \w+ enabled|no NVIDIA driver|No \w+ GPUs? (?:are|is) available|invalid device ordinal"
+    r"|device type at start of device string|Invalid device string"
     r"|torch\.(?:cuda|xpu)\.is_available\(\) is False",
     re.IGNORECASE,
 )

@@ -22,6 +22,7 @@ from packaging.version import Version
 
 from monai_armed.bundle.caller import bundle_root, calling_parser, calling_workflow, command_argument, config_files
 from monai_armed.bundle.config_ids import bundle_ids, check_ids, read_words, take_reading
+from monai_armed.bundle.config_values import check_values
 from monai_armed.bundle.config_warning import warn_of_configs_once
 from monai_armed.bundle.plain_errors import plain_errors
 
@@ -39,8 +40,8 @@ def prepare_run() -> None:
     generators start from the config's ``seed``.
 
     Raises:
-        ValueError: when an id is mistyped, the seed, an interval or a number of epochs is none, or the config is an
-            override that was given without the config that it is one of.
+        ValueError: when an id is mistyped, a value is none for its id, or the config is an override that was given
+            without the config that it is one of.
     """
     plain_errors()
     warn_of_configs_once()
@@ -52,6 +53,8 @@ def prepare_run() -> None:
         _settle(parser, workflow)
     for id in WHOLE_NUMBERS:
         _check_whole(parser, id)
+    if "amp" in parser and not isinstance(amp := parser.get_parsed_content("amp"), bool):
+        raise ValueError(f"amp must be true or false, got {amp!r}.")
     monai.utils.set_determinism(parser.get_parsed_content("seed") if "seed" in parser else 0)
 
 
@@ -89,6 +92,7 @@ def _settle(parser: ConfigParser, workflow: ConfigWorkflow) -> None:
     tracking = command_argument("tracking")
     settings = ConfigParser.load_config_files(tracking) if tracking and tracking != "mlflow" else {}
     check_ids(config, bundle_ids(folder), settings.get("configs", {}))
+    check_values(config, folder)
     if isinstance(config["bundle_root"], dict):  # for whoever asks the parser later, when nobody knows its file
         config["bundle_root"] = bundle_root()
     parser.ref_resolver.reset()

@@ -35,6 +35,9 @@ class EncodeRow(Transform):
             number), ``mean`` and ``weight``, which the difference from the mean is multiplied with; :py:meth:`fit`
             makes them from training rows.
 
+    Raises:
+        ValueError: when they are no such dicts.
+
     Example:
         >>> encode = EncodeRow.fit([{"age": 70.0, "sex": "f"}, {"age": 80.0, "sex": "m"}], {"age": None, "sex": ["m"]})
         >>> encode({"age": 80.0, "sex": "f"})
@@ -42,6 +45,9 @@ class EncodeRow(Transform):
     """
 
     def __init__(self, columns: Sequence[Mapping[str, Any]]) -> None:
+        needed = {"name", "column", "category", "mean", "weight"}
+        if not columns or not all(isinstance(column, Mapping) and needed <= column.keys() for column in columns):
+            raise ValueError(f"features must be a list of dicts with {', '.join(sorted(needed))}, got {columns!r:.60}.")
         self.columns = [dict(column) for column in columns]
 
     @classmethod

@@ -64,6 +64,11 @@ def test_a_device_that_is_not_there():
     assert text.startswith("this machine has no such device (") and text.endswith("give --device cpu.")
 
 
+def test_a_device_that_is_none():
+    text = sentence(lambda: torch.zeros(1).to("toaster"))
+    assert text.startswith("this machine has no such device (") and "toaster" in text
+
+
 PARAMETERS = "$list(torch.nn.Linear(1, 1).parameters())"
 
 

@@ -137,13 +137,16 @@ def mci_ceiling(partitions: Mapping[str, Any]) -> dict[str, float]:
         partitions: from :py:func:`mci_partitions`.
 
     Returns:
-        AUROC, and balanced accuracy, sensitivity and specificity at the Youden point; empty for real data.
+        AUROC, and balanced accuracy, sensitivity and specificity at the Youden point; empty for real data, and where
+        no subject is of a seen site.
     """
     if partitions["truth"] is None:
         return {}
     subjects = partitions["truth"].subjects
     best = dict(zip(subjects["PTID"], subjects["best_probability"]))
     seen = [item for name in ("train", "val", "test") for item in partitions[name]]
+    if not seen:
+        return {}
     metrics = youden_metrics([item[CommonKeys.LABEL] for item in seen], [best[item["subject"]] for item in seen])
     return {name: value for name, value in metrics.items() if name != "threshold"}
 
