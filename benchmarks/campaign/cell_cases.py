@@ -29,6 +29,7 @@ from .cell_edits import (
     names_alone,
     numbered_by_batch,
     pixels,
+    renamed,
     rows,
     stack,
     twin,
@@ -126,7 +127,7 @@ TRAIN = table(
     (
         "int16",
         "signed 16 bits",
-        either("int16|values|type", trained),
+        either("integers of 32 bits", trained),
         pixels(lambda grey: (30000 * grey).astype(np.int16)),
     ),
     (
@@ -179,7 +180,7 @@ SETTINGS = table(
             ("lambda_clas", 1, says("lambda_clas\\b.*lambda_class")),
             ("val_interval", 0, says("val_interval")),
             ("amp", "perhaps", says("amp")),
-            ("warm_up_epochs", -1, says("warm_up_epochs")),
+            ("warm_up_epochs", -1, says("warm.up")),
             ("learning_rate", 1e20, says("NaN|diverge|finite")),
         ]
     ),
@@ -265,7 +266,9 @@ EVALUATE = table(
     ("other-split", "another split: trained cells stay out", goes_on(same_as_good), {"seed": 3}),
     ("moved", "the data of the training in another folder", goes_on(told("written to")), lambda place: place.data),
     ("laboratory", "nothing that was trained on", goes_on(partitions(unseen=IMAGES)), another_laboratory),
-    ("numbered", "cells numbered anew in each batch", either("trained", partitions(test=6)), numbered_by_batch),
+    # as another study, of which what was trained on is known by what is in it
+    ("numbered", "cells numbered anew in each batch", either("trained", partitions(unseen=6)), numbered_by_batch),
+    ("renamed", "images of the training under other names", either("trained", partitions(unseen=6)), renamed),
     *DAMAGED_WEIGHTS,
 )
 

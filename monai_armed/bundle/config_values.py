@@ -40,7 +40,8 @@ def check_values(config: Mapping[str, Any], configs: Path) -> None:
         configs: folder of the bundle's files.
 
     Raises:
-        ValueError: when a value is of another kind, NaN, infinite, or a size that is not above 0; names its id.
+        ValueError: when a value is of another kind, NaN, infinite, a size that is not above 0, or a probability that is
+            not from 0 to 1; names its id.
     """
     own: dict[str, set[str]] = {}
     for file in configs.glob("*.json"):
@@ -57,6 +58,8 @@ def check_values(config: Mapping[str, Any], configs: Path) -> None:
             raise ValueError(f"{shown} must be {' or '.join(KINDS[kind] for kind in sorted(kinds))}, got {value!r}.")
         if id.endswith(SIZES) and min(value if isinstance(value, list) else [value]) <= 0:
             raise ValueError(f"{shown} must be above 0, got {value!r}.")
+        if id.endswith("probability") and not 0 <= value <= 1:
+            raise ValueError(f"{shown} must be from 0 to 1, got {value!r}.")
 
 
 def _values(config: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, Any]]:
