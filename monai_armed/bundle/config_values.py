@@ -23,7 +23,10 @@ from monai.bundle.reference_resolver import ReferenceResolver
 
 from monai_armed.bundle.config_ids import NO_CONFIGS, PATHS
 
-__all__ = ["check_values"]
+__all__ = ["check_values", "check_whole_numbers"]
+
+WHOLE_NUMBERS = {"seed": 0, "max_epochs": 1, "z_predictor#max_epochs": 1, "val_interval": 1}
+"""Ids, where a config has them, by the least that they may be."""
 
 KINDS = {"flag": "true or false", "number": "a number", "list": "a list of numbers"}
 SIZES = ("channels", "_size")  # ends of ids of what must be above 0
@@ -60,6 +63,24 @@ def check_values(config: Mapping[str, Any], configs: Path) -> None:
             raise ValueError(f"{shown} must be above 0, got {value!r}.")
         if id.endswith("probability") and not 0 <= value <= 1:
             raise ValueError(f"{shown} must be from 0 to 1, got {value!r}.")
+
+
+def check_whole_numbers(parser: ConfigParser) -> None:
+    """
+    See that what must be a whole number is one, such as the seed. Expressions are not looked at.
+
+    Args:
+        parser: of the config.
+
+    Raises:
+        ValueError: when it is none, or less than it may be; names its id.
+    """
+    for id, least in WHOLE_NUMBERS.items():
+        value = parser.get(id)
+        if id not in parser or _kind(value) == "expression":
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{id} must be a whole number of at least {least}, got {value!r}.")
 
 
 def _values(config: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, Any]]:

@@ -22,14 +22,11 @@ from packaging.version import Version
 
 from monai_armed.bundle.caller import bundle_root, calling_parser, calling_workflow, command_argument, config_files
 from monai_armed.bundle.config_ids import bundle_ids, check_ids, read_words, take_reading
-from monai_armed.bundle.config_values import check_values
+from monai_armed.bundle.config_values import check_values, check_whole_numbers
 from monai_armed.bundle.config_warning import warn_of_configs_once
 from monai_armed.bundle.plain_errors import plain_errors
 
 __all__ = ["prepare_run", "require_versions"]
-
-WHOLE_NUMBERS = {"seed": 0, "max_epochs": 1, "z_predictor#max_epochs": 1, "val_interval": 1}
-"""Ids, where a config has them, by the least that they may be."""
 
 
 def prepare_run() -> None:
@@ -51,8 +48,7 @@ def prepare_run() -> None:
         return
     if workflow is not None:
         _settle(parser, workflow)
-    for id in WHOLE_NUMBERS:
-        _check_whole(parser, id)
+    check_whole_numbers(parser)
     if "amp" in parser and not isinstance(amp := parser.get_parsed_content("amp"), bool):
         raise ValueError(f"amp must be true or false, got {amp!r}.")
     monai.utils.set_determinism(parser.get_parsed_content("seed") if "seed" in parser else 0)
@@ -68,14 +64,6 @@ def require_versions() -> None:
     for name, found, wanted in (("MONAI", monai.__version__, "1.6.1"), ("PyTorch", torch.__version__, "2.8")):
         if Version(Version(found).base_version) < Version(wanted):
             raise ValueError(f"{name} {found} is too old: this bundle needs {wanted} or newer, update it.")
-
-
-def _check_whole(parser: ConfigParser, id: str) -> None:
-    if id not in parser:
-        return
-    value, least = parser.get_parsed_content(id), WHOLE_NUMBERS[id]
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{id} must be a whole number of at least {least}, got {value!r}.")
 
 
 def _settle(parser: ConfigParser, workflow: ConfigWorkflow) -> None:
