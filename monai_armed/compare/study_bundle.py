@@ -200,6 +200,7 @@ class StudyBundle:
                     close = difflib.get_close_matches(name, [id.replace("::", "#") for id in bundle_ids(configs)], 1)
                     hint = f": did you mean '{close[0]}'?" if close else "."
                     raise ValueError(f"there is no id '{name}' to be overridden: neither {files} has it{hint}")
+        assert isinstance(parser.config, dict)
         check_values(parser.config, configs)
         check_whole_numbers(parser)
         return parser

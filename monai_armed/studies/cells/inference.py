@@ -12,11 +12,9 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,25 +22,12 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from monai_armed.data.reading import reading_options
 from monai_armed.networks.nets.armed_aec import ARMEDAEC
-from monai_armed.studies.cells.images import read_cells
 
-__all__ = ["cells_to_predict", "write_cells"]
+__all__ = ["write_cells"]
 
 POPULATION = "population"
 MOST_FOLDERS = 25  # of images as if from a batch, unless they are asked for
-
-
-def cells_to_predict(path: str | os.PathLike[str], reading: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-    """
-    Images to be predicted, as a MONAI data list.
-
-    Args:
-        path: folder or CSV as :py:func:`monai_armed.studies.cells.read_cells` takes it.
-        reading: how the table is read, see :py:func:`monai_armed.studies.cells.cell_partitions`.
-    """
-    return read_cells(path, **reading_options(reading))
 
 
 @torch.no_grad()
