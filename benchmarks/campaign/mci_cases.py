@@ -210,10 +210,11 @@ INFERENCE = table(
     ("good", "visits of the training", goes_on(predictions)),
     ("no-feature", "a feature of the model is missing", says("AGE"), visits(lambda given: given.drop(columns="AGE"))),
     ("no-ptid", "no column PTID", says("PTID"), visits(lambda given: given.drop(columns="PTID"))),
-    ("twice", "a subject twice", says("twice"), visits(lambda g: pd.concat([g, g[:1]]))),
+    ("twice", "a row twice", goes_on(told("repeat", predictions)), visits(lambda g: pd.concat([g, g[:1]]))),
+    ("two-rows", "a subject twice", says("twice"), visits(lambda g: pd.concat([g, g[:1].assign(AGE="55")]))),
     ("no-baseline", "no baseline visits", says("bl"), visits(lambda given: given[given["VISCODE"] != "bl"])),
     ("new-site", "a site that the model does not know", goes_on(unknown_site), values("SITE", lambda sites: "new")),
-    ("zeros", "sites with a zero before", says("SITE|site"), values("SITE", lambda sites: "0" + sites)),
+    ("zeros", "sites with a zero before", goes_on(predictions), values("SITE", lambda sites: "0" + sites)),
     ("text", "text as a number", says("MMSE_bl"), values("MMSE_bl", some("good"))),
     (
         "empty-rows",

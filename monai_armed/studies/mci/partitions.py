@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -193,14 +194,18 @@ def read_new_subjects(
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it lacks a column, has a subject twice, or holds text where numbers should be.
+        ValueError: when it lacks a column, has a subject twice or no baseline visit, or holds text where numbers should
+            be.
     """
     needed = list(dict.fromkeys(column["column"] for column in encode.columns))
     table = read_adnimerge(path, ("PTID", *needed), **columns)
     if "VISCODE" in table:
         table = table[table["VISCODE"].str.casefold() == "bl"]
+    if table.empty:
+        raise ValueError(f"'{path}' has no baseline visit (VISCODE bl): give one of each subject.")
     if bool((twice := table["PTID"].duplicated()).any()):
         raise ValueError(f"'{path}' has PTID {table.loc[twice, 'PTID'].iloc[0]} twice: keep one row a subject.")
+    _warn_of_unknown(table, needed, path)
     own = {name_key(name): name for name in sites}
     site = [own.get(name_key(name), name) for name in table["SITE"]] if "SITE" in table else ""
     label = pd.Series(-1, table.index)
@@ -213,6 +218,16 @@ def read_new_subjects(
         label = pd.Series(known, table.index, dtype=int)
     subjects = table.assign(subject=table["PTID"], site=site, label=label)
     return _indexed(_datalist(subjects, needed), sites)
+
+
+def _warn_of_unknown(table: pd.DataFrame, needed: Sequence[str], path: Any) -> None:
+    unknown = table.loc[table[list(needed)].isna().all(axis=1), "PTID"]
+    if len(unknown):
+        warnings.warn(
+            f"'{path}' has {len(unknown)} of {len(table)} subjects of whom every feature of the model is missing "
+            f"(first: {unknown.iloc[0]}): they are predicted as average ones.",
+            stacklevel=3,
+        )
 
 
 def _features(subjects: pd.DataFrame, numbers: Sequence[str]) -> dict[str, list[str] | None]:
