@@ -110,7 +110,7 @@ INFERENCE = table(
         either("sform|orientation", told("sform|orientation")),
         header(no_codes),
     ),
-    ("metres", "a header in metres", either("unit|metre|meter", told("unit|metre|meter")), header(metres)),
+    ("metres", "a header in metres", goes_on(predictions(40)), header(metres)),
     *DAMAGED_RECORD,
     ("other-model", "weights of the conventional network", says("another"), {"ckpt_path": "<other>/model.pt"}),
 )

@@ -205,7 +205,7 @@ def read_new_subjects(
         raise ValueError(f"'{path}' has no baseline visit (VISCODE bl): give one of each subject.")
     if bool((twice := table["PTID"].duplicated()).any()):
         raise ValueError(f"'{path}' has PTID {table.loc[twice, 'PTID'].iloc[0]} twice: keep one row a subject.")
-    _warn_of_unknown(table, needed, path)
+    _warn_of_unknown(table, encode, path)
     own = {name_key(name): name for name in sites}
     site = [own.get(name_key(name), name) for name in table["SITE"]] if "SITE" in table else ""
     label = pd.Series(-1, table.index)
@@ -220,8 +220,16 @@ def read_new_subjects(
     return _indexed(_datalist(subjects, needed), sites)
 
 
-def _warn_of_unknown(table: pd.DataFrame, needed: Sequence[str], path: Any) -> None:
-    unknown = table.loc[table[list(needed)].isna().all(axis=1), "PTID"]
+def _warn_of_unknown(table: pd.DataFrame, encode: EncodeRow, path: Any) -> None:
+    for name, known in {column["column"]: column["known"] for column in encode.columns if "known" in column}.items():
+        words = Counter(word for word in table[name].dropna() if word not in known)
+        if words:
+            told = ", ".join(f"{word} ({count})" for word, count in sorted(words.items()))
+            warnings.warn(
+                f"'{path}' has words in {name} that the model was not trained on: {told}; it knows {', '.join(known)}.",
+                stacklevel=3,
+            )
+    unknown = table.loc[table[list({column["column"] for column in encode.columns})].isna().all(axis=1), "PTID"]
     if len(unknown):
         warnings.warn(
             f"'{path}' has {len(unknown)} of {len(table)} subjects of whom every feature of the model is missing "

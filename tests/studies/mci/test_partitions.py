@@ -179,12 +179,15 @@ def test_new_subjects(partitions, tmp_path):
             read_new_subjects(tmp_path / "broken.csv", encode, partitions["sites"], labelled=True)
 
 
-def test_new_subjects_of_whom_nothing_is_known_are_counted(partitions, tmp_path):
+def test_new_subjects_of_whom_nothing_is_known_and_new_words_are_counted(partitions, tmp_path):
     encode, table = encoder(partitions), simulate_conversion(2).table.astype(str)
     chosen = table[table["VISCODE"] == "bl"].iloc[:5].copy()
     chosen.to_csv(tmp_path / "new.csv", index=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        read_new_subjects(tmp_path / "new.csv", encode, partitions["sites"])
+    chosen.assign(PTGENDER=["Divers", *chosen["PTGENDER"][1:]]).to_csv(tmp_path / "new.csv", index=False)
+    with pytest.warns(UserWarning, match=r"words in PTGENDER .* not trained on: Divers \(1\); it knows Female, Male"):
         read_new_subjects(tmp_path / "new.csv", encode, partitions["sites"])
     features = [column["column"] for column in encode.columns]
     chosen.loc[chosen.index[1], features] = ""
