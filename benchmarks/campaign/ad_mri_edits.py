@@ -137,7 +137,13 @@ def first(column: str, value: str, count: int = 1) -> Callable[[Place], None]:
 
 
 def another_hospital(place: Place) -> None:
-    """Other subjects and sites, and one site that has the name of a known one."""
+    """Other volumes, subjects and sites."""
+    volume(lambda voxels: voxels[::-1], every=True)(place)
+    renamed(place)
+
+
+def renamed(place: Place) -> None:
+    """Other subjects and sites, but the same volumes."""
     names = dict(zip((*SEEN_SITES, *UNSEEN_SITES), ("A", "B", "C", "D", "E", "F")))
     for folder in list(place.data.glob("sub-*")):
         for path in list(folder.glob("anat/*")):

@@ -114,7 +114,7 @@ def twin(place: Place) -> None:
 
 
 def numbered_by_batch(place: Place) -> None:
-    """Cells are numbered anew in each batch, and a fourth batch is new."""
+    """Cells are numbered anew in each batch."""
 
     def change(given: pd.DataFrame) -> pd.DataFrame:
         return given.assign(cell=given.groupby("batch").cumcount().astype(str))
@@ -123,7 +123,16 @@ def numbered_by_batch(place: Place) -> None:
 
 
 def another_laboratory(place: Place) -> None:
-    """Other batches, cells and file names: nothing of it was trained on."""
+    """Other images, batches, cells and file names: nothing of it was trained on."""
+    for path in place.data.glob("*.png"):
+        with Image.open(path) as cell:
+            mirrored = cell.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        mirrored.save(path)
+    renamed(place)
+
+
+def renamed(place: Place) -> None:
+    """Other batches, cells and file names, but the same images."""
     for path in list(place.data.glob("*.png")):
         path.rename(path.with_name("lab_" + path.name))
     rows(lambda given: given.assign(file="lab_" + given["file"], batch="lab_" + given["batch"]))(place)

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,13 +30,10 @@ SHORT = {
 
 def config_files(bundle: str, step: str, model: str = "armed") -> list[str]:
     """Config files of ``"train"``, ``"evaluate"`` or ``"inference"``; the model's override follows."""
-    folder = BUNDLES[bundle] / "configs"
-    names = [step]
-    if step != "train" and "network_def" not in json.loads((folder / f"{step}.json").read_text(encoding="utf-8")):
-        names = ["train", step]  # what the network is stands in train.json alone
-    if model != "armed":
-        names.append(model if names[0] == "train" else f"evaluate_{model}")
-    return [str(folder / f"{name}.json") for name in names]
+    names = ["train", step] if step == "evaluate" else [step]  # what is evaluated stands in train.json
+    return [
+        str(BUNDLES[bundle] / "configs" / f"{name}.json") for name in [*names, *([] if model == "armed" else [model])]
+    ]
 
 
 def bundle_command(

@@ -29,7 +29,7 @@ __all__ = ["run_command", "start_server"]
 PRELOADED = [
     "monai.bundle",
     "monai_armed.bundle.evaluate",
-    "monai_armed.bundle.finished_model",
+    "monai_armed.bundle.training",
     "monai_armed.compare.runner",
     "monai_armed.handlers",
     "monai_armed.studies.ad_mri.saliency",

@@ -13,11 +13,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pandas as pd
+
+from monai_armed.bundle.model_file import read_record
 
 from .case import Check, Outcome, Place
 from .weights import trained
@@ -92,7 +92,7 @@ def mean_of(column: str, low: float, high: float) -> Check:
 
     def check(outcome: Outcome) -> None:
         trained(outcome)
-        features = json.loads((outcome.place.out / "features.json").read_text(encoding="utf-8"))
+        features = read_record(outcome.place.out / "model.pt")["features"]
         mean = next(feature["mean"] for feature in features if feature["column"] == column)
         assert low < mean < high, f"the mean of {column} is {mean:.1f}, not between {low} and {high}"
 
@@ -102,16 +102,6 @@ def mean_of(column: str, low: float, high: float) -> Check:
 def folder(name: str) -> Callable[[Place], None]:
     """A folder in the place of the table."""
     return lambda place: ((place.data / name).unlink(), (place.data / name).mkdir(), None)[2]
-
-
-def shortened(path: Path) -> None:
-    """Leave the first entry of a JSON list out."""
-    path.write_text(json.dumps(json.loads(path.read_text())[1:]))
-
-
-def turned(path: Path) -> None:
-    """Turn a JSON list around."""
-    path.write_text(json.dumps(json.loads(path.read_text())[::-1]))
 
 
 def emptied(given: pd.DataFrame) -> pd.DataFrame:

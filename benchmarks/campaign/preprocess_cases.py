@@ -71,7 +71,7 @@ CASES = table(
     ),
     ("processes-x", "--processes x", says("processes"), {"processes": "x"}),
     ("unknown", "an option that is none", says("unrecognized|--force"), {"force": True}),
-    ("twice-packed", "a scan as .nii and .nii.gz", says(r"\.nii"), only_first(unpacked)),
+    ("twice-packed", "a scan as .nii and .nii.gz", reports(r"\.nii", left_out("", 1)), only_first(unpacked)),
     *(
         (name, what, reports("left out|no scan", left_out(reason)), only_first(edit))
         for name, what, reason, edit in [

@@ -251,6 +251,6 @@ EVALUATED = table(
     *DAMAGED_WEIGHTS,
 )
 
-RESUMED = table("spirals/resume", *resumed("spirals", {"hidden_channels": "[8]"}, only("x", lambda x: x + 1)))
+RESUMED = table("spirals/resume", *resumed({"hidden_channels": "[8]"}, only("x", lambda x: x + 1)))
 
 CASES = [*READING, *SETTINGS, *FOLDERS, *POINTS, *EVALUATED, *RESUMED]

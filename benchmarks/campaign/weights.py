@@ -13,11 +13,17 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from monai_armed.bundle.model_file import RECORD, read_record
 
 from .case import Outcome, Place, goes_on, says
 
@@ -39,13 +45,72 @@ def weights(content: Callable[[bytes], bytes]) -> Callable[[Place], object]:
 
 
 def saved(change: Callable[[dict], object]) -> Callable[[Place], object]:
-    """An edit of what model.pt holds."""
+    """An edit of the weights in model.pt, whose record stays as it is."""
 
     def edit(place: Place) -> None:
         path = place.run / "model.pt"
-        torch.save(change(torch.load(path, weights_only=True)), path)
+        _write(path, change(torch.load(path, weights_only=True)), json.dumps(read_record(path)))
 
     return edit
+
+
+def saved_anew(place: Place) -> None:
+    """model.pt as another program leaves it that loads the weights and saves them: without a record."""
+    path = place.run / "model.pt"
+    torch.save(torch.load(path, weights_only=True), path)
+
+
+def record_as(text: str) -> Callable[[Place], object]:
+    """An edit that puts a text where model.pt has its record."""
+    return lambda place: _write(path := place.run / "model.pt", torch.load(path, weights_only=True), text)
+
+
+def recorded(change: Callable[[dict[str, Any]], object]) -> Callable[[Place], object]:
+    """An edit of the record in model.pt."""
+    return lambda place: record_as(json.dumps(change(read_record(place.run / "model.pt"))))(place)
+
+
+def _write(path: Path, weights: object, record: str) -> None:
+    buffer = io.BytesIO()
+    torch.save(weights, buffer)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr(f"{archive.namelist()[0].split('/')[0]}/{RECORD}", record)
+    path.write_bytes(buffer.getvalue())
+
+
+def without(*keys: str) -> Callable[[dict[str, Any]], object]:
+    """A record that lacks something."""
+    return lambda record: {key: value for key, value in record.items() if key not in keys}
+
+
+def fewer_clusters(record: dict[str, Any]) -> dict[str, Any]:
+    """The record of a model of other data, with a cluster less."""
+    origin = record["provenance"]
+    left = {**origin, "clusters": origin["clusters"][1:]}
+    return {**record, "clusters": record["clusters"][1:], "provenance": left}
+
+
+def turned(record: dict[str, Any]) -> dict[str, Any]:
+    """A record whose clusters are not in the order of what it says of the training."""
+    return {**record, "clusters": record["clusters"][::-1]}
+
+
+DAMAGED_RECORD: list[tuple] = [
+    ("no-record", "weights that were saved anew, without a record", says("no record"), saved_anew),
+    ("cut-record", "the record cut short", says("damaged"), record_as('{"clusters": ["002", ')),
+    ("empty-record", "a record of 0 bytes", says("damaged"), record_as("")),
+    ("null-record", "the record is null", says("record"), record_as("null")),
+    ("list-record", "the record is a list", says("record"), record_as("[1, 2]")),
+    (
+        "lacking-record",
+        "a record without what was trained on",
+        says("record.*provenance"),
+        recorded(without("provenance")),
+    ),
+    ("nameless-record", "a record without clusters", says("record.*clusters"), recorded(without("clusters"))),
+    ("other-record", "the record of a model with a cluster less", says("another|cluster"), recorded(fewer_clusters)),
+    ("turned-record", "a record that contradicts itself", says("record.*clusters"), recorded(turned)),
+]
 
 
 class Hostile:
@@ -78,19 +143,19 @@ DAMAGED_WEIGHTS: list[tuple] = [
     ("nan-weights", "weights that are NaN", says("NaN|finite"), saved(unusual)),
     ("other-model", "weights of the conventional network", says("another"), {"ckpt_path": "<other>/model.pt"}),
     ("fewer-weights", "one tensor is missing", says("another network"), saved(lambda s: dict(list(s.items())[:-1]))),
+    *DAMAGED_RECORD,
 ]
 
 
-def resumed(bundle: str, other_size: dict[str, object], other_data: Callable[[Place], object]) -> list[tuple]:
+def resumed(other_size: dict[str, object], other_data: Callable[[Place], object]) -> list[tuple]:
     """What is resumed for a third epoch, in a copy of the trained folder, with what differs from the two before."""
-    checkpoint = Path() if bundle == "spirals" else Path("network")
 
     def left(outcome: Outcome) -> None:
-        state = torch.load(outcome.place.run / checkpoint / "checkpoint.pt", weights_only=True)
+        state = torch.load(there(outcome.place), weights_only=True)
         assert state["progress"]["epoch"] == 3, f"it was trained for {state['progress']['epoch']} epochs"
 
     def there(place: Place) -> Path:
-        return place.run / checkpoint / "checkpoint.pt"
+        return place.run / "network" / "checkpoint.pt"
 
     def both(place: Place) -> None:
         there(place)

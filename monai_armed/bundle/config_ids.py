@@ -22,7 +22,9 @@ from monai.bundle import ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
-__all__ = ["bundle_ids", "check_ids", "read_words", "references"]
+from monai_armed.data.reading import READING
+
+__all__ = ["bundle_ids", "check_ids", "read_words", "references", "take_reading"]
 
 NO_CONFIGS = ("compare.json", "metadata.json", "search.json")
 WORDS = {"null": None, "none": None, "true": True, "false": False}
@@ -48,7 +50,20 @@ def bundle_ids(configs: Path) -> dict[str, Any]:
                 for id, part in _walk({ReferenceResolver.normalize_id(name).lstrip("+"): value}):
                     if not isinstance(found.get(id), dict):
                         found[id] = part
+    if "reading" in found:
+        found |= {name: None for id in READING for name in (id, f"reading{SEPARATOR}{id}")}
     return found
+
+
+def take_reading(config: dict[str, Any]) -> None:
+    """
+    Put what a user says of a table, such as ``--site_column``, into ``reading``, in place, where a config has that.
+
+    Args:
+        config: the whole config.
+    """
+    if isinstance(config.get("reading"), dict):
+        config["reading"] = {**config["reading"], **{id: config.pop(id) for id in READING if id in config}}
 
 
 def _walk(config: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, Any]]:

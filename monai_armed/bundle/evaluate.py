@@ -125,6 +125,9 @@ def evaluate_partitions(
 
     Returns:
         the metrics, a row for each partition and prediction.
+
+    Raises:
+        ValueError: when no partition has a sample.
     """
     tables, metrics = [], []
     for partition, loader in loaders.items():
@@ -136,6 +139,11 @@ def evaluate_partitions(
             key = {"partition": partition, "prediction": prediction}
             tables.append(table.assign(**key))
             metrics.append({**key, **partition_metrics(table)})
+    if not tables:
+        raise ValueError(
+            f"none of the data can be evaluated: they hold no sample that is {' or '.join(loaders)} and that the model "
+            "was not trained on; give the data of its training, or others."
+        )
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     pd.concat(tables, ignore_index=True).to_csv(folder / "predictions.csv", index=False)

@@ -92,7 +92,7 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when the file is damaged, or has no record.
+        ValueError: when the file is damaged, has no record, or one that contradicts itself.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
@@ -109,4 +109,18 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"model {path} has weights, but no record of what it was trained on, which is lost when another program "
             "saves it anew: give the model.pt that training wrote."
         )
+    if wrong := _contradiction(record):
+        raise ValueError(f"the record in model {path} {wrong}: it is damaged, copy or train the model again.")
     return record
+
+
+def _contradiction(record: Mapping[str, Any]) -> str:
+    """What a record lacks or contradicts itself in; empty where it is one."""
+    if lacking := [key for key in ("provenance", "clusters", "features") if key not in record]:
+        return f"lacks {' and '.join(lacking)}"
+    clusters, origin = record["clusters"], record["provenance"]
+    if not isinstance(origin, dict) or not isinstance(clusters, list):
+        return "has no list of clusters, or no dict as provenance"
+    if [str(name) for name in origin.get("clusters", [])] != [str(name) for name in clusters]:
+        return "has other clusters than its provenance"
+    return ""

@@ -45,9 +45,11 @@ NO_ACCESS = (
 WORKER_ERROR = re.compile(r'File ".*[\\/]monai_armed[\\/].*\n(?: .*\n)+(?:ValueError|FileNotFoundError): (.*)')
 NO_DEVICE = re.compile(
     r"not compiled with \w+ enabled|no NVIDIA driver|No \w+ GPUs? (?:are|is) available|invalid device ordinal"
+    r"|device type at start of device string|Invalid device string"
     r"|torch\.(?:cuda|xpu)\.is_available\(\) is False",
     re.IGNORECASE,
 )
+NO_BATCH = "Expected more than 1 value per channel when training"
 NO_PART = re.compile(r"Failed to instantiate component '(.*?)'")
 NO_ARGUMENT = re.compile(r"got an unexpected keyword argument '(\w+)'")
 LACKS = re.compile(r"missing \d+ required .*argument.*")
@@ -117,6 +119,8 @@ def _of_the_machine(error: BaseException) -> str:
         return "the memory of the GPU is full: give a smaller batch_size, or another device."
     if isinstance(error, (RuntimeError, AssertionError)) and NO_DEVICE.search(str(error)):
         return f"this machine has no such device ({str(error).splitlines()[0].rstrip('.')}): give --device cpu."
+    if isinstance(error, ValueError) and NO_BATCH in str(error):
+        return "a batch of one sample, maybe the last one, cannot be normalised in training: give another batch_size."
     return ""
 
 

@@ -21,14 +21,12 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from packaging.version import Version
 
 from monai_armed.bundle.caller import bundle_root, calling_parser, calling_workflow, command_argument, config_files
-from monai_armed.bundle.config_ids import bundle_ids, check_ids, read_words
+from monai_armed.bundle.config_ids import bundle_ids, check_ids, read_words, take_reading
+from monai_armed.bundle.config_values import check_values, check_whole_numbers
 from monai_armed.bundle.config_warning import warn_of_configs_once
 from monai_armed.bundle.plain_errors import plain_errors
 
 __all__ = ["prepare_run", "require_versions"]
-
-WHOLE_NUMBERS = {"seed": 0, "max_epochs": 1, "z_predictor#max_epochs": 1, "val_interval": 1}
-"""Ids, where a config has them, by the least that they may be."""
 
 
 def prepare_run() -> None:
@@ -39,8 +37,8 @@ def prepare_run() -> None:
     generators start from the config's ``seed``.
 
     Raises:
-        ValueError: when an id is mistyped, the seed, an interval or a number of epochs is none, or the config is an
-            override that was given without the config that it is one of.
+        ValueError: when an id is mistyped, a value is none for its id, or the config is an override that was given
+            without the config that it is one of.
     """
     plain_errors()
     warn_of_configs_once()
@@ -50,8 +48,9 @@ def prepare_run() -> None:
         return
     if workflow is not None:
         _settle(parser, workflow)
-    for id in WHOLE_NUMBERS:
-        _check_whole(parser, id)
+    check_whole_numbers(parser)
+    if "amp" in parser and not isinstance(amp := parser.get_parsed_content("amp"), bool):
+        raise ValueError(f"amp must be true or false, got {amp!r}.")
     monai.utils.set_determinism(parser.get_parsed_content("seed") if "seed" in parser else 0)
 
 
@@ -67,14 +66,6 @@ def require_versions() -> None:
             raise ValueError(f"{name} {found} is too old: this bundle needs {wanted} or newer, update it.")
 
 
-def _check_whole(parser: ConfigParser, id: str) -> None:
-    if id not in parser:
-        return
-    value, least = parser.get_parsed_content(id), WHOLE_NUMBERS[id]
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{id} must be a whole number of at least {least}, got {value!r}.")
-
-
 def _settle(parser: ConfigParser, workflow: ConfigWorkflow) -> None:
     """The config as the user meant it; what MONAI has read of it already is read anew."""
     config, folder = parser.config, Path(workflow.config_root_path)
@@ -85,9 +76,11 @@ def _settle(parser: ConfigParser, workflow: ConfigWorkflow) -> None:
         if value is None:  # MONAI drops it
             parser[id] = None
     read_words(config)
+    take_reading(config)
     tracking = command_argument("tracking")
     settings = ConfigParser.load_config_files(tracking) if tracking and tracking != "mlflow" else {}
     check_ids(config, bundle_ids(folder), settings.get("configs", {}))
+    check_values(config, folder)
     if isinstance(config["bundle_root"], dict):  # for whoever asks the parser later, when nobody knows its file
         config["bundle_root"] = bundle_root()
     parser.ref_resolver.reset()

@@ -74,12 +74,14 @@ class Training:
         Train, and write the model.
 
         Raises:
-            ValueError: when another process trains into the folder, training is to go on from another one, or the
-                network diverges.
+            ValueError: when another process trains into the folder, training is to go on from another one, the samples
+                do not fill a batch, or the network diverges.
         """
         with claimed(self.folder, self.checkpoint.folder) if is_main_process() else nullcontext():
             for name, path in self.start_from.items():
                 load_part(self.network, name, path, self.trainer.state.device)
+            if not len(self.trainer.data_loader):  # type: ignore[arg-type]
+                raise ValueError("the training samples do not fill a single batch: give a smaller batch_size.")
             if is_main_process() and not self.checkpoint.resume:
                 self._clear()
             _wait_for_all()

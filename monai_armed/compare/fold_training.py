@@ -28,6 +28,7 @@ from monai.data import DataLoader, Dataset
 from monai.utils import set_determinism
 
 from monai_armed.bundle.config_ids import references
+from monai_armed.bundle.plain_errors import sentence_of
 from monai_armed.compare.fold_scoring import score_fold
 from monai_armed.compare.fold_task import FoldTask, fold_config, load_samples
 from monai_armed.compare.stacked import Job, Recipe, Trained, train_stacked
@@ -77,12 +78,12 @@ def train_and_score(
 
 
 def _message(action: Callable[[StudyBundle, FoldTask], None], bundle: StudyBundle, task: FoldTask) -> str:
-    """The traceback of what goes wrong with a fold, empty if nothing does."""
+    """The traceback of what goes wrong with a fold, and its sentence if it has one; empty if nothing does."""
     try:
         action(bundle, task)
         return ""
-    except Exception:
-        return traceback.format_exc()
+    except Exception as error:
+        return traceback.format_exc() + sentence_of(error)
 
 
 def _train_stack_of_one(bundle: StudyBundle, task: FoldTask) -> None:

@@ -318,6 +318,9 @@ def _check_jobs(jobs: Sequence[Job], recipe: Recipe) -> None:
             raise ValueError(f"the network of job {k} differs in shape from that of job 0: stack them apart.")
         if len(job.train) < recipe.batch_size:
             size = recipe.batch_size
-            raise ValueError(f"job {k} has {len(job.train)} training samples, less than a batch of {size}.")
+            raise ValueError(
+                f"job {k} has {len(job.train)} training samples, less than a batch of {size}: give a smaller "
+                "batch_size."
+            )
         if not len(job.val):
             raise ValueError(f"job {k} has no validation samples, which choose its best epoch.")

@@ -38,6 +38,7 @@ What a bundle must offer (ids in its configs; the bundles of this repository all
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +49,9 @@ import numpy as np
 import pandas as pd
 from monai.bundle import ConfigParser
 
+from monai_armed.bundle.config_ids import bundle_ids
+from monai_armed.bundle.config_values import check_values, check_whole_numbers
+from monai_armed.data.reading import READING
 from monai_armed.metrics.youden import youden_metrics
 
 __all__ = ["BASE_MODEL", "Samples", "StudyBundle", "seen_samples"]
@@ -179,18 +183,26 @@ class StudyBundle:
             overrides: values by id, such as those of a setting; later ones win.
 
         Raises:
-            ValueError: when an override has an id in neither.
+            ValueError: when an override has an id in neither, or a value that is none for its id.
         """
-        parser, other = self._read(kind, model), None
+        parser, other, configs = self._read(kind, model), None, self.root / "configs"
         for values in (self.overrides, *overrides):
             for name, value in values.items():
+                if name in READING and "reading" in parser:
+                    parser["reading"] = {**parser["reading"], name: value}
+                    continue
                 if name in parser:
                     parser[name] = value
                     continue
                 other = self._read("evaluate", model) if other is None else other
                 if name not in other:
                     files = " nor ".join(str(self._file(file)) for file in ("train", *self.options["evaluation"]))
-                    raise ValueError(f"there is no id '{name}' to be overridden: neither {files} has it.")
+                    close = difflib.get_close_matches(name, [id.replace("::", "#") for id in bundle_ids(configs)], 1)
+                    hint = f": did you mean '{close[0]}'?" if close else "."
+                    raise ValueError(f"there is no id '{name}' to be overridden: neither {files} has it{hint}")
+        assert isinstance(parser.config, dict)
+        check_values(parser.config, configs)
+        check_whole_numbers(parser)
         return parser
 
     def _read(self, kind: str, model: str) -> ConfigParser:

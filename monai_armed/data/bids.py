@@ -164,6 +164,8 @@ def load_csv_datalist(
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"CSV file {file} does not exist.")
+    if file.suffix.lower() not in (".csv", ".tsv", ".txt"):
+        raise ValueError(f"{file} is neither a folder nor a CSV file: give a BIDS tree, or a table of its images.")
     needed = [image_column, diagnosis_column, site_column, subject_column]
     table = read_table(file, needed, (*_OPTIONAL, "session"), _HINT)
     table = labelled_rows(table, diagnosis_column, diagnoses or DIAGNOSES, file)

@@ -69,6 +69,8 @@ def read_checkpoint(path: str | os.PathLike, device: str | torch.device = "cpu")
 
 def load_state(network: torch.nn.Module, state: Mapping[str, Any], path: str | os.PathLike) -> torch.nn.Module:
     """``network.load_state_dict``, strict, with a clear error that names the file."""
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"checkpoint {path} is no state dict, weights by name: give the model.pt that training wrote.")
     wanted = network.state_dict()
     state = network.renamed(state) if isinstance(network, ClusterNetwork) else state
     missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
@@ -83,6 +85,8 @@ def load_state(network: torch.nn.Module, state: Mapping[str, Any], path: str | o
                 f"checkpoint {path} is of another shape: {name} is {tuple(state[name].shape)} there and "
                 f"{tuple(value.shape)} in the network; give the config (sites, size, channels) of its training."
             )
+        if not state[name].isfinite().all():
+            raise ValueError(f"checkpoint {path} holds NaN or infinite weights in {name}: train again.")
     network.load_state_dict(state)
     return network
 

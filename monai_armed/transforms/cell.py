@@ -55,7 +55,7 @@ class LoadCelld(MapTransform):
     Raises:
         FileNotFoundError: when a file does not exist.
         ValueError: when ``size`` or ``max_value`` is not positive, or a file cannot be read, holds several pages or
-            channels, is coloured, or has pixels that are NaN, infinite or outside its range.
+            channels, is coloured or of one grey alone, or has pixels that are NaN, infinite or outside its range.
     """
 
     def __init__(
@@ -158,6 +158,8 @@ def _grey(pixels: np.ndarray, tags: Mapping[int, Any], max_value: float | None, 
         raise ValueError(
             f"cell image {file} has values outside 0 to {top:g} ({pixels.min():g} to {pixels.max():g}); {hint}."
         )
+    if grey.size > 1 and grey.min() == grey.max():
+        raise ValueError(f"cell image {file} shows nothing: every pixel is {pixels.flat[0]:g}; leave it out.")
     # Pillow inverts images of 1 and 8 bits itself
     return 1 - grey if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO and pixels.dtype.itemsize > 1 else grey
 

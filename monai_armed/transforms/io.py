@@ -39,7 +39,7 @@ class LoadVolumed(LoadImaged):
     Raises:
         FileNotFoundError: when a file does not exist.
         ValueError: when a file cannot be read (such as a truncated one), its header does not say what has to be known,
-            or it holds NaN or infinite values, is constant, or has more than one volume.
+            or it holds NaN or infinite values, is constant, or has no volume or more than one.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -60,7 +60,8 @@ class LoadVolumed(LoadImaged):
             raise ValueError(f"image file {files} cannot be read{_reason(error, files)}.") from error
         for key in self.key_iterator(data):
             image = loaded[key]
-            if image.ndim > 4 or (image.ndim == 4 and image.shape[0] != 1):
+            dims = image.ndim - bool(self._loader.ensure_channel_first)
+            if dims < 3 or image.ndim > 4 or (image.ndim == 4 and image.shape[0] != 1):
                 raise ValueError(
                     f"image file {data[key]} has the shape {tuple(image.shape)}: give one 3-D volume a file."
                 )

@@ -32,8 +32,11 @@ class EncodeRow(Transform):
 
     Args:
         columns: a dict for each feature with its ``name``, the ``column`` of the table, the ``category`` (None for a
-            number), ``mean`` and ``weight``, which the difference from the mean is multiplied with; :py:meth:`fit`
-            makes them from training rows.
+            number), ``mean`` and ``weight``, which the difference from the mean is multiplied with; of a category maybe
+            ``known``, all values in training; :py:meth:`fit` makes them from training rows.
+
+    Raises:
+        ValueError: when they are no such dicts.
 
     Example:
         >>> encode = EncodeRow.fit([{"age": 70.0, "sex": "f"}, {"age": 80.0, "sex": "m"}], {"age": None, "sex": ["m"]})
@@ -42,6 +45,9 @@ class EncodeRow(Transform):
     """
 
     def __init__(self, columns: Sequence[Mapping[str, Any]]) -> None:
+        needed = {"name", "column", "category", "mean", "weight"}
+        if not columns or not all(isinstance(column, Mapping) and needed <= column.keys() for column in columns):
+            raise ValueError(f"features must be a list of dicts with {', '.join(sorted(needed))}, got {columns!r:.60}.")
         self.columns = [dict(column) for column in columns]
 
     @classmethod
@@ -62,7 +68,7 @@ class EncodeRow(Transform):
         if not rows:
             raise ValueError("there are no training rows to learn means and standard deviations from.")
         table = pd.DataFrame(list(rows), columns=list(features))
-        columns = []
+        columns: list[dict[str, Any]] = []
         for name, categories in features.items():
             if categories is None:
                 values = table[name].astype(float)
@@ -75,7 +81,8 @@ class EncodeRow(Transform):
             for category in categories:
                 mean = float((values == category).mean()) if len(values) else 0.0
                 feature = {"name": f"{name}={category}", "column": name, "category": category}
-                columns.append({**feature, "mean": mean, "weight": 1.0})
+                known = sorted(map(str, values.unique()))
+                columns.append({**feature, "mean": mean, "weight": 1.0, "known": known})
         return cls(columns)
 
     @property

@@ -111,6 +111,11 @@ def test_files_and_rows(network, tmp_path, capsys):
     assert "metrics.csv" in printed and "best attainable on seen: auroc 0.900" in printed
 
 
+def test_data_without_any_sample_to_evaluate(network, tmp_path):
+    with pytest.raises(ValueError, match="none of the data can be evaluated: they hold no sample that is test and"):
+        evaluate_partitions(evaluator_of(network), {"test": loader_of(0)}, {"mixed": PrepareBatchCluster()}, tmp_path)
+
+
 def test_a_partition_without_samples_is_left_out(network, tmp_path, capsys):
     """Data in which every site is seen have no unseen one."""
     loaders = {"seen": loader_of(), "unseen": loader_of(0)}

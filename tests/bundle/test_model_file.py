@@ -21,7 +21,8 @@ from monai.handlers import CheckpointLoader
 from monai_armed.bundle.model_file import RECORD, read_record, write_model
 from monai_armed.networks import DFNN
 
-SITES = {"clusters": ["002", "Zürich"], "features": [{"name": "age", "mean": 0.1}]}
+NAMES = ["002", "Zürich"]
+SITES = {"clusters": NAMES, "provenance": {"clusters": NAMES}, "features": [{"name": "age", "mean": 0.1}]}
 
 
 @pytest.fixture
@@ -72,6 +73,25 @@ def test_a_file_that_was_cut_off_is_named(model, length):
     _, path = model
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(ValueError, match=r"model .*model\.pt cannot be read .* it is damaged"):
+        read_record(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"provenance": None}, "lacks provenance"),
+        ({"clusters": None, "features": None}, "lacks clusters and features"),
+        ({"provenance": [1]}, "has no list of clusters, or no dict as provenance"),
+        ({"clusters": "002"}, "has no list of clusters, or no dict as provenance"),
+        ({"clusters": NAMES[::-1]}, "has other clusters than its provenance"),
+        ({"clusters": NAMES[:1]}, "has other clusters than its provenance"),
+    ],
+)
+def test_a_record_that_is_none(model, change, says):
+    network, path = model
+    record = {name: value for name, value in {**SITES, **change}.items() if value is not None}
+    write_model(network.state_dict(), record, path)
+    with pytest.raises(ValueError, match=rf"the record in model .*model\.pt {says}: it is damaged"):
         read_record(path)
 
 

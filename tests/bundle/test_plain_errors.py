@@ -64,6 +64,16 @@ def test_a_device_that_is_not_there():
     assert text.startswith("this machine has no such device (") and text.endswith("give --device cpu.")
 
 
+def test_a_device_that_is_none():
+    text = sentence(lambda: torch.zeros(1).to("toaster"))
+    assert text.startswith("this machine has no such device (") and "toaster" in text
+
+
+def test_a_batch_of_one_sample():
+    text = sentence(lambda: torch.nn.BatchNorm1d(3)(torch.zeros(1, 3)))
+    assert text.startswith("a batch of one sample") and text.endswith("give another batch_size.")
+
+
 PARAMETERS = "$list(torch.nn.Linear(1, 1).parameters())"
 
 

@@ -31,11 +31,13 @@ from monai_armed.networks import ARMED, DFNN
 from monai_armed.networks.nets import ZPredictor
 
 
-def training(folder: Path, network=None, resume=False, setting="1", start_from=None, writer=None) -> Training:
+def training(
+    folder: Path, network=None, resume=False, setting="1", start_from=None, writer=None, **loading
+) -> Training:
     set_determinism(1)
     x = torch.randn(24, 3, generator=torch.Generator().manual_seed(0))
     data = [{"image": x[i], "label": float(i % 2), "cluster": i % 3} for i in range(24)]
-    loader = DataLoader(Dataset(data), batch_size=8, shuffle=True)
+    loader = DataLoader(Dataset(data), shuffle=True, **{"batch_size": 8, **loading})
     network = ARMED(DFNN(3), 3, (3,)) if network is None else network
     checkpoint = TrainingCheckpoint(folder / "network", resume=resume)
     takes = isinstance(network, ARMED)
@@ -46,7 +48,8 @@ def training(folder: Path, network=None, resume=False, setting="1", start_from=N
     )  # fmt: skip
     guess = ZPredictor(DFNN(3, 3), 3)
     z = ZPredictorTraining(guess, guess, trainer, checkpoint, loader, max_epochs=1)
-    record = {"clusters": ["a", "b", "c"], "fingerprint": {"setting": setting}}
+    names = {"clusters": ["a", "b", "c"]}
+    record = {**names, "provenance": names, "features": None, "fingerprint": {"setting": setting}}
     return Training(trainer, network, checkpoint, record, folder, z, start_from, writer)
 
 
@@ -64,6 +67,12 @@ def test_the_model_is_the_network_with_its_calibrated_z_predictor_and_its_record
     state, kept = load(run.model_path), load(tmp_path / "network" / "model.pt")
     assert all(torch.equal(state[name], value) for name, value in kept.items())
     assert float(state["clusters.z_predictor.temperature"]) > 1  # clusters at random: the guess is toned down
+
+
+def test_samples_that_do_not_fill_a_batch(tmp_path):
+    run = training(tmp_path, batch_size=25, drop_last=True)
+    with pytest.raises(ValueError, match="do not fill a single batch: give a smaller batch_size"):
+        run.run()
 
 
 def test_a_network_that_takes_no_cluster_has_no_z_predictor(tmp_path):

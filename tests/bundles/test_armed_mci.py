@@ -17,6 +17,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -196,3 +197,14 @@ def test_a_bad_table_ends_training_with_a_sentence(tmp_path, change, message):
     while cause.__cause__ is not None:
         cause = cause.__cause__
     assert isinstance(cause, ValueError) and re.search(message, str(cause))
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_study_of_which_nobody_was_trained_on_is_evaluated(trained, given, tmp_path):
+    """External validation: there are no training subjects to count."""
+    simulate_conversion(4).write(tmp_path)
+    data = {"dataset_dir": str(tmp_path / "ADNIMERGE.csv")} if given else {"data_seed": 4}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of subjects and sites of the same names
+        prepare(tmp_path / "out", "evaluate", ckpt_path=str(trained() / "model.pt"), **data).run()
+    assert set(pd.read_csv(tmp_path / "out" / "predictions.csv")["partition"]) == {"unseen"}

@@ -111,8 +111,31 @@ def test_an_override_may_concern_evaluation_alone(bundle):
     train, evaluate = (study.config(kind, "armed") for kind in ("train", "evaluate"))
     assert evaluate["shown"] == 2 and "shown" not in train and train["max_epochs"] == 7
     for kind in ("train", "evaluate"):
-        with pytest.raises(ValueError, match=r"no id 'shwon' .* neither .*train.json nor .*evaluate.json"):
+        with pytest.raises(
+            ValueError, match=r"no id 'shwon' .* neither .*train.json nor .*evaluate.json .*mean 'shown'"
+        ):
             StudyBundle(bundle, overrides={"shwon": 2}).config(kind, "armed")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"max_epoch": 3}, "no id 'max_epoch' .* did you mean 'max_epochs'"),
+        ({"max_epochs": 0}, "max_epochs must be a whole number of at least 1, got 0"),
+        ({"learning_rate": "abc"}, "learning_rate must be a number, got 'abc'"),
+        ({"batch_size": 0}, "batch_size must be above 0, got 0"),
+    ],
+)
+def test_an_override_that_is_none_is_refused_before_anything_is_trained(bundle, overrides, says):
+    with pytest.raises(ValueError, match=says):
+        StudyBundle(bundle, overrides=overrides).config("train", "armed")
+
+
+def test_a_fold_says_what_a_part_says_against_its_arguments(bundle, tmp_path):
+    study = StudyBundle(bundle, overrides={"learning_rate": -1})
+    comparison = Comparison(study, ["conventional"], tmp_path / "out", num_folds=2)
+    with pytest.raises(ValueError, match=r"every fold failed, the first with: .*Invalid learning rate: -1"):
+        compare(comparison)
 
 
 def test_figures_of_the_bundles_own(bundle, tmp_path):

@@ -226,3 +226,9 @@ def test_a_diagnosis_that_changes_in_sessions_tsv_is_counted(tree, place):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_bids_datalist(tree)
+
+
+def test_a_volume_is_no_table_of_volumes(tmp_path):
+    (tmp_path / "sub-1_T1w.nii.gz").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"sub-1_T1w\.nii\.gz is neither a folder nor a CSV file"):
+        load_csv_datalist(tmp_path / "sub-1_T1w.nii.gz")

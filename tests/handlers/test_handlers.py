@@ -135,6 +135,15 @@ def test_load_weights(tmp_path):
         load_weights(ARMED(DFNN(3, hidden_channels=(8,)), 4, (3,), adversary=None), checkpoint.model_path)
     with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
         load_weights(other, tmp_path / "none.pt")
+    state = torch.load(checkpoint.model_path, weights_only=True)
+    name = next(iter(state))
+    torch.save({**state, name: torch.full_like(state[name], torch.nan)}, tmp_path / "nan.pt")
+    with pytest.raises(ValueError, match=rf"nan\.pt holds NaN or infinite weights in {name}"):
+        load_weights(other, tmp_path / "nan.pt")
+    for none in (list(state.values()), {"epoch": 3}):
+        torch.save(none, tmp_path / "list.pt")
+        with pytest.raises(ValueError, match=r"list\.pt is no state dict, weights by name"):
+            load_weights(other, tmp_path / "list.pt")
     checkpoint.model_path.write_bytes(checkpoint.model_path.read_bytes()[:100])
     with pytest.raises(ValueError, match="it is damaged"):
         load_weights(other, checkpoint.model_path)

@@ -28,7 +28,11 @@ def test_cnn_is_the_papers():
 
 @pytest.mark.parametrize(
     "kwargs, message",
-    [({"in_shape": (1, 32, 32)}, "too small for 7 blocks"), ({"dropout": (0.5,)}, "dropout must be one number or one")],
+    [
+        ({"in_shape": (1, 32, 32)}, "too small for 7 blocks"),
+        ({"dropout": (0.5,)}, "dropout must be one number or one"),
+        ({"dropout": 2}, "dropout must be a probability"),
+    ],
 )
 def test_cnn_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):

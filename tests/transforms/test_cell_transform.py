@@ -199,3 +199,9 @@ def test_keys_and_size_are_checked(tmp_path, grey):
     with pytest.raises(KeyError):
         LoadCelld("other", 32)(item)
     assert LoadCelld("other", 32, allow_missing_keys=True)(item) == item
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_an_image_of_one_grey_is_refused(tmp_path, dtype):
+    with pytest.raises(ValueError, match=r"a\.tif shows nothing: every pixel is 99; leave it out"):
+        LoadCelld("image", 32)(save(tmp_path / "a.tif", np.full((32, 32), 99, dtype)))

@@ -182,3 +182,10 @@ def test_what_is_not_the_files_fault_is_told_as_it_is(tmp_path, voxels, monkeypa
     monkeypatch.setattr(nib, "load", fail)
     with pytest.raises(MemoryError if isinstance(error, MemoryError) else ValueError, match=message):
         load(file)
+
+
+def test_a_plane_is_no_volume(tmp_path, voxels):
+    nib.save(nib.Nifti1Image(voxels[:, :, 0], np.eye(4)), tmp_path / "plane.nii")
+    for options in ({}, {"ensure_channel_first": True}):
+        with pytest.raises(ValueError, match=r"plane\.nii has the shape .*: give one 3-D volume a file"):
+            LoadVolumed(keys="image", **options)({"image": str(tmp_path / "plane.nii")})

@@ -63,6 +63,9 @@ def test_errors():
         EncodeRow.fit([], FEATURES)
     with pytest.raises(ValueError, match="lacks 'sex'"):
         EncodeRow.fit(ROWS, FEATURES)({"age": 1.0})
+    for wrong in (None, [], [1, 2], [{"name": "age"}]):
+        with pytest.raises(ValueError, match="features must be a list of dicts with category, column, mean, name, w"):
+            EncodeRow(wrong)
 
 
 def test_the_dictionary_version():

@@ -34,7 +34,8 @@ class CNN(nn.Module):
         dropout: dropout probability after each block, one number or one a block.
 
     Raises:
-        ValueError: when the image is too small for the number of blocks, or ``dropout`` has another length.
+        ValueError: when the image is too small for the number of blocks, or ``dropout`` has another length or is no
+            probability.
 
     Example:
         >>> CNN(in_shape=(1, 192, 192))(torch.rand(2, 1, 192, 192)).shape
@@ -58,6 +59,8 @@ class CNN(nn.Module):
         rates = [dropout] * len(channels) if isinstance(dropout, (int, float)) else list(dropout)
         if len(rates) != len(channels):
             raise ValueError(f"dropout must be one number or one for each of {len(channels)} blocks, got {dropout}.")
+        if not all(0 <= rate <= 1 for rate in rates):
+            raise ValueError(f"dropout must be a probability, 0 to 1, got {dropout}.")
         blocks = []
         for i, (width, rate) in enumerate(zip(channels, rates)):
             block = Convolution(

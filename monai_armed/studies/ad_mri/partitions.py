@@ -20,6 +20,7 @@ from typing import Any
 
 from monai_armed.data.bids import load_bids_datalist, load_csv_datalist
 from monai_armed.data.held_out import held_out
+from monai_armed.data.reading import reading_options
 from monai_armed.data.sample_marks import KEYS, study_name
 from monai_armed.data.splits import check_several_clusters, split_by_subject, split_seen_unseen
 from monai_armed.data.table import check_classes
@@ -35,7 +36,7 @@ def ad_mri_partitions(
     split_seed: int = 0,
     seen_sites: Collection[str] | None = None,
     trained: Mapping[str, Any] | None = None,
-    **reading: Any,
+    reading: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """
     Read the images of the AD study and divide them (Section 3.3.2 of https://arxiv.org/abs/2202.11783): 70 / 10 / 20 %
@@ -53,7 +54,7 @@ def ad_mri_partitions(
             its sites that the data are of, which says that they are of the model's study.
         trained: what a model was trained on, from :py:func:`monai_armed.data.held_out.provenance`.
         reading: ``diagnoses``, ``diagnosis_column``, ``site_column``, ``subject_column`` and ``image_column`` of
-            :py:func:`read_ad_mri`.
+            :py:func:`read_ad_mri`, by name.
 
     Returns:
         ``"train"``, ``"val"``, ``"test"`` and ``"unseen"``, each a MONAI data list; ``"sites"``, the names of the
@@ -68,7 +69,7 @@ def ad_mri_partitions(
         from monai_armed.studies.ad_mri.simulator import simulate_ad_mri  # needs the `simulate` extra
 
         simulate_ad_mri(dataset, simulated_scale, simulation_seed, unseen_scale=simulated_unseen_scale)
-    datalist = read_ad_mri(dataset, **reading)
+    datalist = read_ad_mri(dataset, **reading_options(reading))
     study = study_name(datalist, marker=Path(dataset) / "derivatives" / "truth" / "simulation.json")
     about = {"study": study, "keys": KEYS}
     if trained is not None:

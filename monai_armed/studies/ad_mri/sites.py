@@ -12,7 +12,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from monai_armed.studies.ad_mri.cohort import draw_cohort
 from monai_armed.studies.ad_mri.partitions import ad_mri_partitions
@@ -24,6 +25,7 @@ def ad_mri_sites(
     dataset: str | os.PathLike[str],
     simulated_scale: float | None = None,
     seen_sites: Collection[str] | None = None,
+    reading: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """
     Names of the seen sites in the order of their index, as
@@ -34,6 +36,7 @@ def ad_mri_sites(
         dataset: folder of a BIDS tree, or a CSV file.
         simulated_scale: given where the folder is to be filled with the simulated study.
         seen_sites: names of the seen sites, if the user gives them.
+        reading: how the tables are read, see :py:func:`monai_armed.studies.ad_mri.ad_mri_partitions`.
 
     Returns:
         the names.
@@ -41,4 +44,4 @@ def ad_mri_sites(
     if simulated_scale is not None:
         names = {s.site.name for s in draw_cohort(simulated_scale, seed=0) if s.site.role == "seen"}
         return sorted(names if seen_sites is None else map(str, seen_sites))
-    return list(ad_mri_partitions(dataset, seen_sites=seen_sites)["sites"])
+    return list(ad_mri_partitions(dataset, seen_sites=seen_sites, reading=reading)["sites"])

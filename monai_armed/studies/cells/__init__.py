@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 from .batches import cell_batches
-from .images import METASTATIC_EFFICIENCY, read_cells
+from .images import METASTATIC_EFFICIENCY, cells_to_predict, read_cells
 from .partitions import cell_partitions
 
-__all__ = ["METASTATIC_EFFICIENCY", "cell_batches", "cell_partitions", "read_cells"]
+__all__ = ["METASTATIC_EFFICIENCY", "cell_batches", "cell_partitions", "cells_to_predict", "read_cells"]

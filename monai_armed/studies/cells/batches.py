@@ -24,6 +24,7 @@ def cell_batches(
     dataset_dir: str | os.PathLike[str],
     simulate: Mapping[str, Any] | None = None,
     seen_batches: Collection[str] | None = None,
+    reading: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """
     Names of the seen batches in the order of their index, as :py:func:`monai_armed.studies.cells.cell_partitions` has
@@ -33,6 +34,7 @@ def cell_batches(
         dataset_dir: folder or CSV file of cell images.
         simulate: given where the folder is to be filled with the simulated study.
         seen_batches: names of the seen batches, if the user gives them.
+        reading: how the table is read, see :py:func:`monai_armed.studies.cells.cell_partitions`.
 
     Returns:
         the names.
@@ -40,7 +42,7 @@ def cell_batches(
     if simulate is None:
         from monai_armed.studies.cells import cell_partitions
 
-        return list(cell_partitions(dataset_dir, seen_batches=seen_batches)["batches"])
+        return list(cell_partitions(dataset_dir, seen_batches=seen_batches, reading=reading)["batches"])
     if seen_batches is not None:
         return sorted(map(str, seen_batches))
     return sorted({cell.batch for cell in draw_cells(simulate.get("seed", 0), 2, 1) if cell.seen})

@@ -25,9 +25,10 @@ import pandas as pd
 
 from monai_armed.data.image_files import MICROSCOPY, is_image_file, list_image_files
 from monai_armed.data.names import name_key, one_spelling, tidy_name
+from monai_armed.data.reading import reading_options
 from monai_armed.data.table import MISSING, check_classes, class_labels, read_table
 
-__all__ = ["METASTATIC_EFFICIENCY", "read_cells"]
+__all__ = ["METASTATIC_EFFICIENCY", "cells_to_predict", "read_cells"]
 
 METASTATIC_EFFICIENCY = {"m405": 1, "m481": 1, "m634": 1, "m498": 0, "m528": 0, "m597": 0, "m610": 0}
 """Label of the seven PDXs of Section 3.4: 1 where the patient had widespread metastases (high efficiency), 0 low."""
@@ -100,6 +101,17 @@ def read_cells(
     else:
         raise FileNotFoundError(f"there is no {place}; give a folder of cell images or a CSV file.")
     return sorted(datalist, key=lambda item: str(item["image"]))
+
+
+def cells_to_predict(path: str | os.PathLike[str], reading: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """
+    Images to be predicted, as a MONAI data list.
+
+    Args:
+        path: folder or CSV as :py:func:`read_cells` takes it.
+        reading: how the table is read, see :py:func:`monai_armed.studies.cells.cell_partitions`.
+    """
+    return read_cells(path, **reading_options(reading))
 
 
 def _read_names(folder: Path, own: Mapping[str, int]) -> list[dict[str, Any]]:

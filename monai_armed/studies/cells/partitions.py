@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from monai_armed.data.held_out import held_out
+from monai_armed.data.reading import READING, reading_options
 from monai_armed.data.sample_marks import study_name
 from monai_armed.data.splits import check_several_clusters, split_seen_unseen
 from monai_armed.studies.cells.images import read_cells
@@ -45,7 +46,7 @@ def cell_partitions(
     seen_batches: Collection[str] | None = None,
     min_cells: int | None = None,
     trained: Mapping[str, Any] | None = None,
-    **reading: Any,
+    reading: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Read cell images and divide them: 70 / 10 / 20 % of the cells of seen batches for training, validation and test.
 
@@ -67,7 +68,8 @@ def cell_partitions(
         min_cells: see ``seen_batches``; 2 by default. The paper's own choice, batches with at least two PDXs imaged
             (Section 3.4), can be given as ``seen_batches``.
         trained: what a model was trained on, from :py:func:`monai_armed.data.held_out.provenance`.
-        reading: further arguments of :py:func:`read_cells`.
+        reading: ``diagnoses``, ``diagnosis_column``, ``site_column``, ``subject_column``, ``image_column`` and
+            ``labels`` of :py:func:`read_cells`, by name.
 
     Returns:
         ``"train"``, ``"val"``, ``"test"`` and ``"unseen"``, each a MONAI data list; ``"batches"``, the names of
@@ -85,7 +87,7 @@ def cell_partitions(
         from monai_armed.studies.cells.simulator import simulate_cells
 
         simulate_cells(dataset_dir, **simulate)
-    datalist = read_cells(dataset_dir, **reading)
+    datalist = read_cells(dataset_dir, **reading_options(reading, (*READING, "labels")))
     study = study_name(datalist, KEYS, Path(dataset_dir) / "truth" / "simulation.json")
     about = {"study": study, "keys": KEYS}
     if trained is not None:

@@ -81,6 +81,7 @@ CONVERSION = {"CN": 0, "NL": 0, "SMC": 0, "MCI": 0, "EMCI": 0, "LMCI": 0, "Demen
 CODES = (-1, -4, -5, -9, -99)
 SIGNED = ("RAVLT_learning_bl", "RAVLT_forgetting_bl", "RAVLT_perc_forgetting_bl", "mPACCdigit_bl", "mPACCtrailsB_bl")
 LEAST_NUMBER = -900  # below it are codes in these, too
+FEW = 10  # different values, of which no code can be told
 NOT_KNOWN = MISSING | {"none", "unknown", *map(str, CODES), "-999", "-9999"}
 
 
@@ -176,7 +177,22 @@ def _numbers(column: pd.Series, name: str) -> pd.Series:
             f"'{name}' has {column[row]!r} as {column.name} in line {row + 2}, which cannot be negative: leave it "
             "empty if it is missing."
         )
+    _check_codes(numbers, name)
     return numbers
+
+
+def _check_codes(numbers: pd.Series, name: str) -> None:
+    """Refuse codes of nines for missing values: they come again, far from everything else."""
+    known = numbers.dropna()
+    highest = float(known.max()) if len(known) else 0.0
+    others = known[known < highest]
+    if others.nunique() < FEW or not re.fullmatch(r"9{2,}", f"{highest:.0f}") or highest % 1:
+        return
+    if bool((count := int((known == highest).sum())) > 1 and highest - others.max() > others.max() - others.min()):
+        raise ValueError(
+            f"'{name}' has {highest:.0f} as {numbers.name} in {count} rows, far from all others ({others.min():g} to "
+            f"{others.max():g}): leave it empty if it is missing."
+        )
 
 
 def conversion_subjects(

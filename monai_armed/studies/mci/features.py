@@ -15,6 +15,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from monai_armed.data.reading import reading_options
 from monai_armed.studies.mci.partitions import mci_partitions, read_new_subjects
 from monai_armed.transforms.table import EncodeRow
 
@@ -35,7 +36,10 @@ def fit_features(partitions: Mapping[str, Any]) -> EncodeRow:
 
 
 def subjects_to_predict(
-    path: str | os.PathLike[str] | None, encode: EncodeRow, sites: Sequence[str]
+    path: str | os.PathLike[str] | None,
+    encode: EncodeRow,
+    sites: Sequence[str],
+    reading: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """
     Subjects to be predicted, as a MONAI data list.
@@ -45,5 +49,9 @@ def subjects_to_predict(
             unseen sites.
         encode: of the model.
         sites: the model's seen sites.
+        reading: ``site_column`` and ``subject_column`` of the table, by name; no diagnosis is read.
     """
-    return mci_partitions()["unseen"] if path is None else read_new_subjects(path, encode, sites)
+    if path is None:
+        return mci_partitions()["unseen"]
+    columns = reading_options(reading, ("site_column", "subject_column"), ("diagnoses", "diagnosis_column"))
+    return read_new_subjects(path, encode, sites, **columns)

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from monai.utils import CommonKeys
 
 from monai_armed.data.held_out import held_out
 from monai_armed.data.names import name_key
+from monai_armed.data.reading import reading_options
 from monai_armed.data.sample_marks import KEYS, short_hash, study_name
 from monai_armed.data.splits import check_several_clusters, split_by_subject, split_seen_unseen
 from monai_armed.data.table import class_labels
@@ -36,6 +38,7 @@ __all__ = ["PROBES", "confounded_probes", "mci_ceiling", "mci_partitions", "read
 
 PROBES = ("X1", "X2", "X3", "X4", "X5")
 PROBE_SD = 0.05
+TABLE = ("diagnoses", "diagnosis_column", "site_column", "subject_column")  # what a user may say of ADNIMERGE.csv
 AVAILABLE_SHARE = 0.7  # a feature is used if so many subjects have it
 SMALLEST_CATEGORY = 5  # subjects; rarer categories get no column
 
@@ -48,8 +51,7 @@ def mci_partitions(
     probes: bool = False,
     seen_sites: Collection[str] | None = None,
     trained: Mapping[str, Any] | None = None,
-    diagnoses: Mapping[Any, int] | None = None,
-    **columns: str,
+    reading: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """
     Read the subjects of the MCI conversion study and divide them (Supplement 3.3.1 of
@@ -67,8 +69,9 @@ def mci_partitions(
         seen_sites: names of the seen sites, in place of the largest. With a model that is trained: those of its sites
             that the data are of, which says that they are of the model's study.
         trained: what a model was trained on, from :py:func:`monai_armed.data.held_out.provenance`.
-        diagnoses: label of each diagnosis at the follow-up, see :py:func:`conversion_subjects`.
-        columns: ``diagnosis_column``, ``site_column`` and ``subject_column`` of :py:func:`read_adnimerge`.
+        reading: by name, ``diagnoses``, the label of each diagnosis at the follow-up, see
+            :py:func:`conversion_subjects`; and ``diagnosis_column``, ``site_column`` and ``subject_column`` of
+            :py:func:`read_adnimerge`.
 
     Returns:
         ``"train"``, ``"val"``, ``"test"`` and ``"unseen"``, MONAI data lists whose ``image`` is the subject's row of
@@ -83,6 +86,8 @@ def mci_partitions(
         ValueError: when the table is not as described, the subjects of seen sites are too few to be divided or of a
             single site, or ``seen_sites`` are not those of the data or the trained model.
     """
+    columns = reading_options(reading, TABLE)
+    diagnoses = columns.pop("diagnoses", None)
     if dataset is None:
         truth = simulate_conversion(data_seed)
         table = parse_adnimerge(truth.table.astype(str), "simulated study")
@@ -133,13 +138,16 @@ def mci_ceiling(partitions: Mapping[str, Any]) -> dict[str, float]:
         partitions: from :py:func:`mci_partitions`.
 
     Returns:
-        AUROC, and balanced accuracy, sensitivity and specificity at the Youden point; empty for real data.
+        AUROC, and balanced accuracy, sensitivity and specificity at the Youden point; empty for real data, and where
+        no subject is of a seen site.
     """
     if partitions["truth"] is None:
         return {}
     subjects = partitions["truth"].subjects
     best = dict(zip(subjects["PTID"], subjects["best_probability"]))
     seen = [item for name in ("train", "val", "test") for item in partitions[name]]
+    if not seen:
+        return {}
     metrics = youden_metrics([item[CommonKeys.LABEL] for item in seen], [best[item["subject"]] for item in seen])
     return {name: value for name, value in metrics.items() if name != "threshold"}
 
@@ -186,14 +194,18 @@ def read_new_subjects(
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it lacks a column, has a subject twice, or holds text where numbers should be.
+        ValueError: when it lacks a column, has a subject twice or no baseline visit, or holds text where numbers should
+            be.
     """
     needed = list(dict.fromkeys(column["column"] for column in encode.columns))
     table = read_adnimerge(path, ("PTID", *needed), **columns)
     if "VISCODE" in table:
         table = table[table["VISCODE"].str.casefold() == "bl"]
+    if table.empty:
+        raise ValueError(f"'{path}' has no baseline visit (VISCODE bl): give one of each subject.")
     if bool((twice := table["PTID"].duplicated()).any()):
         raise ValueError(f"'{path}' has PTID {table.loc[twice, 'PTID'].iloc[0]} twice: keep one row a subject.")
+    _warn_of_unknown(table, encode, path)
     own = {name_key(name): name for name in sites}
     site = [own.get(name_key(name), name) for name in table["SITE"]] if "SITE" in table else ""
     label = pd.Series(-1, table.index)
@@ -206,6 +218,24 @@ def read_new_subjects(
         label = pd.Series(known, table.index, dtype=int)
     subjects = table.assign(subject=table["PTID"], site=site, label=label)
     return _indexed(_datalist(subjects, needed), sites)
+
+
+def _warn_of_unknown(table: pd.DataFrame, encode: EncodeRow, path: Any) -> None:
+    for name, known in {column["column"]: column["known"] for column in encode.columns if "known" in column}.items():
+        words = Counter(word for word in table[name].dropna() if word not in known)
+        if words:
+            told = ", ".join(f"{word} ({count})" for word, count in sorted(words.items()))
+            warnings.warn(
+                f"'{path}' has words in {name} that the model was not trained on: {told}; it knows {', '.join(known)}.",
+                stacklevel=3,
+            )
+    unknown = table.loc[table[list({column["column"] for column in encode.columns})].isna().all(axis=1), "PTID"]
+    if len(unknown):
+        warnings.warn(
+            f"'{path}' has {len(unknown)} of {len(table)} subjects of whom every feature of the model is missing "
+            f"(first: {unknown.iloc[0]}): they are predicted as average ones.",
+            stacklevel=3,
+        )
 
 
 def _features(subjects: pd.DataFrame, numbers: Sequence[str]) -> dict[str, list[str] | None]:

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +37,27 @@ def feature_names(partitions: Mapping[str, Any]) -> list[str]:
     return [f"x{k + 1}" for k in range(len(partitions["train"][0]["image"]))]
 
 
-def points_to_predict(path: str | Path | None, partitions: Mapping[str, Any]) -> list[dict[str, Any]]:
+def points_to_predict(
+    path: str | Path | None, features: Sequence[str], partitions: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """
     Points to be predicted, as a MONAI data list.
 
     Args:
         path: CSV file, see :py:func:`monai_armed.studies.spirals.simulator.read_points`; None: the test points.
+        features: names of the model's features.
         partitions: the simulated points.
 
     Returns:
         the points, each with the number of its row as ``file``.
+
+    Raises:
+        ValueError: when the points have another number of features than the model.
     """
     points = partitions["test"] if path is None else read_points(path)
+    if (found := len(points[0]["image"])) != len(features):
+        raise ValueError(
+            f"the points of {path or 'the simulation'} have {found} features, the model was trained on "
+            f"{len(features)}, {', '.join(features)}: give these columns alone."
+        )
     return [{**item, "file": str(row)} for row, item in enumerate(points)]

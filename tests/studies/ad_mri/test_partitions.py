@@ -97,12 +97,13 @@ def test_words_and_columns_of_ones_own(table, tmp_path):
     columns = {f"{column}_column": names[column] for column in ("site", "subject", "image")}
     columns["diagnosis_column"] = "dx"
     with pytest.warns(UserWarning, match=r"4 of 80 rows .* none of Control, patient: MCI \(4\)"):
-        parts = ad_mri_partitions(tmp_path / "own.csv", diagnoses={"Control": 0, "patient": 1}, **columns)
+        reading = {"diagnoses": {"Control": 0, "patient": 1}, **columns}
+        parts = ad_mri_partitions(tmp_path / "own.csv", reading=reading)
     assert sum(len(parts[name]) for name in ("train", "val", "test", "unseen")) == 76
     with pytest.raises(ValueError, match=r"diagnoses must give 0 or 1 for each word, got {'b': 2}"):
-        ad_mri_partitions(table, diagnoses={"a": 1, "b": 2})
+        ad_mri_partitions(table, reading={"diagnoses": {"a": 1, "b": 2}})
     with pytest.raises(ValueError, match=r"image_column is 'file', but .* is no CSV file"):
-        ad_mri_partitions(tmp_path, image_column="file")
+        ad_mri_partitions(tmp_path, reading={"image_column": "file"})
 
 
 def test_one_site_one_class_and_few_subjects_get_a_sentence(table, tmp_path):

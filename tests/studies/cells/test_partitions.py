@@ -169,8 +169,7 @@ def test_few_training_cells_are_warned_about(tmp_path):
 def test_the_options_of_the_reader_reach_it(tmp_path):
     rows = [{**row, "label": ("bad", "good")[row["label"]], "day": row["batch"]} for row in study_rows(10)]
     folder = csv_folder(tmp_path, [{k: v for k, v in row.items() if k != "batch"} for row in rows])
-    parts = cell_partitions(folder, site_column="day", diagnoses={"good": 1, "bad": 0})
+    parts = cell_partitions(folder, reading={"site_column": "day", "diagnoses": {"good": 1, "bad": 0}})
     assert parts["batches"] == ["b0", "b1", "b2"] and {item["label"] for item in parts["train"]} == {0, 1}
-    assert {
-        i["label"] for i in cell_partitions(folder, site_column="day", diagnoses={"good": 1}, labels={"p0": 0})["train"]
-    } == {0, 1}
+    parts = cell_partitions(folder, reading={"site_column": "day", "diagnoses": {"good": 1}, "labels": {"p0": 0}})
+    assert {item["label"] for item in parts["train"]} == {0, 1}

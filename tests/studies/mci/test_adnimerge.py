@@ -226,3 +226,11 @@ def test_columns_of_ones_own(tmp_path):
     assert subjects["subject"].tolist() == conversion_subjects(parse_adnimerge(TABLE, "t"))["subject"].tolist()
     with pytest.raises(ValueError, match="no column 'center'"):
         read_adnimerge(tmp_path / "t.csv", site_column="center")
+
+
+def test_codes_of_nines_far_from_everything_are_refused():
+    assert parse_adnimerge(changed(0, "AGE", "99"), "t")["AGE"].max() == 99  # a person of that age
+    for code in ("999", "9999"):
+        table = TABLE.assign(AGE=TABLE["AGE"].where([i % 5 > 0 for i in range(len(TABLE))], code))
+        with pytest.raises(ValueError, match=rf"'t' has {code} as AGE in 120 rows, far from all others"):
+            parse_adnimerge(table, "t")

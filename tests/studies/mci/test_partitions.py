@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -171,7 +172,26 @@ def test_new_subjects(partitions, tmp_path):
         (pd.concat([chosen, chosen]).assign(AGE=range(10), label="1"), "twice"),
         (chosen.assign(label="yes"), "labels"),
         (chosen.assign(AGE="old"), "no number"),
+        (chosen.assign(VISCODE="m24", label="1"), r"has no baseline visit \(VISCODE bl\)"),
     ):
         broken.to_csv(tmp_path / "broken.csv", index=False)
         with pytest.raises(ValueError, match=message):
             read_new_subjects(tmp_path / "broken.csv", encode, partitions["sites"], labelled=True)
+
+
+def test_new_subjects_of_whom_nothing_is_known_and_new_words_are_counted(partitions, tmp_path):
+    encode, table = encoder(partitions), simulate_conversion(2).table.astype(str)
+    chosen = table[table["VISCODE"] == "bl"].iloc[:5].copy()
+    chosen.to_csv(tmp_path / "new.csv", index=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_new_subjects(tmp_path / "new.csv", encode, partitions["sites"])
+    chosen.assign(PTGENDER=["Divers", *chosen["PTGENDER"][1:]]).to_csv(tmp_path / "new.csv", index=False)
+    with pytest.warns(UserWarning, match=r"words in PTGENDER .* not trained on: Divers \(1\); it knows Female, Male"):
+        read_new_subjects(tmp_path / "new.csv", encode, partitions["sites"])
+    features = [column["column"] for column in encode.columns]
+    chosen.loc[chosen.index[1], features] = ""
+    chosen.to_csv(tmp_path / "new.csv", index=False)
+    name = chosen["PTID"].iloc[1]
+    with pytest.warns(UserWarning, match=rf"1 of 5 subjects of whom every feature of the model is missing .*{name}"):
+        read_new_subjects(tmp_path / "new.csv", encode, partitions["sites"])
