@@ -103,6 +103,7 @@ def trainer_of(kind: str, network: torch.nn.Module, device: torch.device, option
         held = {id(parameter) for parameter in adversary}
         rest = [parameter for parameter in network.parameters() if id(parameter) not in held]
         second = torch.optim.NAdam(adversary, 1e-4)
+        settings["adversary"] = network.adversary
         return ARMEDTrainer(optimizer=torch.optim.NAdam(rest, 1e-4), adversary_optimizer=second, **settings)
     optimizer = torch.optim.NAdam(network.parameters(), 1e-4)
     return SupervisedTrainer(optimizer=optimizer, compile=option.compile, **settings)
