@@ -52,9 +52,10 @@ def listed(count: int) -> Callable[[Outcome], None]:
 
 
 def as_in_millimetres(outcome: Outcome) -> None:
-    """The weights are those that the same volumes with headers in millimetres give."""
+    """The network's weights are those that the same volumes with headers in millimetres give."""
+    trained(outcome)
     states = [
-        torch.load(folder / "model.pt", weights_only=True)
+        torch.load(folder / "network" / "model.pt", weights_only=True)
         for folder in (outcome.place.out, outcome.place.shared / outcome.place.bundle / "run")
     ]
     wrong = [name for name, value in states[0].items() if not torch.allclose(value, states[1][name], atol=1e-5)]
