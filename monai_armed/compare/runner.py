@@ -319,12 +319,12 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     ``id=value`` pairs, values as JSON where they are, else as text.
 
     Raises:
-        ValueError: when a pair has no ``=``.
+        ValueError: when a pair has no id or no ``=``.
     """
     overrides = {}
     for pair in pairs:
         name, sign, text = pair.partition("=")
-        if not sign:
+        if not sign or not name.strip():
             raise ValueError(f"an override is written id=value, got '{pair}'.")
         try:
             overrides[name] = json.loads(text)

@@ -159,7 +159,7 @@ def _grey(pixels: np.ndarray, tags: Mapping[int, Any], max_value: float | None, 
             f"cell image {file} has values outside 0 to {top:g} ({pixels.min():g} to {pixels.max():g}); {hint}."
         )
     if grey.size > 1 and grey.min() == grey.max():
-        raise ValueError(f"cell image {file} shows nothing: every pixel is {pixels.flat[0]:g}; leave it out.")
+        raise ValueError(f"cell image {file} is constant (every pixel is {pixels.flat[0]:g}); leave it out.")
     # Pillow inverts images of 1 and 8 bits itself
     return 1 - grey if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO and pixels.dtype.itemsize > 1 else grey
 

@@ -323,6 +323,9 @@ def test_the_bundle_of_another_study_is_refused(command, bundle, tmp_path, capsy
 
 def test_overrides_are_json_or_text():
     assert parse_overrides(["a=1", "b#c=[1, 2]", "d=text", "e=x=y"]) == {"a": 1, "b#c": [1, 2], "d": "text", "e": "x=y"}
+    for wrong in ("a", "=3", " =3"):
+        with pytest.raises(ValueError, match="an override is written id=value, got"):
+            parse_overrides([wrong])
 
 
 @pytest.mark.slow

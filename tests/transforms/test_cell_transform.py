@@ -203,5 +203,5 @@ def test_keys_and_size_are_checked(tmp_path, grey):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_an_image_of_one_grey_is_refused(tmp_path, dtype):
-    with pytest.raises(ValueError, match=r"a\.tif shows nothing: every pixel is 99; leave it out"):
+    with pytest.raises(ValueError, match=r"a\.tif is constant \(every pixel is 99\); leave it out"):
         LoadCelld("image", 32)(save(tmp_path / "a.tif", np.full((32, 32), 99, dtype)))
