@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo tables-spirals tables-mci bench docs test lint format clean
+.PHONY: help install demo tables-spirals tables-mci bench docs test test-slow lint format clean
 
 help:
 	@echo "make demo     train the AD study on simulated MRI of many sites and print the results"
@@ -13,7 +13,8 @@ help:
 	@echo "make tables-mci   Table 3, Figs. 3, 4 and S6 on a simulated MCI study, 10 folds of every model, in runs/mci"
 	@echo "make bench    cost of a training step of ARMED over the conventional network, and with many clusters"
 	@echo "make docs     the docs site, in docs/_build/html/index.html"
-	@echo "make test     style, types, safety and all tests"
+	@echo "make test     style, types, safety and all tests but the slow ones"
+	@echo "make test-slow   the slow ones: whole studies, tutorials, kills, several processes, the docs site"
 	@echo "make install  make $(VENV) from constraints.txt, with all that demo and test need"
 	@echo "make lint     style, types, and what bandit and picklescan find unsafe in code and weights"
 	@echo "make format   put the style right"
@@ -56,7 +57,10 @@ docs: $(INSTALLED)
 
 # One thread for each of the two test processes: PyTorch's own threads would fight over the cores.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=5
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=5 -m "not slow"
+
+test-slow: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=5 -m slow
 
 lint: $(INSTALLED)
 	$(BIN)/python -m ruff check .
