@@ -66,7 +66,7 @@ def as_in_millimetres(outcome: Outcome) -> None:
 
 
 def _loaded(path: Path) -> dict[str, Any]:
-    return torch.load(path, weights_only=False)  # written by our own command
+    return torch.load(path, weights_only=True)
 
 
 TRAIN = table(
