@@ -118,7 +118,7 @@ def _slopes_of_a_factor(
         num_clusters,
         out_channels=out_channels,
         latent_channels=latent_channels if wanted["nonlinear_slopes"] else 0,
-        linear_channels=columns,
+        linear_channels=len(columns) if wanted["linear_slopes"] is True else columns,
         intercept=wanted["intercept"],
         multiplicative=wanted["multiplicative"],
         **options,

@@ -61,9 +61,8 @@ class RandomSlopes(nn.Module):
     ) -> None:
         super().__init__()
         self.out_channels, self.multiplicative = out_channels, multiplicative
-        self.linear_columns = (
-            list(range(linear_channels)) if isinstance(linear_channels, int) else list(linear_channels)
-        )
+        self.chosen = not isinstance(linear_channels, int)  # some columns of x have slopes
+        self.linear_columns = list(range(linear_channels) if isinstance(linear_channels, int) else linear_channels)
         sizes = {
             "nonlinear": latent_channels * (1 if multiplicative else out_channels),
             "linear": len(self.linear_columns) * out_channels,
@@ -100,7 +99,7 @@ class RandomSlopes(nn.Module):
         columns = self.linear_columns
         if feature_names is None:
             feature_names = [f"x{i}" for i in columns]
-        elif len(feature_names) != len(columns) and len(feature_names) > max(columns, default=0):
+        elif self.chosen and len(feature_names) != len(columns) and len(feature_names) > max(columns, default=0):
             feature_names = [feature_names[i] for i in columns]
         given = {"nonlinear": (latent_names, "h"), "linear": (feature_names, ""), "intercept": (["(Intercept)"], "")}
         pairs = []

@@ -80,7 +80,7 @@ class Adversary(nn.Module):
         num_logits = num_clusters * max(1, num_classes)
         if callable(classifier):
             made = classifier(feature_shapes, num_logits)
-        elif classifier in CLASSIFIERS:
+        elif isinstance(classifier, str) and classifier in CLASSIFIERS:
             options: dict[str, Any] = {} if classifier == "dense" else {"spatial_dims": spatial_dims}
             made = CLASSIFIERS[classifier](feature_shapes, num_logits, **options)
         else:
