@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from .image_files import distinct_scans, is_image_file, list_image_files
@@ -52,13 +51,3 @@ def list_images(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     if not files:
         raise FileNotFoundError(f"folder {place} holds no NIfTI file (*.nii, *.nii.gz, *.img) and no *.mgz.")
     return [{"image": str(f), "file": str(f)} for f in files]
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    """Files in and below a folder, but for derivatives; each folder once, though links may lead to it in a circle."""
-    seen = {os.path.realpath(folder)}
-    for place, folders, names in os.walk(folder, followlinks=True):
-        there = {os.path.realpath(os.path.join(place, name)): name for name in folders if name != "derivatives"}
-        folders[:] = [name for real, name in there.items() if real not in seen]
-        seen |= set(there)
-        yield from (Path(place, name) for name in names if not name.startswith("."))

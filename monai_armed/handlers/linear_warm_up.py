@@ -46,10 +46,7 @@ class LinearWarmUp:
             raise ValueError(f"epochs of the warm-up must not be negative, got {epochs}.")
         self.epochs = epochs
         self.setters: list[Callable[[float], None]] = [
-            getattr(part, name)
-            for part in (getattr(unwrap(network), "adversary", None), loss)
-            for name in SETTERS
-            if hasattr(part, name)
+            getattr(part, name) for part in (unwrap(network), loss) for name in SETTERS if hasattr(part, name)
         ]
 
     def attach(self, engine: Engine) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow, create_workflow
+from monai.bundle import ConfigWorkflow
 
 from monai_armed.bundle import recorded_clusters, write_model
 from monai_armed.compare.study_bundle import StudyBundle
@@ -94,15 +94,6 @@ def test_evaluation_builds_the_network_that_training_builds(bundle, model, varia
     optimizer = train.get_parsed_content("optimizer")
     learned = {id(p) for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
     assert learned == {id(p) for p in networks[0].parameters() if p.requires_grad}
-
-
-@pytest.mark.parametrize("step", ["train", "evaluate", "inference"])
-def test_properties_that_tools_look_for(step, tmp_path):
-    names = ["train", "evaluate"] if step == "evaluate" else [step]
-    files = [str(ROOT / "configs" / f"{name}.json") for name in names]
-    kind = "infer" if step == "inference" else "train"
-    options = {"workflow_type": kind, "logging_file": False, "output_dir": str(tmp_path)}
-    assert not create_workflow(config_file=files, **options).check_properties()
 
 
 def test_metadata_agrees_with_the_network(bundle):

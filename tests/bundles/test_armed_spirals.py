@@ -22,7 +22,7 @@ import pandas as pd
 import pytest
 import torch
 from ignite.engine import Events
-from monai.bundle import ConfigWorkflow, create_workflow
+from monai.bundle import ConfigWorkflow
 
 from monai_armed.compare.study_bundle import StudyBundle
 from monai_armed.networks.nets import ARMED, DFNN, ClusterInput
@@ -80,15 +80,6 @@ def test_the_adversary_can_be_conditional_on_the_class(bundle):
     network = bundle.config("train", "armed", {"adversary_classes": 2}).get_parsed_content("network_def")
     outputs = network.train()(torch.zeros(3, 2), torch.tensor([0, 1, 2]))
     assert outputs["adversary"].shape == (3, 10, 2)
-
-
-@pytest.mark.parametrize("step", ["train", "evaluate", "inference"])
-def test_properties_that_tools_look_for(step, tmp_path):
-    names = ["train", "evaluate"] if step == "evaluate" else [step]
-    files = [str(ROOT / "configs" / f"{name}.json") for name in names]
-    kind = "infer" if step == "inference" else "train"
-    options = {"workflow_type": kind, "logging_file": False, "output_dir": str(tmp_path)}
-    assert not create_workflow(config_file=files, **options).check_properties()
 
 
 def test_metadata_agrees_with_the_network(bundle):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, create_workflow
 from monai.bundle.reference_resolver import ReferenceResolver
 
 from monai_armed.bundle.config_ids import references
@@ -116,3 +116,13 @@ def test_a_model_is_said_once_for_training_evaluation_and_inference(file):
         parser = ConfigParser()
         parser.read_config([str(file.parent / f"{other}.json") for other in (*before, file.stem)])
         assert parser["model"] is not None
+
+
+@pytest.mark.parametrize("bundle", ["armed_mci", "armed_spirals"])
+@pytest.mark.parametrize("step", ["train", "evaluate", "inference"])
+def test_properties_that_tools_look_for(bundle, step, tmp_path):
+    names = ["train", "evaluate"] if step == "evaluate" else [step]
+    files = [str(ROOT / "bundles" / bundle / "configs" / f"{name}.json") for name in names]
+    kind = "infer" if step == "inference" else "train"
+    options = {"workflow_type": kind, "logging_file": False, "output_dir": str(tmp_path)}
+    assert not create_workflow(config_file=files, **options).check_properties()
