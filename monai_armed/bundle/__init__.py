@@ -21,7 +21,7 @@ from .models import load_model, load_part, predictions_of, with_z_predictor
 from .prepare import prepare_run
 from .processes import join_processes
 from .training import Training
-from .training_record import recorded_clusters, recorded_subjects, same_clusters, training_record
+from .training_record import recorded_subjects, same_clusters, training_record
 from .z_predictor_training import ZPredictorTraining
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "predictions_of",
     "prepare_run",
     "read_record",
-    "recorded_clusters",
     "recorded_subjects",
     "same_clusters",
     "training_record",

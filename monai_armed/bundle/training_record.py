@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import monai
@@ -22,10 +21,9 @@ import torch
 
 import monai_armed
 from monai_armed.bundle.fingerprint import fingerprint
-from monai_armed.bundle.model_file import read_record
 from monai_armed.data.held_out import provenance
 
-__all__ = ["recorded_clusters", "recorded_subjects", "same_clusters", "training_record"]
+__all__ = ["recorded_subjects", "same_clusters", "training_record"]
 
 
 def training_record(
@@ -59,11 +57,6 @@ def training_record(
             "torch": str(torch.__version__),
         },
     }
-
-
-def recorded_clusters(path: str | Path) -> list[str]:
-    """Names of a model's clusters in the order of their index; for errors see :py:func:`read_record`."""
-    return [str(name) for name in read_record(path)["clusters"]]
 
 
 def recorded_subjects(record: Mapping[str, Any]) -> list[str]:

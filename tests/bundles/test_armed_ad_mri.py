@@ -30,7 +30,7 @@ import torch
 from ad_mri_runs import BUNDLE, command, configs, environment, run, workflow
 from monai.bundle import ConfigParser, ckpt_export, onnx_export, verify_net_in_out
 
-from monai_armed.bundle import read_record, recorded_clusters
+from monai_armed.bundle import read_record
 from monai_armed.studies.ad_mri import ad_mri_partitions
 from monai_armed.studies.ad_mri.record_metrics import evaluate_weights
 
@@ -71,7 +71,7 @@ def test_all_properties_that_monai_looks_for_are_there(step, trained, options, t
 def test_every_model_trains_and_is_evaluated(model, trained, options, tmp_path):
     folder = trained(model)
     predictions, z_predictor = MODELS[model]
-    assert len(recorded_clusters(folder / "model.pt")) == SITES
+    assert len(read_record(folder / "model.pt")["clusters"]) == SITES
     assert not [path.name for path in folder.glob("*.json")]  # all is in the model's file
     assert any(name.startswith("clusters.z_predictor.") for name in load(folder / "model.pt")) == z_predictor
     assert list((folder / "tensorboard").glob("events*"))
@@ -95,7 +95,7 @@ def test_inference_on_one_file(trained, image, tmp_path):
     assert 0 <= row["low"] <= row["probability"] <= row["high"] <= 1
     weights_of_sites = [row[f"like_{k}_weight"] for k in (1, 2, 3)]
     assert weights_of_sites == sorted(weights_of_sites, reverse=True) and 0 < sum(weights_of_sites) <= 1.0001
-    sites = recorded_clusters(weights)
+    sites = read_record(weights)["clusters"]
     assert {row[f"like_{k}"] for k in (1, 2, 3)} <= set(sites)
     assert len(pd.read_csv(tmp_path / "new" / "predictions.csv")) == 1
 
@@ -200,7 +200,7 @@ def commanded(options, tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_training_from_another_folder(commanded):
-    assert len(recorded_clusters(commanded / "model.pt")) == SITES
+    assert len(read_record(commanded / "model.pt")["clusters"]) == SITES
 
 
 @pytest.mark.slow

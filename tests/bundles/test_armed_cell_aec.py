@@ -30,7 +30,7 @@ from ad_mri_runs import environment
 from monai.bundle import ConfigParser, ckpt_export, create_workflow, onnx_export, verify_net_in_out
 from PIL import Image
 
-from monai_armed.bundle import recorded_clusters
+from monai_armed.bundle import read_record
 from monai_armed.studies.cells import cell_partitions
 from monai_armed.studies.cells.simulator import simulate_cells
 
@@ -138,7 +138,7 @@ def test_all_properties_of_the_cells_are_there(step, trained_cells, cells, tmp_p
 def test_every_model_of_the_cells_trains_and_is_evaluated(model, trained_cells, cells, tmp_path):
     weights = trained_cells(model)
     predictions, z_predictor = MODELS[model]
-    seen = recorded_clusters(weights)
+    seen = read_record(weights)["clusters"]
     assert seen == sorted(seen) and len(seen) == BATCHES
     assert any(name.startswith("clusters.z_predictor.") for name in load(weights)) == z_predictor
     assert list((weights.parent / "tensorboard").glob("events*"))
@@ -172,7 +172,7 @@ def test_the_frozen_fixed_part_is_that_of_the_domain_adversarial_model(trained_c
 def test_inference_on_cells(model, trained_cells, image, tmp_path):
     (tmp_path / "new").mkdir()
     shutil.copy(image, tmp_path / "new")
-    date = recorded_clusters(trained_cells())[4]
+    date = read_record(trained_cells())["clusters"][4]
     options = {"dataset_dir": str(tmp_path / "new"), "output_dir": str(tmp_path), "as_batches": ["population", date]}
     run("inference", model, ckpt_path=str(trained_cells(model)), **options)
     table = pd.read_csv(tmp_path / "predictions.csv")
@@ -321,7 +321,7 @@ def test_real_images_pass_through(tmp_path):
     assert len(table) == 60 - len(partitions(REAL_CELLS)["val"]) and np.isfinite(table[["mixed", "fixed"]]).all(
         axis=None
     )
-    date = recorded_clusters(tmp_path / "model" / "model.pt")[0]
+    date = read_record(tmp_path / "model" / "model.pt")["clusters"][0]
     run("inference", output_dir=str(tmp_path / "new"), as_batches=[date], **settings)
     assert len(pd.read_csv(tmp_path / "new" / "latents.csv")) == 60
     assert all(len(list((tmp_path / "new" / name).glob("*.png"))) == 60 for name in ("fixed", f"as_{date}"))

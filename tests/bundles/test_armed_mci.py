@@ -25,7 +25,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from monai_armed.bundle import recorded_clusters, write_model
+from monai_armed.bundle import read_record, write_model
 from monai_armed.compare.study_bundle import StudyBundle
 from monai_armed.networks.nets import ARMED, DFNN, ClusterInput
 from monai_armed.studies.mci.simulator import simulate_conversion
@@ -138,7 +138,7 @@ def test_the_shipped_weights_are_those_of_the_simulated_study(tmp_path):
 
 
 def test_new_subjects_of_known_and_unknown_sites(bundle, tmp_path):
-    sites = recorded_clusters(ROOT / "models" / "model.pt")
+    sites = read_record(ROOT / "models" / "model.pt")["clusters"]
     table = simulate_conversion(5).table.astype(str)
     table = table[table["VISCODE"] == "bl"].iloc[:4].assign(SITE=[sites[0], sites[1], "nowhere", "nowhere"])
     table.drop(columns=["VISCODE", "DX", "DX_bl"]).to_csv(tmp_path / "new.csv", index=False)
