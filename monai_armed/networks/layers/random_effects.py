@@ -28,8 +28,27 @@ MANY_CLUSTERS, KL_CLUSTERS = 1000, 256
 
 
 def _at_least_single(tensor: torch.Tensor) -> torch.Tensor:
-    """Distributions are no matter for half precision."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _tril(log_scale: torch.Tensor, lower: torch.Tensor) -> torch.Tensor:
+    """Cholesky factors of covariances: ``lower`` is relative to the diagonal entry of its row."""
+    eye = torch.eye(log_scale.shape[-1], dtype=log_scale.dtype, device=log_scale.device)
+    return log_scale.exp().unsqueeze(-1) * (lower.tril(-1) + eye)
+
+
+def _normal(loc: torch.Tensor, log_scale: torch.Tensor, lower: torch.Tensor | None) -> dist.TorchDistribution:
+    """Over the last dimension, whose entries correlate if there is a ``lower``."""
+    loc, log_scale = _at_least_single(loc), _at_least_single(log_scale)
+    if lower is None:
+        return dist.Normal(loc, log_scale.exp(), validate_args=False).to_event(1)
+    tril = _tril(log_scale, _at_least_single(lower))
+    return dist.MultivariateNormal(loc, scale_tril=tril, validate_args=False)
+
+
+def _deviation(log_scale: torch.Tensor, lower: torch.Tensor | None) -> torch.Tensor:
+    """S.d. of each entry of such a distribution."""
+    return log_scale.exp() if lower is None else _tril(log_scale, lower).norm(dim=-1)
 
 
 class RandomEffects(nn.Module):
@@ -101,10 +120,9 @@ class RandomEffects(nn.Module):
         self.samples_seen: torch.Tensor | None
         many = num_clusters > MANY_CLUSTERS
         self.register_buffer("samples_seen", torch.zeros(num_clusters) if many else None, persistent=False)
-        if covariance == "full":
-            # entries below the diagonal of the Cholesky factors, relative to the diagonal entry of their row
-            self.lower = nn.Parameter(torch.zeros(num_clusters, num_effects, num_effects))
-            self.prior_lower = nn.Parameter(torch.zeros(num_effects, num_effects), requires_grad=learn_prior)
+        square, full = torch.zeros(num_effects, num_effects), covariance == "full"
+        self.lower = nn.Parameter(square.repeat(num_clusters, 1, 1)) if full else None
+        self.prior_lower = nn.Parameter(square, requires_grad=learn_prior) if full else None
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         if self.log_stretch is not None:  # weights of before there was a stretch
@@ -138,37 +156,19 @@ class RandomEffects(nn.Module):
             f"covariance={self.covariance!r}, sampling={self.sampling!r}"
         )
 
-    @staticmethod
-    def _tril(log_scale: torch.Tensor, lower: torch.Tensor) -> torch.Tensor:
-        eye = torch.eye(log_scale.shape[-1], dtype=log_scale.dtype, device=log_scale.device)
-        return log_scale.exp().unsqueeze(-1) * (lower.tril(-1) + eye)
-
     def posterior(self, clusters: torch.Tensor | None = None) -> dist.TorchDistribution:
         """Posterior q(u) over the (C, Q) table of effects, or over its rows of the given ``clusters``."""
         index = slice(None) if clusters is None else clusters
-        posterior = self._posterior(self.mean[index], self._log_stretched(self.log_scale)[index], index)
-        return posterior.to_event(1)
+        log_scale = self._log_stretched(self.log_scale)[index]
+        return _normal(self.mean[index], log_scale, self._lower(index)).to_event(1)
 
-    def _posterior(
-        self, loc: torch.Tensor, log_scale: torch.Tensor, clusters: torch.Tensor | slice
-    ) -> dist.TorchDistribution:
-        loc, log_scale = _at_least_single(loc), _at_least_single(log_scale)
-        if self.covariance == "full":
-            tril = self._tril(log_scale, _at_least_single(self.lower[clusters]))
-            return dist.MultivariateNormal(loc, scale_tril=tril, validate_args=False)
-        return dist.Normal(loc, log_scale.exp(), validate_args=False).to_event(1)
+    def _lower(self, clusters: torch.Tensor | slice) -> torch.Tensor | None:
+        return None if self.lower is None else self.lower[clusters]
 
     def cluster_prior(self) -> dist.TorchDistribution:
         """Prior p(u) over the Q effects of one cluster, such as a new one."""
-        return self._prior(self._log_stretched(self.log_prior_scale))
-
-    def _prior(self, log_scale: torch.Tensor) -> dist.TorchDistribution:
-        log_scale = _at_least_single(log_scale)
-        zeros = torch.zeros_like(log_scale)
-        if self.covariance == "full":
-            tril = self._tril(log_scale, _at_least_single(self.prior_lower))
-            return dist.MultivariateNormal(zeros, scale_tril=tril, validate_args=False)
-        return dist.Normal(zeros, log_scale.exp(), validate_args=False).to_event(1)
+        log_scale = self._log_stretched(self.log_prior_scale)
+        return _normal(torch.zeros_like(log_scale), log_scale, self.prior_lower)
 
     def prior(self) -> dist.TorchDistribution:
         """Prior p(u) over the (C, Q) table of effects."""
@@ -193,8 +193,8 @@ class RandomEffects(nn.Module):
     def _kl_of(self, clusters: torch.Tensor | slice) -> torch.Tensor:
         """KL of each of some clusters."""
         # before the stretch, which changes nothing: of an effect without use its gradient is then 0, and no rounding
-        posterior = self._posterior(self.loc[clusters], self.log_scale[clusters], clusters)
-        prior = self._prior(self.log_prior_scale)
+        posterior = _normal(self.loc[clusters], self.log_scale[clusters], self._lower(clusters))
+        prior = _normal(torch.zeros_like(self.log_prior_scale), self.log_prior_scale, self.prior_lower)
         return kl_divergence(posterior, prior.expand(posterior.batch_shape))
 
     def _estimated_kl(self, seen: torch.Tensor) -> torch.Tensor:
@@ -220,18 +220,12 @@ class RandomEffects(nn.Module):
     @property
     def scale(self) -> torch.Tensor:
         """Posterior s.d. of each effect in each cluster, (C, Q)."""
-        log_scale = self._log_stretched(self.log_scale)
-        if self.covariance == "full":
-            return self._tril(log_scale, self.lower).norm(dim=-1)
-        return log_scale.exp()
+        return _deviation(self._log_stretched(self.log_scale), self.lower)
 
     @property
     def prior_scale(self) -> torch.Tensor:
         """Prior s.d. of each effect, (Q,): the variance components, as s.d., if the prior is learned."""
-        log_scale = self._log_stretched(self.log_prior_scale)
-        if self.covariance == "full":
-            return self._tril(log_scale, self.prior_lower).norm(dim=-1)
-        return log_scale.exp()
+        return _deviation(self._log_stretched(self.log_prior_scale), self.prior_lower)
 
     def interval(self, level: float = 0.95) -> tuple[torch.Tensor, torch.Tensor]:
         """
@@ -293,9 +287,8 @@ class RandomEffects(nn.Module):
 
     def _noise(self, index: torch.Tensor | None = None, shared: bool = False) -> torch.Tensor:
         """
-        A draw of the posterior less its mean, both before the stretch, for every cluster, or for each indexed one; then
-        it is one and the same wherever a cluster comes again if it is to be ``shared``. (Pyro's ``rsample`` fails under
-        vmap.)
+        A draw of the posterior less its mean, both before the stretch, for every cluster, or for each indexed one, the
+        same wherever a cluster comes again if it is ``shared``. (Pyro's ``rsample`` fails under vmap.)
         """
         scale = self.log_scale if index is None else self.log_scale[index]
         noise = torch.randn_like(scale)
@@ -303,7 +296,5 @@ class RandomEffects(nn.Module):
             places = torch.arange(len(index), device=index.device)
             last = index.new_zeros(self.num_clusters).scatter_reduce(0, index, places, "amax")
             noise = noise[last[index]]
-        if self.covariance == "full":
-            lower = self.lower if index is None else self.lower[index]
-            return (self._tril(scale, lower) @ noise.unsqueeze(-1)).squeeze(-1)
-        return noise * scale.exp()
+        lower = self._lower(slice(None) if index is None else index)
+        return noise * scale.exp() if lower is None else (_tril(scale, lower) @ noise.unsqueeze(-1)).squeeze(-1)
