@@ -31,7 +31,8 @@ from monai_armed.bundle.config_ids import references
 from monai_armed.bundle.plain_errors import sentence_of
 from monai_armed.compare.fold_scoring import score_fold
 from monai_armed.compare.fold_task import FoldTask, fold_config, load_samples
-from monai_armed.compare.stacked import Job, Recipe, Trained, train_stacked
+from monai_armed.compare.stacked import train_stacked
+from monai_armed.compare.stacked_jobs import Job, Recipe, Trained
 from monai_armed.compare.study_bundle import StudyBundle, seen_samples
 from monai_armed.engines.mldg_trainer import MLDGTrainer
 

@@ -30,9 +30,9 @@ from tqdm import tqdm
 from monai_armed.compare.fold_processes import train_in_own_process
 from monai_armed.compare.fold_task import FoldTask
 from monai_armed.compare.fold_training import train_and_score
-from monai_armed.compare.report import write_report
+from monai_armed.compare.outcome import ceilings, fold_results, one_test_set, report_results
 from monai_armed.compare.samples_file import write_samples
-from monai_armed.compare.study_bundle import BASE_MODEL, Samples, StudyBundle
+from monai_armed.compare.study_bundle import Samples, StudyBundle
 from monai_armed.data.folds import grouped_folds, monte_carlo_folds, stratified_folds
 
 __all__ = ["Comparison", "compare"]
@@ -107,6 +107,11 @@ class Comparison:
         return [{name: pool[index] for name, index in part.items()} for part in parts]
 
     @property
+    def repetitions(self) -> list[dict[str, int]]:
+        """Overrides of each repetition: of each fold, where folds are of other data."""
+        return [{self.repeat: k} for k in range(self.num_folds)] if self.repeat else [{}]
+
+    @property
     def test_ratio(self) -> float:
         """Size of a test part, as a share of all that is not in it."""
         return 0.25 if self.split == "monte_carlo" else 1 / max(1, self.num_folds - 1)
@@ -116,9 +121,8 @@ class Comparison:
         tasks, known = [], {}
         for setting in self.bundle.options["settings"]:
             folder = self.out / (",".join(f"{name}={value}" for name, value in setting.items()) or "all")
-            repetitions = [{self.repeat: k} for k in range(self.num_folds)] if self.repeat else [{}]
             parts: list[tuple[Path, dict[str, Any], dict[str, np.ndarray]]] = []
-            for k, repetition in enumerate(repetitions):
+            for k, repetition in enumerate(self.repetitions):
                 samples = self.bundle.samples({**setting, **repetition})
                 path = write_samples(samples.partitions, folder / f"samples_{k}.json")
                 known[path] = samples
@@ -198,18 +202,6 @@ class Comparison:
         (task.folder / "search.json").write_text(json.dumps(record, indent=4), encoding="utf-8")
         return replace(task, overrides={**task.overrides, **candidates[best]})
 
-    def results(self, tasks: Sequence[FoldTask]) -> pd.DataFrame:
-        """Tidy results of all folds that have any."""
-        frames = []
-        for task in tasks:
-            result = task.result(self.bundle)
-            if result is not None:
-                frames.append(result.assign(fold=int(task.folder.name.removeprefix("fold_"))))
-        if not frames:
-            return pd.DataFrame()
-        table = pd.concat(frames, ignore_index=True)
-        return table.drop_duplicates([c for c in table.columns if c != "value"], ignore_index=True)
-
 
 def _main_metric(result: pd.DataFrame, model: str, metric: str) -> float:
     chosen = result[(result["model"] == model) & (result["partition"] == "seen") & (result["metric"] == metric)]
@@ -257,61 +249,21 @@ def compare(comparison: Comparison) -> dict[str, Path]:
     if comparison.inner_folds:
         tasks = comparison.search(tasks, samples)
     comparison.run(tasks, "folds")
-    results = comparison.results(tasks)
+    results = fold_results(tasks, comparison.bundle)
     if results.empty:
         raise ValueError(f"every fold failed, the first with: {next(iter(comparison.failures.values()))}")
-    return _report(comparison, results)
-
-
-def _report(comparison: Comparison, results: pd.DataFrame) -> dict[str, Path]:
-    options = comparison.bundle.options
-    settings = list(options["settings"][0])
-    metrics = [*options["metrics"], f"worst_cluster_{options['metrics'][0]}"]
-    shown = results[results["metric"].isin(metrics) & results["value"].notna()]
-    order = shown["metric"].map(metrics.index)
-    shown = shown.loc[order.sort_values(kind="stable").index]
-    paper = comparison.bundle.published
-    ceiling = _ceilings(comparison)
-    delong = results[results["metric"].isin(["auroc", "auroc_low", "auroc_high"])]
-    keys = [*settings, "partition", "model", "fold"]
-    delong = delong.pivot(index=keys, columns="metric", values="value").reset_index()
-    notes = [options["notes"], f"Split: {comparison.split}, {comparison.num_folds} folds, seed {comparison.seed}."]
+    notes = [f"Split: {comparison.split}, {comparison.num_folds} folds, seed {comparison.seed}."]
     if comparison.repeat:
         notes.append(f"Fold k is of other data, those with {comparison.repeat} = k.")
     if comparison.inner_folds:
         notes.append(f"Hyperparameters chosen in {comparison.inner_folds} inner folds within each training part.")
-    if comparison.num_folds == 1 and "auroc_low" in delong:
-        texts = [
-            f"{r['model']} ({r['partition']}) {r['auroc']:.3f} [{r['auroc_low']:.3f}, {r['auroc_high']:.3f}]"
-            for r in delong.to_dict("records")
-        ]
-        notes.append(f"AUROC of the one test set with DeLong's 95 % interval: {'; '.join(texts)}.")
+    if comparison.num_folds == 1:
+        notes.append(one_test_set(comparison.bundle, results))
     if comparison.failures:
         notes.append(f"{len(comparison.failures)} folds failed and are left out; each folder's error.txt says why.")
-    text = " ".join(note for note in notes if note)
+    ceiling = ceilings(comparison.bundle, comparison.repetitions)
     ratio = None if comparison.repeat else comparison.test_ratio
-    files = write_report(shown, comparison.out, options["title"], paper, ceiling, options["percent"], text, ratio)
-    files["delong"] = comparison.out / "delong.csv"
-    delong.to_csv(files["delong"], index=False)
-    return files
-
-
-def _ceilings(comparison: Comparison) -> pd.DataFrame | None:
-    """Best attainable values, where the evaluate config has an id ``ceiling``: metric to value, on all seen samples."""
-    rows = []
-    repetitions = [{comparison.repeat: k} for k in range(comparison.num_folds)] if comparison.repeat else [{}]
-    for setting, repetition in itertools.product(comparison.bundle.options["settings"], repetitions):
-        parser = comparison.bundle.config("evaluate", BASE_MODEL, setting, repetition)
-        if "ceiling" in parser:
-            # as in training: which samples a model has seen is no matter
-            training = comparison.bundle.config("train", BASE_MODEL, setting, repetition)
-            parser.update({name: training[name] for name in ("partitions", "trained") if name in training})
-            values = parser.get_parsed_content("ceiling")
-            rows += [{**setting, "partition": "seen", "metric": m, "value": float(v)} for m, v in values.items()]
-    if not rows:
-        return None
-    frame = pd.DataFrame(rows)
-    return frame.groupby([c for c in frame.columns if c != "value"], sort=False)["value"].mean().reset_index()
+    return report_results(comparison.bundle, results, comparison.out, ceiling, notes, ratio)
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,12 +23,12 @@ import torch
 from monai.networks.utils import eval_mode
 from monai.utils import optional_import
 
-from ..networks.blocks.factor_slopes import FactorSlopes
 from ..networks.blocks.random_slopes import RandomSlopes
 from ..networks.layers.feature_layers import find_layer
 from ..networks.layers.random_effects import RandomEffects
 from ..networks.nets.armed import ARMED
 from ..utils.parallel import unwrap
+from .effect_names import Names, cluster_names, effect_names, factor_slopes, joined, latent_names
 
 if TYPE_CHECKING:
     from xarray import DataTree
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 arviz_base, _ = optional_import("arviz_base")
 
 __all__ = ["VarCorr", "fixef", "ranef", "to_arviz"]
-
-Names = Sequence[str] | Mapping[str, Sequence[str]] | None
 
 LEARNED, FIXED = "learned prior", "posterior (prior is fixed)"
 
@@ -65,7 +63,7 @@ def fixef(net: ARMED, feature_names: Sequence[str] | None = None) -> pd.DataFram
             f"fixef needs a linear last layer, {net.head!r} is a {type(head).__name__}: read the network's fixed part "
             'by its gradients, or predict with effects="fixed".'
         )
-    names = _latent_names(net, feature_names) or [f"h{i}" for i in range(head.in_features)]
+    names = latent_names(net, feature_names) or [f"h{i}" for i in range(head.in_features)]
     logits = head.out_features
     ends = [""] if logits == 1 else [f"[{k}]" for k in range(logits)]
     weight = _numpy(head.weight)
@@ -107,10 +105,10 @@ def ranef(
     """
     net = unwrap(net)
     tables = {}
-    for factor, slopes in _factor_slopes(net).items():
+    for factor, slopes in factor_slopes(net).items():
         effects = slopes.effects
-        names = _cluster_names(net, factor, clusters)
-        pairs = _effect_names(net, slopes, feature_names)
+        names = cluster_names(net, factor, clusters)
+        pairs = effect_names(net, slopes, feature_names)
         low, high = effects.interval(level)
         columns = {"mean": effects.mean, "sd": effects.scale, "low": low, "high": high}
         index = {
@@ -120,7 +118,7 @@ def ranef(
         }
         numbers = {name: _numpy(value).reshape(-1) for name, value in columns.items()}
         tables[factor] = pd.DataFrame({**index, **numbers})
-    return _joined(net, tables)
+    return joined(net, tables)
 
 
 def to_arviz(
@@ -155,11 +153,11 @@ def to_arviz(
     draws, coords, dims = {}, {}, {}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        for factor, slopes in _factor_slopes(net).items():
+        for factor, slopes in factor_slopes(net).items():
             u, effect = (f"u_{factor}", f"effect_{factor}") if several else ("u", "effect")
             draws[u] = _numpy(slopes.effects.posterior().sample(torch.Size([num_draws])))[None]
-            coords[factor] = _cluster_names(net, factor, clusters)
-            coords[effect] = [name for _, name in _effect_names(net, slopes, feature_names)]
+            coords[factor] = cluster_names(net, factor, clusters)
+            coords[effect] = [name for _, name in effect_names(net, slopes, feature_names)]
             dims[u] = [factor, effect]
     return arviz_base.from_dict({"posterior": draws}, coords=coords, dims=dims)
 
@@ -202,9 +200,9 @@ def VarCorr(
     if residual_scale is not None and residual_scale <= 0:
         raise ValueError(f"residual_scale must be positive, got {residual_scale}.")
     net = unwrap(net)
-    factors = _factor_slopes(net)
+    factors = factor_slopes(net)
     logits = next(iter(factors.values())).out_channels
-    table = _joined(net, {name: _components_of(net, slopes, feature_names, x) for name, slopes in factors.items()})
+    table = joined(net, {name: _components_of(net, slopes, feature_names, x) for name, slopes in factors.items()})
     contribution = table.pop("contribution")
     logit = table.groupby(table["factor"] if "factor" in table else np.zeros(len(table))).cumcount() % logits
     between = np.array([contribution[logit == k].sum(skipna=False) for k in range(logits)])
@@ -228,7 +226,7 @@ def _components_of(
 ) -> pd.DataFrame:
     """One factor's rows of :py:func:`VarCorr`, with their ``contribution`` to the logit's variance."""
     effects = slopes.effects
-    pairs = _effect_names(net, slopes, feature_names)
+    pairs = effect_names(net, slopes, feature_names)
     covariance = _numpy(_components(effects))
     variance = np.diag(covariance) if effects.covariance == "full" else covariance
     table = pd.DataFrame(pairs, columns=["group", "effect"]).assign(sd=np.sqrt(variance))
@@ -240,59 +238,6 @@ def _components_of(
         correlation = covariance / np.sqrt(np.outer(variance, variance))
         table = table.assign(**{f"corr {name}": correlation[:, i] for i, (_, name) in enumerate(pairs)})
     return table
-
-
-def _factor_slopes(net: ARMED) -> FactorSlopes:
-    if not len(net.random_slopes):
-        raise ValueError("the network has no random effects to read: build it with slopes or an intercept.")
-    return net.random_slopes
-
-
-def _cluster_names(net: ARMED, factor: str, clusters: Names) -> list:
-    """Names of a factor's clusters, or their indices."""
-    several, count = net.clusters.has_named_factors, net.factors[factor]
-    if clusters is not None and isinstance(clusters, Mapping) != several:
-        wanted = f"a mapping of {list(net.factors)} to lists" if several else "one list, of the one factor"
-        raise ValueError(f"the names of the clusters must be {wanted}, got {type(clusters).__name__}.")
-    if isinstance(clusters, Mapping) and (wrong := sorted(set(clusters) - set(net.factors))):
-        raise ValueError(f"names of the clusters are given for {wrong}, but the factors are {list(net.factors)}.")
-    given = clusters.get(factor) if isinstance(clusters, Mapping) else clusters
-    names = list(range(count)) if given is None else list(given)
-    if len(names) != count:
-        called = f"clusters of the factor {factor!r}" if several else "clusters"
-        raise ValueError(f"the network has {count} {called}, got {len(names)} names.")
-    if (twice := pd.Series(names, dtype=object).duplicated()).any():
-        name = names[int(twice.argmax())]
-        raise ValueError(f"the name {name!r} is given to two clusters, whose rows could not be told apart.")
-    return names
-
-
-def _joined(net: ARMED, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The table of the one factor, or those of several below one another with their names in front."""
-    if not net.clusters.has_named_factors:
-        return next(iter(tables.values()))
-    return pd.concat(tables, names=["factor"]).reset_index(level=0).reset_index(drop=True)
-
-
-def _latent_names(net: ARMED, feature_names: Sequence[str] | None) -> list[str] | None:
-    """The features' names if the last layer sees the features themselves: if the network is linear."""
-    if feature_names is None:
-        return None
-    head = find_layer(net.network, net.head)
-    if not isinstance(head, torch.nn.Linear) or head.in_features != len(feature_names):
-        return None
-    x = torch.randn(2, head.in_features, device=head.weight.device, dtype=head.weight.dtype)
-    try:
-        with torch.no_grad(), eval_mode(net.network):
-            _, latent = net.fixed_and_latent(x)
-    except (RuntimeError, ValueError):  # the input is no table of that width
-        return None
-    return list(feature_names) if torch.equal(latent, x) else None
-
-
-def _effect_names(net: ARMED, slopes: RandomSlopes, feature_names: Sequence[str] | None) -> list[tuple[str, str]]:
-    latent = None if "linear" in slopes.groups else _latent_names(net, feature_names)  # no name twice
-    return slopes.effect_names(latent, feature_names)
 
 
 def _components(effects: RandomEffects) -> torch.Tensor:

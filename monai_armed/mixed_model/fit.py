@@ -24,7 +24,8 @@ from ..networks.nets.armed import ARMED
 from .checks import check_data, check_fit
 from .design import read_design
 from .fitted import MixedModelFit
-from .gpboost_fit import LIKELIHOODS, Estimate, estimate, moments
+from .gpboost_fit import Estimate, estimate, moments
+from .gpboost_model import LIKELIHOODS
 from .quadrature import estimate_by_quadrature
 from .standard_errors import theta_curvature, with_full_errors
 from .write_back import write_effects, write_head, write_loss

@@ -70,7 +70,7 @@ def write_effects(effects: RandomEffects, covariance: np.ndarray, moments: Momen
             getattr(effects, f"{name}lower").copy_((tril / scale.unsqueeze(-1)).tril(-1))
     effects.learn_prior = True
     effects.log_prior_scale.requires_grad_()
-    if full:
+    if effects.prior_lower is not None:
         effects.prior_lower.requires_grad_()
 
 

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 import torch
 
-from monai_armed.compare.stacked import Job, Recipe, train_stacked
+from monai_armed.compare.stacked import train_stacked
+from monai_armed.compare.stacked_jobs import Job, Recipe
 from monai_armed.engines import MLDGObjective
 from monai_armed.handlers import ReversalWarmUp
 from monai_armed.losses import ARMEDLoss
