@@ -81,7 +81,7 @@ def assess(samples: Samples, readings: Readings, rerun: Rerun | None = None, see
     tables = {name: table for name, table in tables.items() if len(table)}
     reads, first = _reads_site(tables)
     within = "" if masks else f" Within one site: AUROC {within_site_auroc(label, score, site):.3f}."
-    return Audit(tables, [first, *_further(tables, within)], reads)
+    return Audit(tables, [first, *_further(tables, within), *(_erasing(tables) if reads else [])], reads)
 
 
 def _reads_site(tables: dict[str, pd.DataFrame]) -> tuple[bool, str]:
@@ -124,15 +124,16 @@ def _further(tables: dict[str, pd.DataFrame], within: str) -> list[str]:
     others = tables["leaks"].query("attribute != 'site' and p_adjusted < @ALPHA") if "leaks" in tables else []
     for row in others.to_dict("records") if len(others) else ():
         said.append(f"Predictions of class 0 tell {row['attribute']}: leak {row['leak']:.3f}, p {row['p']:.3f}.")
-    if "erased" in tables:
-        best = tables["erased"].sort_values("leak_erased", kind="stable").iloc[0]
-        utility = (
-            ""
-            if np.isnan(best["auroc"])
-            else (f", the AUROC within sites from {best['within_site']:.3f} to {best['within_site_erased']:.3f}")
-        )
-        said.append(
-            f"Erasing {best['layer']} ({best['erased']} directions) would take the leak from {best['leak']:.3f} to "
-            f"{best['leak_erased']:.3f}{utility}, on subjects that it was not fitted to."
-        )
     return said
+
+
+def _erasing(tables: dict[str, pd.DataFrame]) -> list[str]:
+    if "erased" not in tables:
+        return []
+    best = tables["erased"].sort_values("leak_erased", kind="stable").iloc[0]
+    utility = f", the AUROC within sites from {best['within_site']:.3f} to {best['within_site_erased']:.3f}"
+    return [
+        f"Erasing {best['layer']} ({best['erased']} directions) would take the leak of its predictions from "
+        f"{best['leak']:.3f} to {best['leak_erased']:.3f} (by chance up to {best['chance_high']:.3f})"
+        f"{'' if np.isnan(best['auroc']) else utility}, on subjects that it was not fitted to."
+    ]

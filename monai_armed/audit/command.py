@@ -119,7 +119,7 @@ def _sizes(samples: Samples) -> tuple[int, int, int]:
 def _no_layers(network: torch.nn.Module | None) -> str:
     if isinstance(network, NoLayers):
         return "none: of TorchScript and ONNX the predictions alone can be read; torch.export.save keeps the layers"
-    return "none"
+    return "none" if network is None else "none: nothing was found between input and output; name some by --layers"
 
 
 def _name(arguments: argparse.Namespace) -> str:

@@ -82,6 +82,8 @@ def write_erased(
         raise ValueError(
             f"the erased network is written as .pt2 (an exported program) or .ts (TorchScript), not {path}."
         )
+    if path.suffix != ".pt2" and isinstance(network, torch.export.UnflattenedModule):
+        raise ValueError(f"of an exported program the erased network is one, too: name it .pt2, not {path}.")
     path.parent.mkdir(parents=True, exist_ok=True)
     erased = ErasedNetwork(network, layer, eraser)
     if not isinstance(network, torch.export.UnflattenedModule):

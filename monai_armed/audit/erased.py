@@ -30,7 +30,7 @@ __all__ = ["Told", "erase_layers", "layer_eraser", "within_site_auroc"]
 
 Rerun = Callable[[str, ClusterEraser, np.ndarray], np.ndarray]
 """Scores of some samples, by their indices, with the output of a layer changed by an eraser."""
-COLUMNS = ["layer", "channels", "erased", "samples", "leak", "leak_erased", "p_erased"]
+COLUMNS = ["layer", "channels", "erased", "samples", "leak", "leak_erased", "chance_high", "p_erased"]
 AUROCS = ["auroc", "auroc_erased", "within_site", "within_site_erased"]
 
 
@@ -81,8 +81,8 @@ def erase_layers(readings: Readings, told: Told, rerun: Rerun, seed: int = 0) ->
 
     Returns:
         a row a layer: ``layer``, ``channels``, number of directions ``erased``, ``samples`` that it is tried on, the
-        ``leak`` of the site among class 0 before and after, the p-value of what is left, the ``auroc`` of all samples
-        and that of pairs of images of one site, before and after (NaN of masks).
+        ``leak`` of the site among class 0 before and after, the 95th percentile of chance, the p-value of what is left,
+        the ``auroc`` of all samples and that of pairs of images of one site, before and after (NaN of masks).
     """
     fit, test = halves(told.label, told.site, told.subject, seed)
     tried = Told(told.label[test], told.site[test], told.subject[test], told.classes)
@@ -93,7 +93,8 @@ def erase_layers(readings: Readings, told: Told, rerun: Rerun, seed: int = 0) ->
         rank = int(eraser.rank)
         after = _judged(rerun(layer, eraser, test), tried, seed) if rank else before
         row = {"layer": layer, "channels": readings.channels[layer], "erased": rank, "samples": len(test)}
-        row |= {name: before[name] for name in ("leak", *AUROCS[::2])} | {"p_erased": after["p"]}
+        row |= {name: before[name] for name in ("leak", *AUROCS[::2])} | {"chance_high": before["chance_high"]}
+        row["p_erased"] = after["p"]
         rows.append(row | {f"{name}_erased": after[name] for name in ("leak", *AUROCS[::2])})
     return pd.DataFrame(rows, columns=COLUMNS + AUROCS)
 
@@ -102,9 +103,9 @@ def _judged(score: np.ndarray, told: Told, seed: int) -> dict[str, float]:
     alike = one_a_subject(told.subject, told.label, seed)
     alike = alike[told.label[alike] == 0]
     leaks, _ = attribute_leaks(score[alike], pd.DataFrame({"site": told.site[alike]}), seed)
-    found = {"leak": np.nan, "p": np.nan, "auroc": np.nan, "within_site": np.nan}
+    found = {"leak": np.nan, "chance_high": np.nan, "p": np.nan, "auroc": np.nan, "within_site": np.nan}
     if len(leaks):
-        found |= leaks[["leak", "p"]].iloc[0].to_dict()
+        found |= leaks[["leak", "chance_high", "p"]].iloc[0].to_dict()
     if told.classes and len(np.unique(told.label)) > 1:
         found |= {"auroc": float(roc_auc_score(told.label, score))}
         found |= {"within_site": within_site_auroc(told.label, score, told.site)}

@@ -73,6 +73,6 @@ def probe_layers(
         parts = [of_class[half] for half in halves(label[of_class], site[of_class], subject[of_class], seed)]
         learn, test = (LayerFeatures({n: x[part] for n, x in layers.items()}, codes[part]) for part in parts)
         table = audit_features(learn, test, seed)
-        tables.append(table.assign(**{"class": f"{value:g}"}))
+        tables += [table.assign(**{"class": f"{value:g}"})] if len(table) else []
     table = pd.concat(tables, ignore_index=True)[COLUMNS] if tables else pd.DataFrame(columns=COLUMNS)
     return table.assign(p_adjusted=false_discovery_control(table["p"]) if len(table) else [])

@@ -94,6 +94,24 @@ def _mask_scores(output: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor
     return torch.log((a + 1) / (b + 1)), 2 * both / (a + b)
 
 
+def _usual_layers(network: torch.nn.Module, input_shape: Sequence[int]) -> list[str]:
+    """
+    What ARMED's adversary sees; of an exported program, which has no linear layers to know them by, the last map of
+    each size and all vectors. None where there is nothing between input and output.
+    """
+    dry = dry_run(network, input_shape)
+    if not isinstance(network, torch.export.UnflattenedModule):
+        try:
+            return default_feature_layers(network, dry)
+        except ValueError:
+            return []
+    last: dict[Any, str] = {}
+    for name, output in dry.record.outputs.items():
+        if output.shape != dry.output.shape and output.ndim in (2, dry.input.ndim):
+            last[tuple(output.shape[2:]) or name] = name
+    return [name for name in dry.record.outputs if name in last.values()]
+
+
 @torch.no_grad()
 def read_network(
     network: torch.nn.Module,
@@ -133,7 +151,7 @@ def read_network(
         for batch in batches:
             x = torch.as_tensor(batch["image"]).to(device)
             if names is None:
-                names = default_feature_layers(inner, dry_run(inner, x.shape[1:]))
+                names = _usual_layers(inner, x.shape[1:])
             copied = {("output", name) for name in names}
             with record_layers(inner, outputs=names, copied=copied, changes=changes) as record:
                 output = first_tensor(network(x))
@@ -157,10 +175,10 @@ def read_network(
 
 
 def _distinct(layers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Of layers that have the same features but for constant ones, such as a pooled map and that flattened, one."""
+    """Of layers with the same features but for constant ones, such as a pooled map and that flattened, the last."""
     kept: dict[str, np.ndarray] = {}
-    for name, x in layers.items():
+    for name, x in reversed(layers.items()):
         varied = x[:, np.ptp(x, axis=0) > 0]
-        if not any(varied.shape == other.shape and np.array_equal(varied, other) for other in kept.values()):
+        if varied.shape[1] and not any(np.array_equal(varied, other) for other in kept.values()):
             kept[name] = varied
-    return {name: layers[name] for name, x in kept.items() if x.shape[1]}
+    return {name: x for name, x in layers.items() if name in kept}
