@@ -78,7 +78,7 @@ class TrustedNames:
         self.locator = ComponentLocator()
 
     def target(self, name: str) -> str | None:
-        """What is wrong with a ``_target_``, in words, None if nothing is; a bare name is looked up as MONAI does it."""
+        """What is wrong with a ``_target_``, in words; None if nothing is. Bare names are looked up as by MONAI."""
         if "." not in name:
             modules = self.locator.get_component_module_name(name) if NAME.fullmatch(name) else None
             if modules is None:
