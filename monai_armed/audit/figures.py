@@ -30,6 +30,7 @@ __all__ = ["audit_figures", "has_matplotlib"]
 
 OURS, OTHER, CHANCE = "#1f5fa8", "#d9822b", "0.55"
 MOST_SITES = 40
+LONGEST = 48
 
 
 def audit_figures(tables: dict[str, pd.DataFrame]) -> dict[str, str]:
@@ -63,7 +64,9 @@ def _axis(rows: int, width: float = 6.5) -> tuple[Figure, Any]:
 
 def _plain(names: Any) -> list[str]:
     """Names of a user's data, in which a dollar sign begins no formula, cut where they are long."""
-    return [(name if len(name) <= 32 else name[:31] + "…").replace("$", r"\$") for name in map(str, names)]
+    return [
+        (name if len(name) <= LONGEST else name[: LONGEST - 1] + "…").replace("$", r"\$") for name in map(str, names)
+    ]
 
 
 def _sites(tables: dict[str, pd.DataFrame]) -> Figure:

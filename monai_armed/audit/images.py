@@ -41,7 +41,7 @@ def usual_preprocessing(size: Sequence[int], value_range: Sequence[float], masks
         [
             LoadImaged(keys, ensure_channel_first=True),
             Resized(keys, size, mode=["area", "nearest"][: len(keys)]),
-            ScaleIntensityRanged("image", *value_range, 0, 1, clip=True),
+            ScaleIntensityRanged("image", value_range[0], value_range[1], 0, 1, clip=True),
             EnsureTyped(keys, track_meta=False),
         ]
     )
@@ -97,7 +97,7 @@ class Images:
             made = self.preprocessing({"image": path, "label": label if isinstance(label, str) else int(label)})
             item = {name: torch.as_tensor(made[name]) for name in ("image", "label")}
         except Exception as error:  # whatever is wrong with it, say of which it is
-            reason = error
+            reason: BaseException = error
             while reason.__cause__ is not None:
                 reason = reason.__cause__
             raise ValueError(f"{path} cannot be read as the network's input: {reason}") from error
