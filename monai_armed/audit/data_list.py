@@ -172,4 +172,8 @@ def _levels(column: pd.Series) -> pd.Series:
     if number[known].isna().any() or number.nunique() <= MOST_LEVELS:
         return column.where(known, "")
     bands = pd.qcut(number, BANDS, duplicates="drop")
-    return bands.map(lambda band: f"{band.left:.3g} to {band.right:.3g}", na_action="ignore").astype(object).fillna("")
+    return (
+        bands.map(lambda band: f"{max(band.left, number.min()):.3g} to {band.right:.3g}", na_action="ignore")
+        .astype(object)
+        .fillna("")
+    )
