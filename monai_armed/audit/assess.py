@@ -121,8 +121,8 @@ def _further(tables: dict[str, pd.DataFrame], within: str) -> list[str]:
             f"{worst['high_worst']:.3f}]; all sites together {all_sites[name]:.3f} [{all_sites['low']:.3f}, "
             f"{all_sites['high']:.3f}].{within}"
         )
-    others = tables["leaks"].query("attribute != 'site' and p_adjusted < @ALPHA") if "leaks" in tables else []
-    for row in others.to_dict("records") if len(others) else ():
+    leaks = tables.get("leaks", pd.DataFrame(columns=["attribute", "leak", "p", "p_adjusted"]))
+    for row in leaks[(leaks["attribute"] != "site") & (leaks["p_adjusted"] < ALPHA)].to_dict("records"):
         said.append(f"Predictions of class 0 tell {row['attribute']}: leak {row['leak']:.3f}, p {row['p']:.3f}.")
     return said
 

@@ -170,8 +170,8 @@ def read_network(
         probabilities = are_probabilities(found) if probabilities is None else probabilities
         found = score_of(found, positive, probabilities)
     joined = _distinct({name: np.concatenate(parts) for name, parts in features.items()})
-    dice = np.concatenate(dices) if masks else None
-    return Readings(found.double().numpy(), joined, channels, dice, bool(probabilities))
+    of_masks = np.concatenate(dices) if masks else None
+    return Readings(found.double().numpy(), joined, channels, of_masks, bool(probabilities))
 
 
 def _distinct(layers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

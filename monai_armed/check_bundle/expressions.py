@@ -53,7 +53,7 @@ def imported(text: str, names: TrustedNames) -> tuple[dict[str, str], list[str]]
     """
     (statement,) = ast.parse(text).body[:1]
     assert isinstance(statement, (ast.Import, ast.ImportFrom))
-    if len(ast.parse(text).body) > 1 or len(statement.names) != 1 or getattr(statement, "level", 0):
+    if len(ast.parse(text).body) > 1 or len(statement.names) != 1 or bool(getattr(statement, "level", 0)):
         return {}, [f"{text!r} is more than one plain import"]
     alias = statement.names[0]
     full = f"{statement.module}.{alias.name}" if isinstance(statement, ast.ImportFrom) else alias.name
