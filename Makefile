@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo tables-spirals tables-mci bench docs test test-slow lint format clean
+.PHONY: help install demo tables-spirals tables-mci bench docs test test-slow lint sbom format clean
 
 help:
 	@echo "make demo     train the AD study on simulated MRI of many sites and print the results"
@@ -16,7 +16,8 @@ help:
 	@echo "make test     style, types, safety and all tests but the slow ones"
 	@echo "make test-slow   the slow ones: whole studies, tutorials, kills, several processes, the docs site"
 	@echo "make install  make $(VENV) from constraints.txt, with all that demo and test need"
-	@echo "make lint     style, types, and what bandit and picklescan find unsafe in code and weights"
+	@echo "make lint     style, types, and what bandit, picklescan and check-bundle find unsafe"
+	@echo "make sbom     what the environment is made of, in sbom.json (CycloneDX)"
 	@echo "make format   put the style right"
 	@echo "make clean    remove $(VENV) and the tools' caches"
 
@@ -68,6 +69,14 @@ lint: $(INSTALLED)
 	$(BIN)/python -m mypy
 	$(BIN)/python -m bandit -q -c pyproject.toml -r monai_armed benchmarks
 	$(BIN)/python -m picklescan -p bundles
+	$(BIN)/python -m monai_armed check-bundle bundles/*
+
+# Made by a tool in an environment of its own, so that it does not list itself.
+sbom: $(INSTALLED)
+	$(PYTHON) -m venv $(VENV)/sbom
+	$(VENV)/sbom/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "cyclonedx-bom>=7"
+	$(VENV)/sbom/bin/cyclonedx-py environment $(BIN)/python -o sbom.json
+	@echo "sbom.json"
 
 format: $(INSTALLED)
 	$(BIN)/python -m ruff check --fix .

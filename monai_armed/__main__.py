@@ -19,6 +19,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from monai_armed.audit.arguments import add_audit_arguments, add_erase_arguments
+
 
 def _compare(arguments: argparse.Namespace) -> int:
     from monai_armed.compare.runner import Comparison, compare, parse_overrides
@@ -79,6 +81,29 @@ def _preprocess(arguments: argparse.Namespace) -> int:
     return int((table["status"] == "left out").all())
 
 
+def _audit(arguments: argparse.Namespace) -> int:
+    from monai_armed.audit.command import run_audit
+
+    return run_audit(arguments)
+
+
+def _erase(arguments: argparse.Namespace) -> int:
+    from monai_armed.audit.command import run_erase
+
+    return run_erase(arguments)
+
+
+def _check_bundle(arguments: argparse.Namespace) -> int:
+    from monai_armed.check_bundle import check_bundle
+
+    faults = {str(bundle): check_bundle(bundle, arguments.package) for bundle in arguments.bundles}
+    for bundle, found in faults.items():
+        for fault in found:
+            print(f"{bundle}: {fault}")
+        print(f"{bundle}: {f'refused, for {len(found)} reasons' if found else 'nothing was found'}")
+    return int(any(faults.values()))
+
+
 def _at_least(least: int) -> Callable[[str], int]:
     """A type of arguments: whole numbers from ``least`` on."""
 
@@ -105,6 +130,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--min_similarity", type=float, default=0.5, help="least similarity with the template, a correlation")
     add("--keep", nargs="+", default=[], metavar="NAME", help="scans to keep whatever the check says: sub-01, sub-02*")
     preprocess.set_defaults(run=_preprocess)
+    add_audit_arguments(audit := commands.add_parser("audit", help="does a network read the site? writes a page"))
+    audit.set_defaults(run=_audit)
+    add_erase_arguments(
+        erase := commands.add_parser("erase", help="write a network with a layer that forgets the site")
+    )
+    erase.set_defaults(run=_erase)
+    check = commands.add_parser("check-bundle", help="look for what a bundle must not have; nothing of it is run")
+    check.add_argument("bundles", nargs="+", type=Path, metavar="DIR", help="folder of a bundle")
+    check.add_argument("--package", action="append", default=[], metavar="NAME", help="that it may use, too; imported")
+    check.set_defaults(run=_check_bundle)
     compare = commands.add_parser("compare", help="compare all models of a bundle on the same folds")
     spirals = commands.add_parser("spirals", help="compare, and Table 2 and the figures of the spiral study")
     spirals.add_argument("--starts", type=_at_least(0), default=0, help="further starts for Table 2")

@@ -35,7 +35,7 @@ from ..networks.layers.feature_layers import record_layers
 from ..networks.nets.armed import ARMED
 from ..utils.parallel import unwrap
 
-__all__ = ["LayerFeatures", "audit_features", "collect_features"]
+__all__ = ["LayerFeatures", "audit_features", "collect_features", "pooled"]
 
 NUM_PERMUTATIONS = 999
 MLP_EPOCHS = 100
@@ -93,7 +93,7 @@ def collect_features(
                 kept = record.inputs if name == head else record.outputs  # the last layer stands for what goes into it
                 if name not in kept:
                     raise ValueError(f"layer {name!r} gives no tensor when the network runs: it cannot be audited.")
-                collected.setdefault(name, []).append(_pooled(kept[name], x.ndim - 2))
+                collected.setdefault(name, []).append(pooled(kept[name], x.ndim - 2))
             clusters.append(targets["cluster"].cpu().numpy().reshape(-1))
             labels.append(targets["label"].cpu().numpy().reshape(len(x), -1))
     if not clusters:
@@ -104,7 +104,14 @@ def collect_features(
     return LayerFeatures(features, np.concatenate(clusters), label[:, 0] if is_class else None)
 
 
-def _pooled(output: torch.Tensor, spatial_dims: int) -> np.ndarray:
+def pooled(output: torch.Tensor, spatial_dims: int) -> np.ndarray:
+    """
+    Features of a layer: of maps the mean of every channel, and then the s.d. of every one over space.
+
+    Args:
+        output: of the layer, (B, F), (B, C, *spatial) or, of tokens, (B, T, C).
+        spatial_dims: of the network's input.
+    """
     output = output.float()
     if output.ndim > 2:
         tokens = output.ndim == 3 and spatial_dims > 1  # (B, tokens, channels) of a transformer

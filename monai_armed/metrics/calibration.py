@@ -23,7 +23,7 @@ from monai.metrics import CalibrationErrorMetric
 from monai.networks.utils import eval_mode
 from scipy.optimize import minimize_scalar
 
-__all__ = ["Calibration", "calibrate", "hierarchical_quantile"]
+__all__ = ["Calibration", "calibrate", "calibration_error", "hierarchical_quantile"]
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
 WIDEST = 20.0  # temperatures between 1/20 and 20
@@ -158,13 +158,27 @@ class Calibration:
         Returns:
             a number between 0 and 1.
         """
-        probability = self.probabilities(logits)
-        one_hot = torch.nn.functional.one_hot(label.reshape(-1).long(), probability.shape[1])
-        metric = CalibrationErrorMetric(num_bins)
-        metric(probability.T[None, :, :, None], one_hot.T[None, :, :, None].to(probability.dtype))  # samples as pixels
-        value = metric.aggregate()
-        assert isinstance(value, torch.Tensor)
-        return float(value)
+        return calibration_error(self.probabilities(logits), label, num_bins)
+
+
+def calibration_error(probability: torch.Tensor, label: torch.Tensor, num_bins: int = 15) -> float:
+    """
+    Expected calibration error (``monai.metrics.CalibrationErrorMetric``) of probabilities, averaged over classes.
+
+    Args:
+        probability: of each class, (N, K).
+        label: classes, (N,) or (N, 1).
+        num_bins: number of bins between 0 and 1.
+
+    Returns:
+        a number between 0 and 1.
+    """
+    one_hot = torch.nn.functional.one_hot(label.reshape(-1).long(), probability.shape[1]).to(probability)
+    metric = CalibrationErrorMetric(num_bins)
+    metric(probability.T[None, :, :, None].contiguous(), one_hot.T[None, :, :, None].contiguous())  # samples as pixels
+    value = metric.aggregate()
+    assert isinstance(value, torch.Tensor)
+    return float(value)
 
 
 def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:

@@ -95,7 +95,9 @@ def worst_cluster(per_cluster: pd.DataFrame) -> dict[str, float]:
     return {f"worst_cluster_{name}": float(value) for name, value in metrics.min(skipna=True).items()}
 
 
-def delong_interval(label: np.ndarray, score: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
+def delong_interval(
+    label: np.ndarray, score: np.ndarray, level: float = 0.95, subject: np.ndarray | None = None
+) -> tuple[float, float, float]:
     """AUROC of one scored test set with DeLong's confidence interval (DeLong et al. 1988; ranks as Sun and Xu 2014).
 
     The interval is the normal one, cut at 0 and 1. It has no width where DeLong's variance is zero: scores that
@@ -105,12 +107,14 @@ def delong_interval(label: np.ndarray, score: np.ndarray, level: float = 0.95) -
         label: true class (N,), 0 or 1.
         score: score of class 1 (N,), a probability or a logit; ties count one half.
         level: confidence level.
+        subject: who each sample is of (N,), where a subject has several: these count together, whatever their classes
+            (Obuchowski 1997, Nonparametric analysis of clustered ROC curve data, Biometrics 53).
 
     Returns:
         AUROC, lower and upper limit.
 
     Raises:
-        ValueError: when a class has fewer than two samples, or the input is not valid.
+        ValueError: when a class has fewer than two samples or subjects, or the input is not valid.
     """
     label, score = _checked_binary(label, score)
     positive, negative = score[label == 1], score[label == 0]
@@ -119,11 +123,21 @@ def delong_interval(label: np.ndarray, score: np.ndarray, level: float = 0.95) -
         raise ValueError(f"DeLong's interval needs two samples of each class or more, got {n} of 0 and {m} of 1.")
     ranks = stats.rankdata(np.concatenate([positive, negative]))
     # share of the other class that each sample is ranked rightly against
-    placement_positive = (ranks[:m] - stats.rankdata(positive)) / n
-    placement_negative = 1 - (ranks[m:] - stats.rankdata(negative)) / m
-    auroc = placement_positive.mean()
-    variance = placement_positive.var(ddof=1) / m + placement_negative.var(ddof=1) / n
-    half = stats.norm.ppf(0.5 + level / 2) * np.sqrt(variance)
+    placement = np.empty(len(label))
+    placement[label == 1] = (ranks[:m] - stats.rankdata(positive)) / n
+    placement[label == 0] = 1 - (ranks[m:] - stats.rankdata(negative)) / m
+    auroc = placement[label == 1].mean()
+    index = np.arange(len(label)) if subject is None else np.unique(np.asarray(subject), return_inverse=True)[1]
+    num_subjects = index.max() + 1
+    total, variance = [], 0.0
+    for value, size in ((1, m), (0, n)):
+        of_class = label == value
+        total.append(np.bincount(index[of_class], placement[of_class] - auroc, num_subjects) / size)
+        if (there := len(np.unique(index[of_class]))) < 2:
+            raise ValueError(f"DeLong's interval needs two subjects of each class or more, got {there} of {value}.")
+        variance += there / (there - 1) * (total[-1] ** 2).sum()
+    variance += 2 * num_subjects / (num_subjects - 1) * (total[0] * total[1]).sum()
+    half = stats.norm.ppf(0.5 + level / 2) * np.sqrt(max(variance, 0.0))
     return float(auroc), float(max(auroc - half, 0.0)), float(min(auroc + half, 1.0))
 
 

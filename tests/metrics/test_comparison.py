@@ -175,3 +175,30 @@ def test_frames_that_are_not_tidy():
         summarize_folds(pd.concat([tidy(a=[0.5]), tidy(a=[0.6])]))
     with pytest.raises(ValueError, match=r"empty cells in the columns \['simulation'\]"):
         paired_t_tests(tidy(a=[0.5]).assign(simulation=np.nan))
+
+
+def test_delong_of_images_that_are_there_twice_is_that_of_subjects():
+    rng = np.random.default_rng(3)
+    label, score = rng.integers(0, 2, 60), rng.normal(size=60)
+    once = delong_interval(label, score)
+    twice = [np.repeat(x, 2) for x in (label, score)]
+    assert delong_interval(*twice, subject=np.repeat(np.arange(60), 2)) == pytest.approx(once)
+    assert delong_interval(label, score, subject=np.arange(60)) == pytest.approx(once)
+    narrow = delong_interval(*twice)
+    assert narrow[2] - narrow[1] < 0.8 * (once[2] - once[1])
+
+
+def test_delong_of_subjects_covers():
+    rng, covered = np.random.default_rng(4), 0
+    subject, label = np.repeat(np.arange(40), 4), np.tile([0, 0, 1, 1], 40)  # every subject has both classes
+    true = 0.7602  # Phi(1 / sqrt(2)): of two images, of two subjects or of one, whose own level does not count
+    for _ in range(200):
+        score = rng.normal(size=40)[subject] * 0.6 + rng.normal(size=160) * 0.8 + label
+        _, low, high = delong_interval(label, score, subject=subject)
+        covered += low < true < high
+    assert 180 <= covered <= 199
+
+
+def test_delong_needs_two_subjects_of_each_class():
+    with pytest.raises(ValueError, match="two subjects of each class or more, got 1 of 1"):
+        delong_interval(np.array([1, 1, 0, 0]), np.arange(4.0), subject=np.array([0, 0, 1, 2]))

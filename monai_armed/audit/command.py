@@ -1,0 +1,154 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What ``python -m monai_armed audit`` and ``erase`` do."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import __version__
+from ..networks.erasure import ClusterEraser
+from .assess import assess
+from .data_list import Columns, Samples, read_samples
+from .erase import write_erased
+from .erased import Told, layer_eraser
+from .images import Images, usual_preprocessing
+from .networks import BundleParts, NoLayers, open_bundle, open_network
+from .readings import Readings, are_probabilities, read_network, score_of
+from .write import write_audit
+
+__all__ = ["run_audit", "run_erase"]
+
+
+@dataclass
+class _Inputs:
+    samples: Samples
+    images: Images | None = None
+    network: torch.nn.Module | None = None
+
+
+def _open(arguments: argparse.Namespace, alone: Path | None = None, attributes: tuple[str, ...] = ()) -> _Inputs:
+    """The data list, and, unless predictions are in it, its images and the network."""
+    arguments.device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    image, prediction = (None, arguments.prediction_column) if alone else (arguments.image_column, None)
+    columns = Columns(
+        arguments.label_column, arguments.site_column, arguments.subject_column, image, prediction, attributes
+    )
+    parts = BundleParts(arguments.config_file) if arguments.config_file else None
+    if (data := alone or arguments.data) is None:
+        raise ValueError("say which images: --data, a list with their labels and sites; or give --predictions.")
+    samples = read_samples(data, columns, arguments.positive, arguments.segmentation and not alone)
+    if alone:
+        return _Inputs(samples)
+    if arguments.network is not None:
+        network = open_network(arguments.network)
+    elif parts is not None:
+        network = open_bundle(parts, arguments.network_id, arguments.weights)
+    else:
+        raise ValueError("say what to audit: --network FILE, --config_file of a bundle, or --predictions FILE.")
+    if parts is not None and arguments.preprocessing_id in parts:
+        preprocessing = parts.part(arguments.preprocessing_id)
+    elif arguments.image_size:
+        preprocessing = usual_preprocessing(arguments.image_size, arguments.value_range, arguments.segmentation)
+    else:
+        raise ValueError("say how the network takes images: --image_size, or --config_file with its preprocessing.")
+    return _Inputs(samples, Images(samples, preprocessing, arguments.batch_size), network.to(arguments.device))
+
+
+def run_audit(arguments: argparse.Namespace) -> int:
+    """
+    Args:
+        arguments: of the command line.
+
+    Returns:
+        0; that the network reads the site is no failure of the audit.
+    """
+    begun = time.monotonic()
+    inputs = _open(arguments, arguments.predictions, tuple(arguments.attributes))
+    samples, images, network = inputs.samples, inputs.images, inputs.network
+    options: dict[str, Any] = {"masks": arguments.segmentation, "device": arguments.device}
+    options["positive"] = arguments.positive_output
+    rerun = None
+    if images is None or network is None:
+        assert samples.prediction is not None
+        given = torch.tensor(samples.prediction)[:, None]
+        readings = Readings(score_of(given, probabilities=are_probabilities(given)).numpy())
+    else:
+        readings = read_network(network, images.batches(), arguments.layers, **options)
+
+        def rerun(layer: str, eraser: ClusterEraser, part: np.ndarray) -> np.ndarray:
+            changed = options | {"changes": {layer: eraser.to(arguments.device)}}
+            changed["probabilities"] = readings.probabilities
+            return read_network(network, images.batches(part), (), **changed).score
+
+    audit = assess(samples, readings, rerun, arguments.seed)
+    facts = {
+        "network": arguments.network or " ".join(map(str, arguments.config_file)) or "none: predictions alone",
+        "data list": arguments.predictions or arguments.data,
+        "images, subjects, sites": " / ".join(str(n) for n in _sizes(samples)),
+        "layers": ", ".join(readings.layers) or _no_layers(network),
+        "seed": arguments.seed,
+        "versions": f"monai_armed {__version__}, torch {torch.__version__}",
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+    files = write_audit(audit, arguments.out, f"Audit of {_name(arguments)}: does it read the site?", facts)
+    print("\n".join(audit.verdict))
+    print(f"written to {arguments.out}: {', '.join(path.name for path in files.values())}")
+    return 0
+
+
+def _sizes(samples: Samples) -> tuple[int, int, int]:
+    return len(samples), len(np.unique(samples.subject)), len(np.unique(samples.site))
+
+
+def _no_layers(network: torch.nn.Module | None) -> str:
+    if isinstance(network, NoLayers):
+        return "none: of TorchScript and ONNX the predictions alone can be read; torch.export.save keeps the layers"
+    return "none" if network is None else "none: nothing was found between input and output; name some by --layers"
+
+
+def _name(arguments: argparse.Namespace) -> str:
+    if arguments.predictions:
+        return arguments.predictions.name
+    return arguments.network.name if arguments.network else arguments.config_file[0].resolve().parents[1].name
+
+
+def run_erase(arguments: argparse.Namespace) -> int:
+    """
+    Args:
+        arguments: of the command line.
+
+    Returns:
+        0.
+    """
+    inputs = _open(arguments)
+    samples, images, network = inputs.samples, inputs.images, inputs.network
+    assert images is not None and network is not None
+    if isinstance(network, NoLayers):
+        raise ValueError(f"{arguments.network} has no layers that can be changed: give it as torch.export.save does.")
+    masks = arguments.segmentation
+    readings = read_network(network, images.batches(), [arguments.layer], masks, device=arguments.device)
+    if arguments.layer not in readings.channels:
+        raise ValueError(f"layer {arguments.layer!r} gives no (batch, channels, ...): name another one.")
+    label = np.zeros(len(samples), int) if masks else samples.label
+    told = Told(label, samples.site, samples.subject, not masks)
+    eraser = layer_eraser(readings, arguments.layer, told, np.arange(len(samples)))
+    example = next(iter(images.batches()))["image"][:2]
+    files = write_erased(network.cpu(), arguments.layer, eraser, example, arguments.out)
+    print(f"{int(eraser.rank)} of {len(eraser.offset)} directions of {arguments.layer} are erased: written to {files}")
+    return 0

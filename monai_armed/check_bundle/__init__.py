@@ -1,0 +1,17 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Static check of a MONAI bundle, ``python -m monai_armed check-bundle``: nothing of the bundle is evaluated."""
+
+from __future__ import annotations
+
+from .check import check_bundle
+
+__all__ = ["check_bundle"]

@@ -1,0 +1,78 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A bundle is checked without being run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from .configs import config_faults, logging_faults, read_config
+from .files import file_faults, metadata_faults, weight_faults
+from .names import PACKAGES, TrustedNames
+
+__all__ = ["check_bundle"]
+
+
+def check_bundle(bundle: str | Path, packages: Collection[str] = ()) -> list[str]:
+    """
+    Look for what a bundle must not have, before it is run: nothing of it is evaluated.
+
+    Args:
+        bundle: folder.
+        packages: names of packages that its targets and expressions may be of, beside
+            :py:data:`~monai_armed.check_bundle.names.PACKAGES`. They are imported.
+
+    Returns:
+        file and what is wrong with it, in words; nothing where all is well.
+
+    Raises:
+        FileNotFoundError: when there is no such folder.
+
+    Example:
+        >>> check_bundle("bundles/armed_mci")
+        []
+    """
+    bundle = Path(bundle)
+    if not bundle.is_dir():
+        raise FileNotFoundError(f"there is no folder {bundle}.")
+    return list(_faults(bundle, TrustedNames({*PACKAGES, *packages}, bundle)))
+
+
+def _faults(bundle: Path, names: TrustedNames) -> Iterator[str]:
+    yield from file_faults(bundle)
+    folder = bundle / "configs"
+    for path in sorted(bundle.rglob("*")):
+        name = path.relative_to(bundle).as_posix()
+        if not path.is_file() or path.is_symlink():
+            continue
+        if path.suffix == ".conf":
+            yield from (f"{name}: {fault}" for fault in logging_faults(path))
+        elif path.suffix in (".json", ".yaml", ".yml") and path.parent.name != "docs":
+            try:
+                config = read_config(path)
+            except (ValueError, UnicodeDecodeError) as error:
+                yield f"{name}: {error}"
+                continue
+            if path == folder / "metadata.json":
+                yield from (f"{name}: {fault}" for fault in metadata_faults(config))
+                config = _without_addresses(config)
+            yield from (f"{name}: {fault}" for fault in config_faults(config, folder, names))
+    yield from weight_faults(bundle)
+
+
+def _without_addresses(metadata: object) -> object:
+    """Metadata may name addresses, of its schema and of papers, in text that nothing opens; the rest is a config."""
+    if isinstance(metadata, dict):
+        return {key: _without_addresses(value) for key, value in metadata.items()}
+    if isinstance(metadata, list):
+        return [_without_addresses(value) for value in metadata]
+    return metadata.replace("://", ":") if isinstance(metadata, str) else metadata
