@@ -128,9 +128,9 @@ class Calibration:
 
     def _scores(self, prediction: torch.Tensor, label: torch.Tensor) -> np.ndarray:
         if not self.classification:
-            return (prediction[:, 0] - label).abs().double().cpu().numpy()
+            return (prediction[:, 0] - label).abs().double().detach().cpu().numpy()
         chosen = self.probabilities(prediction).gather(1, label.long().unsqueeze(1))
-        return 1 - chosen.squeeze(1).double().cpu().numpy()
+        return 1 - chosen.squeeze(1).double().detach().cpu().numpy()
 
     def sets(self, logits: torch.Tensor) -> torch.Tensor:
         """
@@ -250,7 +250,7 @@ def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:
 
 
 def _temperature(logits: torch.Tensor, label: torch.Tensor, weight: np.ndarray) -> float:
-    values, chosen = logits.double().cpu(), label.long().cpu()[:, None]
+    values, chosen = logits.detach().double().cpu(), label.long().cpu()[:, None]
 
     def loss(log_temperature: float) -> float:
         log_probability = _log_probabilities(values / math.exp(log_temperature)).gather(1, chosen).squeeze(1)

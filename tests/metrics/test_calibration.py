@@ -92,6 +92,8 @@ def test_several_classes():
     label = torch.distributions.Categorical(logits=logits).sample()
     calibration = Calibration(logits, label, np.arange(2000) % 40, 0.8)
     sets = calibration.sets(logits)
+    attached = logits.clone().requires_grad_()  # as a network gives them outside no_grad
+    assert torch.equal(calibration.covered(attached, label), calibration.covered(logits, label))
     assert sets.shape == (2000, 3) and 0.78 < calibration.covered(logits, label).double().mean() < 0.84
     assert calibration.temperature == pytest.approx(1, abs=0.15)
 
