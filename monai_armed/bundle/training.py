@@ -28,6 +28,7 @@ from monai_armed.bundle.run_lock import claimed
 from monai_armed.bundle.z_predictor_training import ZPredictorTraining
 from monai_armed.handlers.random_effects_writer import is_main_process
 from monai_armed.handlers.training_checkpoint import TrainingCheckpoint, load_weights
+from monai_armed.metrics.calibration_file import CALIBRATION
 
 __all__ = ["Training"]
 
@@ -100,7 +101,8 @@ class Training:
     def _clear(self) -> None:
         for checkpoint in [self.checkpoint, *([] if self.z_predictor is None else [self.z_predictor.checkpoint])]:
             checkpoint.clear()
-        self.model_path.unlink(missing_ok=True)
+        for path in (self.model_path, self.model_path.with_name(CALIBRATION)):
+            path.unlink(missing_ok=True)
 
     @property
     def model_path(self) -> Path:
