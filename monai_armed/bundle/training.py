@@ -101,8 +101,7 @@ class Training:
     def _clear(self) -> None:
         for checkpoint in [self.checkpoint, *([] if self.z_predictor is None else [self.z_predictor.checkpoint])]:
             checkpoint.clear()
-        for path in (self.model_path, self.model_path.with_name(CALIBRATION)):
-            path.unlink(missing_ok=True)
+        self.model_path.unlink(missing_ok=True)
 
     @property
     def model_path(self) -> Path:
@@ -116,6 +115,7 @@ class Training:
             self.writer(self.trainer)
         if self.z_predictor is not None:
             network.attach_z_predictor(self.z_predictor.finish())  # type: ignore[operator]
+        self.model_path.with_name(CALIBRATION).unlink(missing_ok=True)  # of the model before this one
         return write_model(network.state_dict(), self.record, self.model_path)
 
 
