@@ -77,7 +77,7 @@ def ours(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         optimizer.step()
         schedule.step()
     variational = VarCorr(net, likelihood.scale.item())["sd"].to_numpy()
-    batch = {"image": x.unsqueeze(1), "label": y, "cluster": cluster}
+    batch = {"image": x.unsqueeze(1), "label": y, **cluster}
     return variational, fit_mixed_model(net, [batch], "ML", likelihood).VarCorr()["sd"].to_numpy()
 
 

@@ -16,7 +16,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
@@ -190,7 +190,8 @@ def _infer(
     full, unit = effects.covariance == "full", _unit(effects)
     repeated = [t.repeat(num_draws, *(1,) * (t.ndim - 1)) for t in (*features[:4], label)]
 
-    size, like = effects.num_effects, {"device": unit.device, "dtype": unit.dtype}
+    size: int = effects.num_effects
+    like: dict[str, Any] = {"device": unit.device, "dtype": unit.dtype}
     loc, log_scale = (torch.zeros(size, **like, requires_grad=True) for _ in range(2))
     lower = torch.zeros(size, size, **like, requires_grad=full)
     parameters = [p for p in (loc, log_scale, lower) if p.requires_grad]
