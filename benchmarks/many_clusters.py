@@ -54,32 +54,39 @@ class Draw(NamedTuple):
         return Draw(*(values[index] for values in self[:-1]), self.b)
 
 
-def simulate(seed: int) -> tuple[Draw, Draw]:
+def simulate(seed: int, num_clusters: int = NUM_CLUSTERS, num_samples: int = NUM_SAMPLES) -> tuple[Draw, Draw]:
     """Training and test samples."""
     rng = np.random.default_rng(seed)
-    size = rng.poisson(3, NUM_CLUSTERS) + 1
-    cluster = rng.choice(NUM_CLUSTERS, NUM_SAMPLES, p=size / size.sum())
-    b = rng.normal(size=NUM_CLUSTERS)
-    x = rng.uniform(-1, 1, (NUM_SAMPLES, NUM_FEATURES)).astype(np.float32)
+    size = rng.poisson(3, num_clusters) + 1
+    cluster = rng.choice(num_clusters, num_samples, p=size / size.sum())
+    b = rng.normal(size=num_clusters)
+    x = rng.uniform(-1, 1, (num_samples, NUM_FEATURES)).astype(np.float32)
     s = 1 + x.sum(1)
     fixed = s * np.cos(s) + 2 * x[:, 0] * x[:, 1]
-    label = rng.uniform(size=NUM_SAMPLES) < expit(fixed + b[cluster])
-    draw, test = Draw(x, cluster, label.astype(np.float32), fixed, b), rng.uniform(size=NUM_SAMPLES) < 0.2
+    label = rng.uniform(size=num_samples) < expit(fixed + b[cluster])
+    draw, test = Draw(x, cluster, label.astype(np.float32), fixed, b), rng.uniform(size=num_samples) < 0.2
     return draw.part(~test), draw.part(test)
 
 
 def posterior_mean(fixed: np.ndarray, train: Draw) -> np.ndarray:
     """Mean of each cluster's b given its training labels and fixed logits, by quadrature under the true prior; (C,)."""
     grid = np.linspace(-5, 5, 201)
-    log_density = np.tile(-(grid**2) / 2, (NUM_CLUSTERS, 1))
+    log_density = np.tile(-(grid**2) / 2, (len(train.b), 1))
     sign = 2 * train.label - 1
     for column, value in enumerate(grid):
         log_likelihood = -np.logaddexp(0, -sign * (fixed + value))
-        log_density[:, column] += np.bincount(train.cluster, log_likelihood, minlength=NUM_CLUSTERS)
+        log_density[:, column] += np.bincount(train.cluster, log_likelihood, minlength=len(train.b))
     return np.exp(log_density - logsumexp(log_density, axis=1, keepdims=True)) @ grid
 
 
-def fit(network: torch.nn.Module, train: Draw, lambda_kl: float, seed: int) -> torch.nn.Module:
+def fit(
+    network: torch.nn.Module,
+    train: Draw,
+    lambda_kl: float,
+    seed: int,
+    batch_size: int = BATCH_SIZE,
+    epochs: int = EPOCHS,
+) -> torch.nn.Module:
     """Train with fused Adam and a one-cycle learning rate."""
     torch.manual_seed(seed)
     x, label, cluster = (torch.tensor(values) for values in (train.x, train.label, train.cluster))
@@ -89,10 +96,10 @@ def fit(network: torch.nn.Module, train: Draw, lambda_kl: float, seed: int) -> t
         groups[EFFECTS_LEARNING_RATE if name.startswith("random_slopes") else LEARNING_RATE].append(p)
     rates = [rate for rate, parameters in groups.items() if parameters]
     optimizer = torch.optim.Adam([{"params": groups[rate], "lr": rate} for rate in rates], fused=True)
-    steps = len(x) // BATCH_SIZE
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=EPOCHS * steps, pct_start=0.1)
-    for _ in range(EPOCHS):
-        for index in torch.randperm(len(x))[: steps * BATCH_SIZE].view(steps, BATCH_SIZE):
+    steps = len(x) // batch_size
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=epochs * steps, pct_start=0.1)
+    for _ in range(epochs):
+        for index in torch.randperm(len(x))[: steps * batch_size].view(steps, batch_size):
             optimizer.zero_grad()
             output = network(x[index], cluster[index]) if isinstance(network, ARMED) else network(x[index])
             loss(output, {"label": label[index], "cluster": cluster[index]}).backward()

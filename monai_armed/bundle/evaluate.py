@@ -23,12 +23,16 @@ from ignite.handlers.tqdm_logger import ProgressBar
 from monai.data import DataLoader
 from monai.engines import PrepareBatch, SupervisedEvaluator
 
+from monai_armed.bundle.new_clusters import calibrate_table
+from monai_armed.metrics.calibration import Calibration
+from monai_armed.metrics.calibration_file import write_calibrations
 from monai_armed.metrics.leak import cluster_leak
 from monai_armed.metrics.youden import youden_metrics
 
 __all__ = ["collect_predictions", "evaluate_partitions", "partition_metrics", "with_samples"]
 
 GENERAL_ELECTRIC = r"(?i)ge\b|general electric"  # as people write it, and as DICOM headers do: "GE MEDICAL SYSTEMS"
+UNSEEN, CLUSTER = "unseen", "site"
 COLUMNS = ("subject", "session", "site", "cluster", "manufacturer", "diagnosis")
 
 
@@ -110,10 +114,13 @@ def evaluate_partitions(
     output_dir: str | Path,
     audit: Callable[[Engine], None] | None = None,
     ceiling: Mapping[str, float] | None = None,
+    ckpt_path: str | Path | None = None,
 ) -> pd.DataFrame:
     """
     Evaluate every kind of prediction on every partition that has samples; prints the metrics and writes
-    ``predictions.csv`` and ``metrics.csv``.
+    ``predictions.csv`` and ``metrics.csv``. On the partition ``"unseen"`` predictions are calibrated for new clusters,
+    see :py:func:`monai_armed.bundle.new_clusters.calibrate_table`; the calibrations are written as
+    ``calibration.json``, which inference uses where it lies beside the model.
 
     Args:
         evaluator: has ``decollate=False`` and a network with one logit.
@@ -122,6 +129,7 @@ def evaluate_partitions(
         output_dir: folder to write to.
         audit: called at the end with the evaluator, such as a :py:class:`monai_armed.handlers.ClusterAudit`.
         ceiling: the best attainable metrics on the first partition, where they are known; printed.
+        ckpt_path: the model's file, which ``calibration.json`` is for; without it none is written.
 
     Returns:
         the metrics, a row for each partition and prediction.
@@ -130,6 +138,7 @@ def evaluate_partitions(
         ValueError: when no partition has a sample.
     """
     tables, metrics = [], []
+    calibrations: dict[str, Calibration] = {}
     for partition, loader in loaders.items():
         for prediction, prepare_batch in predictions.items():
             table = collect_predictions(evaluator, loader, prepare_batch, f"{partition} {prediction}")
@@ -137,8 +146,13 @@ def evaluate_partitions(
                 print(f"there is no sample that is {partition}: left out.")
                 break
             key = {"partition": partition, "prediction": prediction}
+            found = partition_metrics(table)
+            if partition == UNSEEN and CLUSTER in table:
+                table, of_sets, calibration = calibrate_table(table, CLUSTER)
+                found |= of_sets
+                calibrations |= {} if calibration is None else {prediction: calibration}
             tables.append(table.assign(**key))
-            metrics.append({**key, **partition_metrics(table)})
+            metrics.append({**key, **found})
     if not tables:
         raise ValueError(
             f"none of the data can be evaluated: they hold no sample that is {' or '.join(loaders)} and that the model "
@@ -151,6 +165,9 @@ def evaluate_partitions(
     frame.to_csv(folder / "metrics.csv", index=False)
     print(frame.to_string(index=False, float_format="%.3f"))
     print(f"written to {folder / 'predictions.csv'} and {folder / 'metrics.csv'}")
+    if calibrations and ckpt_path is not None:
+        path = write_calibrations(calibrations, ckpt_path, folder)
+        print(f"calibrated for new clusters: {path}; inference uses it where it lies beside {Path(ckpt_path).name}")
     if ceiling:
         best = ", ".join(f"{name} {value:.3f}" for name, value in ceiling.items())
         print(f"best attainable on {next(iter(loaders))}: {best}")

@@ -28,6 +28,7 @@ from monai_armed.bundle.run_lock import claimed
 from monai_armed.bundle.z_predictor_training import ZPredictorTraining
 from monai_armed.handlers.random_effects_writer import is_main_process
 from monai_armed.handlers.training_checkpoint import TrainingCheckpoint, load_weights
+from monai_armed.metrics.calibration_file import CALIBRATION
 
 __all__ = ["Training"]
 
@@ -114,6 +115,7 @@ class Training:
             self.writer(self.trainer)
         if self.z_predictor is not None:
             network.attach_z_predictor(self.z_predictor.finish())  # type: ignore[operator]
+        self.model_path.with_name(CALIBRATION).unlink(missing_ok=True)  # of the model before this one
         return write_model(network.state_dict(), self.record, self.model_path)
 
 

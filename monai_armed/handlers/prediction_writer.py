@@ -21,6 +21,8 @@ import torch
 from ignite.engine import Events
 from monai.networks.utils import eval_mode
 
+from ..metrics.calibration import set_columns
+from ..metrics.calibration_file import read_calibrations
 from ..networks.nets.armed import ARMED
 from ..utils.parallel import unwrap
 
@@ -37,7 +39,9 @@ class PredictionWriter:
     interval from the posterior of the random effects (or from their prior where nothing is known of the cluster), and
     the clusters that the Z-predictor finds the sample most like.
 
-    The interval holds the uncertainty of the random effects alone, not that of the network's weights.
+    The interval holds the uncertainty of the random effects alone, not that of the network's weights. What covers for
+    new clusters, whatever the network is, are the sets of classes of a calibration, which evaluation writes: where one
+    lies beside the model, samples of an unknown cluster have a ``calibrated_probability`` and a ``prediction_set``.
 
     Args:
         folder: where to write ``predictions.csv`` and ``predictions.json``.
@@ -47,6 +51,11 @@ class PredictionWriter:
         num_draws: draws of the random effects for the interval.
         level: probability inside the interval.
         top: number of inferred clusters to name.
+        ckpt_path: the model's file, beside which a ``calibration.json`` is looked for, see
+            :py:func:`monai_armed.metrics.calibration_file.read_calibrations`.
+
+    Raises:
+        ValueError: when the calibration there is another model's.
     """
 
     def __init__(
@@ -58,10 +67,12 @@ class PredictionWriter:
         num_draws: int = 1000,
         level: float = 0.95,
         top: int = 3,
+        ckpt_path: str | Path | None = None,
     ) -> None:
         self.folder, self.network, self.clusters = Path(folder), network, list(clusters)
         self.name_key, self.num_draws, self.level, self.top = name_key, num_draws, level, top
         self.rows: list[dict[str, Any]] = []
+        self.calibrations = {} if ckpt_path is None else read_calibrations(ckpt_path)
 
     def attach(self, engine: Engine) -> None:
         """
@@ -83,7 +94,19 @@ class PredictionWriter:
         if isinstance(network, ARMED) and len(network.random_slopes):
             with eval_mode(network):
                 self._add_mixed(network, rows, output["image"], output["label"]["cluster"])
+        if self.calibrations:
+            self._add_sets(rows, output["pred"], output["label"]["cluster"])
         self.rows += rows
+
+    def _add_sets(self, rows: list[dict[str, Any]], logits: torch.Tensor, cluster: torch.Tensor) -> None:
+        """Of samples of unknown clusters, by the calibration of what predicted them."""
+        logits = logits.detach().float().reshape(-1, 1)
+        own = next(iter(self.calibrations))
+        for i in (cluster.reshape(-1) < 0).nonzero().flatten().tolist():
+            population = "population_probability" in rows[i] and "like_1" not in rows[i]
+            calibration = self.calibrations["fixed" if population else own]
+            columns = set_columns(calibration.probabilities(logits[i : i + 1]), calibration.sets(logits[i : i + 1]))
+            rows[i].update({name: value for name, (value,) in columns.items()})
 
     def _add_mixed(
         self, network: ARMED, rows: list[dict[str, Any]], image: torch.Tensor, cluster: torch.Tensor

@@ -23,7 +23,14 @@ from monai.metrics import CalibrationErrorMetric
 from monai.networks.utils import eval_mode
 from scipy.optimize import minimize_scalar
 
-__all__ = ["Calibration", "calibrate", "calibration_error", "hierarchical_quantile"]
+__all__ = [
+    "Calibration",
+    "calibrate",
+    "calibration_error",
+    "hierarchical_quantile",
+    "leave_one_cluster_out",
+    "set_columns",
+]
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
 WIDEST = 20.0  # temperatures between 1/20 and 20
@@ -121,9 +128,9 @@ class Calibration:
 
     def _scores(self, prediction: torch.Tensor, label: torch.Tensor) -> np.ndarray:
         if not self.classification:
-            return (prediction[:, 0] - label).abs().double().cpu().numpy()
+            return (prediction[:, 0] - label).abs().double().detach().cpu().numpy()
         chosen = self.probabilities(prediction).gather(1, label.long().unsqueeze(1))
-        return 1 - chosen.squeeze(1).double().cpu().numpy()
+        return 1 - chosen.squeeze(1).double().detach().cpu().numpy()
 
     def sets(self, logits: torch.Tensor) -> torch.Tensor:
         """
@@ -146,24 +153,33 @@ class Calibration:
         return torch.as_tensor(self._scores(prediction, label) <= self.quantile + 1e-12)
 
     def calibration_error(self, logits: torch.Tensor, label: torch.Tensor, num_bins: int = 15) -> float:
-        """
-        Expected calibration error (``monai.metrics.CalibrationErrorMetric``) of the probabilities at the temperature,
-        averaged over classes.
-
-        Args:
-            logits: (N, K).
-            label: classes, (N,) or (N, 1).
-            num_bins: number of bins between 0 and 1.
-
-        Returns:
-            a number between 0 and 1.
-        """
+        """:py:func:`calibration_error` of the probabilities at the temperature."""
         return calibration_error(self.probabilities(logits), label, num_bins)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What it has learned, as JSON can hold it."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
+        """
+        The calibration that :py:meth:`to_dict` has written.
+
+        Raises:
+            ValueError: when the values are not one.
+        """
+        numbers = ("level", "temperature", "quantile", "num_clusters")
+        wrong = [name for name in numbers if not isinstance(values.get(name), (int, float))]
+        if wrong or not isinstance(values.get("classification"), bool):
+            raise ValueError(f"a calibration has no proper {(wrong or ['classification'])[0]}: {dict(values)}.")
+        calibration = cls.__new__(cls)
+        vars(calibration).update({name: values[name] for name in (*numbers, "classification")})
+        return calibration
 
 
 def calibration_error(probability: torch.Tensor, label: torch.Tensor, num_bins: int = 15) -> float:
     """
-    Expected calibration error (``monai.metrics.CalibrationErrorMetric``) of probabilities, averaged over classes.
+    Expected calibration error (``monai.metrics.CalibrationErrorMetric``), averaged over classes.
 
     Args:
         probability: of each class, (N, K).
@@ -173,12 +189,58 @@ def calibration_error(probability: torch.Tensor, label: torch.Tensor, num_bins: 
     Returns:
         a number between 0 and 1.
     """
-    one_hot = torch.nn.functional.one_hot(label.reshape(-1).long(), probability.shape[1]).to(probability)
+    one_hot = torch.nn.functional.one_hot(label.reshape(-1).long(), probability.shape[1]).to(probability.dtype)
     metric = CalibrationErrorMetric(num_bins)
-    metric(probability.T[None, :, :, None].contiguous(), one_hot.T[None, :, :, None].contiguous())  # samples as pixels
+    metric(*(values.T.contiguous()[None, :, :, None] for values in (probability, one_hot)))  # samples as pixels
     value = metric.aggregate()
     assert isinstance(value, torch.Tensor)
     return float(value)
+
+
+def leave_one_cluster_out(
+    logits: torch.Tensor, label: torch.Tensor, clusters: Sequence[Hashable], level: float = 0.9
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    What each held-out cluster would get if it were new: calibrated on all others, so that coverage can be measured on
+    the clusters that calibrate.
+
+    Args:
+        logits: (N, K), K = 1 for two classes, of held-out clusters' samples.
+        label: class of each sample, (N,).
+        clusters: cluster of each sample.
+        level: wanted coverage.
+
+    Returns:
+        probability of each class at the others' temperature, (N, K), two of one logit, and which classes are in each
+        sample's set, bool, of the same shape.
+
+    Raises:
+        ValueError: as :py:class:`Calibration`, of one cluster fewer.
+    """
+    own = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    classes = max(2, logits.shape[1])
+    probability, sets = torch.zeros(len(logits), classes).to(logits), torch.zeros(len(logits), classes).bool()
+    for j in range(own.max() + 1):
+        inside, others = (torch.as_tensor(part) for part in (own == j, own != j))
+        calibration = Calibration(logits[others], label[others], own[own != j].tolist(), level, classification=True)
+        probability[inside] = calibration.probabilities(logits[inside])
+        sets[inside] = calibration.sets(logits[inside]).cpu()
+    return probability, sets
+
+
+def set_columns(probability: torch.Tensor, sets: torch.Tensor) -> dict[str, list]:
+    """
+    Columns of a table of predictions.
+
+    Args:
+        probability: of two classes, (N, 2), calibrated.
+        sets: which classes are in each sample's set, bool (N, 2).
+
+    Returns:
+        ``calibrated_probability``, of class 1, and ``prediction_set``, such as ``"{0, 1}"``: what cannot be told apart.
+    """
+    names = ["{" + ", ".join(str(k) for k, inside in enumerate(row) if inside) + "}" for row in sets.tolist()]
+    return {"calibrated_probability": probability[:, 1].tolist(), "prediction_set": names}
 
 
 def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:
@@ -188,7 +250,7 @@ def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:
 
 
 def _temperature(logits: torch.Tensor, label: torch.Tensor, weight: np.ndarray) -> float:
-    values, chosen = logits.double().cpu(), label.long().cpu()[:, None]
+    values, chosen = logits.detach().double().cpu(), label.long().cpu()[:, None]
 
     def loss(log_temperature: float) -> float:
         log_probability = _log_probabilities(values / math.exp(log_temperature)).gather(1, chosen).squeeze(1)

@@ -13,11 +13,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
 from .design import Design
+from .effect_errors import with_component_errors
 from .gpboost_fit import Estimate, Moments, estimate
 from .intervals import component_intervals
 
@@ -131,12 +134,24 @@ class MixedModelFit:
         Raises:
             ValueError: when there is no such method.
         """
-        kept = np.isfinite(self.estimate.coefficients)
-        fit = self.estimate._replace(coefficients=self.estimate.coefficients[kept])
+        fit = self._reduced_estimate
         if self.quadrature_points > 1:
             fit = estimate(self.reduced, self.likelihood)
         restricted = self.method == "REML"
         return component_intervals(self.reduced, self.likelihood, restricted, fit, method, level, num_samples, seed)
+
+    @property
+    def _reduced_estimate(self) -> Estimate:
+        kept = np.isfinite(self.estimate.coefficients)
+        return self.estimate._replace(coefficients=self.estimate.coefficients[kept])
+
+    @functools.cached_property
+    def _wide(self) -> list[Moments]:
+        """Moments with neither fixed effects nor variance components known; after quadrature both as they are."""
+        if self.quadrature_points > 1:
+            return self.unconditional
+        fit, restricted = self._reduced_estimate, self.method == "REML"
+        return with_component_errors(self.reduced, self.likelihood, fit, restricted, self.unconditional)
 
     def ranef(self, level: float = 0.95) -> pd.DataFrame:
         """
@@ -148,10 +163,10 @@ class MixedModelFit:
         Returns:
             a row for each cluster and effect: ``factor``, ``cluster`` (its index), ``effect``, ``mean``, ``sd`` (given
             the data and all estimates, lme4's condsd), and the ends ``low`` and ``high`` of an interval that holds the
-            uncertainty of the fixed effects, too.
+            uncertainty of the fixed effects, too, and, of few clusters, that of the variance components.
         """
         tables = []
-        for factor, given, unknown in zip(self.design.factors, self.conditional, self.unconditional):
+        for factor, given, unknown in zip(self.design.factors, self.conditional, self._wide):
             clusters, size = given.mean.shape
             sd, wide = (np.sqrt(m.covariance.diagonal(axis1=1, axis2=2).clip(min=0)) for m in (given, unknown))
             half = norm.ppf((1 + level) / 2) * wide

@@ -13,8 +13,10 @@
 from __future__ import annotations
 
 import copy
+import math
+import warnings
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
@@ -33,6 +35,8 @@ __all__ = ["adapt"]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 LEARNING_RATE = 0.05  # in units of the prior's s.d.
+MOST_CHECKED = 16  # samples
+LEAST_TOLD = 0.5  # of what the prior leaves open; with less a third of new clusters are predicted worse than before
 
 
 def adapt(
@@ -50,8 +54,13 @@ def adapt(
     Let a network know a new cluster from a few of its samples: a posterior is found for the random effects of that
     cluster alone, all else stays as it is. With labels that is variational inference (Eq. 7 of
     https://arxiv.org/abs/2202.11783 for one more cluster) from the network's prior; the features are computed once.
-    Without labels it is what the Z-predictor says of the samples: mean and variance of the mixture of the seen
-    clusters' posteriors, weighted by the mean assignment.
+    Slopes and intercepts are adapted alike. Without labels it is what the Z-predictor says of the samples: mean and
+    variance of the mixture of the seen clusters' posteriors, weighted by the mean assignment.
+
+    Labels too few to help are told by a warning, from the prior's predictions: if clusters differ as it says, n samples
+    like these leave the share 1 - r of the variance of a cluster's logits open (by the curvature of the likelihood),
+    and of such clusters the share 1/2 - atan(sqrt(r / (1 - r)) / 2) / pi is predicted worse by the adapted network than
+    by the population. It is told where r is below one half, which is a third of clusters or more.
 
     Args:
         net: a trained network with random effects, also inside ``DistributedDataParallel``. It is not changed.
@@ -88,6 +97,7 @@ def adapt(
         features = _features(net, x, factor, cluster)
         error = checked_error(loss, features.fixed, label)
         loc, tril = _infer(slopes, features, label, error, steps, num_draws, seed)
+        _warn_of_few_labels(_share_told(slopes, features, label, error, loc), len(label))
     return _with_one_more_cluster(net, factor, loc, tril)
 
 
@@ -177,12 +187,11 @@ def _infer(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Posterior mean (Q,) and Cholesky factor (Q, Q); found in units of the prior, in which that is N(0, 1)."""
     effects, x = slopes.effects, features.x
-    prior = effects.cluster_prior()
-    full = effects.covariance == "full"
-    unit = (prior.scale_tril if full else prior.base_dist.scale.diag()).detach()
+    full, unit = effects.covariance == "full", _unit(effects)
     repeated = [t.repeat(num_draws, *(1,) * (t.ndim - 1)) for t in (*features[:4], label)]
 
-    size, like = effects.num_effects, {"device": unit.device, "dtype": unit.dtype}
+    size: int = effects.num_effects
+    like: dict[str, Any] = {"device": unit.device, "dtype": unit.dtype}
     loc, log_scale = (torch.zeros(size, **like, requires_grad=True) for _ in range(2))
     lower = torch.zeros(size, size, **like, requires_grad=full)
     parameters = [p for p in (loc, log_scale, lower) if p.requires_grad]
@@ -206,6 +215,62 @@ def _infer(
             schedule.step()
     with torch.no_grad():
         return unit @ loc, unit @ (log_scale.exp().diag() + lower.tril(-1))
+
+
+def _unit(effects: RandomEffects) -> torch.Tensor:
+    """Cholesky factor (Q, Q) of the prior: effects are this times N(0, 1)."""
+    prior = effects.cluster_prior()
+    full = effects.covariance == "full"
+    return (prior.scale_tril if full else prior.base_dist.scale.diag()).detach()
+
+
+def _share_told(
+    slopes: RandomSlopes, features: _Features, label: torch.Tensor, error: ARMEDLoss, loc: torch.Tensor
+) -> float:
+    """
+    Share of the variance of the new cluster's logits under the prior that the labels take away, by the curvature of the
+    likelihood at the posterior mean ``loc``: of each of some samples by the labels of all others, since it is new
+    samples that are to be predicted. NaN where clusters do not differ under the prior.
+    """
+    unit, parts, head = _unit(slopes.effects), (*features[:4], label), features.head
+    centre, of = torch.linalg.solve(unit, loc), slopes.effects.loc.dtype
+
+    def logits(v: torch.Tensor, latent: torch.Tensor, x: torch.Tensor, fixed: torch.Tensor, offset: torch.Tensor):
+        return offset + slopes((unit @ v).to(of).expand(len(x), -1), latent, x, fixed, head)
+
+    def curvature(which: torch.Tensor) -> torch.Tensor:
+        latent, x, fixed, offset, y = (part[which] for part in parts)
+
+        def negative_log_likelihood(v: torch.Tensor) -> torch.Tensor:
+            return len(x) * error.terms(logits(v, latent, x, fixed, offset), {"label": y})["fixed"]
+
+        with torch.enable_grad():
+            return torch.autograd.functional.hessian(negative_log_likelihood, centre).double()
+
+    count, one = len(label), torch.eye(len(centre)).to(centre)
+    with eval_mode(head):
+        whole = curvature(torch.arange(count)) + one.double()
+        before = left = 0.0
+        for i in torch.linspace(0, count - 1, min(count, MOST_CHECKED)).long().unsqueeze(1):
+            alone = [part[i] for part in parts[:4]]
+            with torch.no_grad():
+                base = logits(torch.zeros_like(centre), *alone)
+                z = torch.stack([(logits(v, *alone) - base).flatten() for v in one]).double()  # linear in the effects
+            before += float(z.square().sum())
+            left += float((z * torch.linalg.solve(whole - curvature(i), z)).sum())
+    return 1 - left / before if before > 0 else math.nan
+
+
+def _warn_of_few_labels(told: float, count: int) -> None:
+    if not told < LEAST_TOLD:
+        return
+    ratio = max(told, 0.0) / (1 - max(told, 0.0))
+    worse = 0.5 - math.atan(math.sqrt(ratio) / 2) / math.pi
+    warnings.warn(
+        f"{count} labelled samples tell {max(told, 0.0):.0%} of what the prior leaves open of a new cluster: about "
+        f"{worse:.0%} of such clusters are predicted worse than by unknown='population'; label more samples.",
+        stacklevel=3,
+    )
 
 
 def _with_one_more_cluster(net: ARMED, factor: str, loc: torch.Tensor, tril: torch.Tensor) -> ARMED:

@@ -21,6 +21,8 @@ from monai.engines import SupervisedEvaluator
 
 from monai_armed.bundle.evaluate import collect_predictions, evaluate_partitions, partition_metrics, with_samples
 from monai_armed.engines import PrepareBatchCluster, PrepareBatchRandomCluster
+from monai_armed.metrics.calibration import Calibration
+from monai_armed.metrics.calibration_file import read_calibrations
 from monai_armed.metrics.youden import youden_metrics
 from monai_armed.networks import ARMED, DFNN
 
@@ -109,6 +111,42 @@ def test_files_and_rows(network, tmp_path, capsys):
     assert frame["auroc"][2] == pytest.approx(youden_metrics(again["label"], again["score"])["auroc"])
     printed = capsys.readouterr().out
     assert "metrics.csv" in printed and "best attainable on seen: auroc 0.900" in printed
+
+
+def new_sites(count: int) -> DataLoader:
+    """Six samples of each of some sites that no network has seen."""
+    x = torch.randn(6 * count, 3, generator=torch.Generator().manual_seed(2))
+    data = [{"image": x[i], "label": i % 2, "cluster": -1, "site": f"new {i // 6}"} for i in range(len(x))]
+    return DataLoader(Dataset(data), batch_size=8)
+
+
+def test_predictions_of_unseen_clusters_are_calibrated(network, tmp_path, capsys):
+    model = tmp_path / "model.pt"
+    torch.save(network.state_dict(), model)
+    loaders, predictions = {"seen": loader_of(), "unseen": new_sites(12)}, {"mixed": PrepareBatchCluster()}
+    frame = evaluate_partitions(evaluator_of(network), loaders, predictions, tmp_path, ckpt_path=model)
+    table = pd.read_csv(tmp_path / "predictions.csv")
+    unseen, seen = (table[table["partition"] == name] for name in ("unseen", "seen"))
+    assert seen["prediction_set"].isna().all() and seen["calibrated_probability"].isna().all()
+    assert set(unseen["prediction_set"]) <= {"{}", "{0}", "{1}", "{0, 1}"}
+    covered = [str(label) in words for label, words in zip(unseen["label"], unseen["prediction_set"])]
+    row = frame.set_index("partition").loc["unseen"]
+    assert row["coverage"] == pytest.approx(pd.Series(covered).mean())  # the sites are of one size
+    assert row["set_size"] == pytest.approx(unseen["prediction_set"].str.count(r"\d").mean())
+    assert row["calibrated_error"] < row["calibration_error"]
+    logits, label = torch.tensor(unseen["score"].tolist())[:, None], torch.tensor(unseen["label"].tolist())
+    calibration = read_calibrations(model)["mixed"]
+    assert vars(calibration) == vars(Calibration(logits, label, unseen["site"].tolist(), classification=True))
+    assert "calibrated for new clusters" in capsys.readouterr().out
+
+
+def test_too_few_unseen_clusters_are_said_not_to_be_enough(network, tmp_path, capsys):
+    loaders = {"unseen": new_sites(9)}
+    frame = evaluate_partitions(
+        evaluator_of(network), loaders, {"mixed": PrepareBatchCluster()}, tmp_path, ckpt_path="m"
+    )
+    assert "coverage" not in frame and not (tmp_path / "calibration.json").exists()
+    assert "not calibrated, each unseen site by all others: 8 held-out clusters are too few" in capsys.readouterr().out
 
 
 def test_data_without_any_sample_to_evaluate(network, tmp_path):

@@ -95,6 +95,7 @@ def interrupted(run: Training, engine, epoch: int) -> None:
 def test_a_run_in_the_folder_of_an_older_one_never_goes_on_with_it(tmp_path, part):
     training(tmp_path / "whole", setting="2").run()
     training(tmp_path / "used", setting="1").run()
+    (tmp_path / "used" / "calibration.json").write_text("of the first model")
     run = training(tmp_path / "used", setting="2")
     interrupted(run, *((run.trainer, 2) if part == "network" else (run.z_predictor.trainer, 1)))
     assert (
@@ -103,6 +104,7 @@ def test_a_run_in_the_folder_of_an_older_one_never_goes_on_with_it(tmp_path, par
     )
     training(tmp_path / "used", setting="2", resume=True).run()
     assert (tmp_path / "used" / "model.pt").read_bytes() == (tmp_path / "whole" / "model.pt").read_bytes()
+    assert not (tmp_path / "used" / "calibration.json").exists()
 
 
 def test_a_resume_with_other_settings_is_refused(tmp_path):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -27,6 +28,8 @@ from monai.bundle import ConfigWorkflow
 
 from monai_armed.bundle import read_record, write_model
 from monai_armed.compare.study_bundle import StudyBundle
+from monai_armed.metrics.calibration import set_columns
+from monai_armed.metrics.calibration_file import read_calibrations
 from monai_armed.networks.nets import ARMED, DFNN, ClusterInput
 from monai_armed.studies.mci.simulator import simulate_conversion
 
@@ -135,6 +138,11 @@ def test_the_shipped_weights_are_those_of_the_simulated_study(tmp_path):
     metrics = pd.read_csv(tmp_path / "metrics.csv").set_index(["partition", "prediction"])["auroc"]
     assert metrics["seen", "mixed"] > 0.7 and metrics["unseen", "mixed"] > 0.65
     assert "best attainable" in done.stdout
+    shutil.copy(ROOT / "models" / "model.pt", tmp_path)
+    written, shipped = (read_calibrations(folder / "model.pt") for folder in (tmp_path, ROOT / "models"))
+    assert written.keys() == shipped.keys() == {"mixed", "fixed", "randomized"}
+    for name, calibration in shipped.items():
+        assert written[name].to_dict() == pytest.approx(calibration.to_dict(), rel=1e-3)
 
 
 def test_new_subjects_of_known_and_unknown_sites(bundle, tmp_path):
@@ -151,6 +159,11 @@ def test_new_subjects_of_known_and_unknown_sites(bundle, tmp_path):
     # the simulated sites do not differ in their features: the Z-predictor has no idea, the population is predicted
     assert rows["probability"].tolist()[2:] == pytest.approx(rows["population_probability"].tolist()[2:])
     assert rows["probability"][0] != pytest.approx(rows["population_probability"][0])
+    assert rows["prediction_set"].isna().tolist() == [True, True, False, False]
+    shipped = read_calibrations(ROOT / "models" / "model.pt")["fixed"]
+    logits = torch.logit(torch.tensor(rows["probability"].tolist()[2:]))[:, None]
+    wanted = set_columns(shipped.probabilities(logits), shipped.sets(logits))
+    assert rows["prediction_set"].tolist()[2:] == wanted["prediction_set"]
 
 
 def test_a_new_site_is_adapted_to_as_the_docs_say(tmp_path, monkeypatch, capsys):

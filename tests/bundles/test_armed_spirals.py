@@ -122,9 +122,14 @@ def test_the_shipped_weights_come_near_the_ceiling(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     predictions = pd.read_csv(tmp_path / "predictions.csv")
     assert set(predictions["prediction"]) == {"mixed", "fixed", "randomized"}
-    mixed = predictions[predictions["prediction"] == "mixed"]
+    mixed, new = (
+        predictions[(predictions["prediction"] == "mixed") & (predictions["partition"] == name)]
+        for name in ("test", "unseen")
+    )
     assert len(mixed) == 1000 and "best attainable on test: accuracy 0.952" in done.stdout
     assert ((mixed["score"] > 0) == mixed["label"]).mean() > 0.93
+    sets = new.assign(covered=[str(label) in words for label, words in zip(new["label"], new["prediction_set"])])
+    assert new["site"].nunique() == 40 and sets.groupby("site")["covered"].mean().mean() > 0.88
 
 
 def test_new_points_are_predicted(tmp_path):

@@ -22,6 +22,8 @@ from monai.utils import set_determinism
 
 from monai_armed.engines import PrepareBatchCluster
 from monai_armed.handlers import PredictionWriter
+from monai_armed.metrics.calibration import Calibration, set_columns
+from monai_armed.metrics.calibration_file import write_calibrations
 from monai_armed.networks import ARMED, DFNN
 from monai_armed.networks.nets import ZPredictor
 
@@ -36,11 +38,11 @@ def network():
     return net.eval()
 
 
-def rows_of(network, folder, cluster: int, pass_cluster: bool = True) -> list[dict]:
+def rows_of(network, folder, cluster: int, pass_cluster: bool = True, ckpt_path=None) -> list[dict]:
     set_determinism(0)
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     data = [{"image": x[i], "label": -1, "cluster": cluster, "file": f"{i}.nii"} for i in range(5)]
-    writer = PredictionWriter(folder, network, CLUSTERS)
+    writer = PredictionWriter(folder, network, CLUSTERS, ckpt_path=ckpt_path)
     evaluator = SupervisedEvaluator(
         "cpu", DataLoader(Dataset(data), batch_size=2), network, decollate=False,
         prepare_batch=PrepareBatchCluster(pass_cluster=pass_cluster), val_handlers=[writer],
@@ -78,3 +80,28 @@ def test_inferred_clusters_are_named_by_weight(network, tmp_path):
 def test_other_networks_get_a_probability_alone(tmp_path):
     rows = rows_of(DFNN(3).eval(), tmp_path, cluster=-1, pass_cluster=False)
     assert set(rows[0]) == {"file", "probability"}
+
+
+def calibration(seed: int) -> Calibration:
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.randint(2, (90,), generator=generator)
+    return Calibration(torch.randn(90, 1, generator=generator), label, [i % 15 for i in range(90)])
+
+
+def test_samples_of_new_clusters_have_sets_by_what_predicted_them(network, tmp_path):
+    model = tmp_path / "model.pt"
+    torch.save(network.state_dict(), model)
+    kept = {"mixed": calibration(0), "fixed": calibration(1)}
+    write_calibrations(kept, model, tmp_path)
+    assert not any("prediction_set" in row for row in rows_of(network, tmp_path / "seen", 2, ckpt_path=model))
+    population = rows_of(network, tmp_path / "population", -1, ckpt_path=model)
+    plain = rows_of(DFNN(3).eval(), tmp_path / "plain", -1, pass_cluster=False, ckpt_path=model)
+    network.attach_z_predictor(ZPredictor(DFNN(3, 4), 4))
+    inferred = rows_of(network, tmp_path / "inferred", -1, ckpt_path=model)
+    for rows, used in ((population, kept["fixed"]), (inferred, kept["mixed"]), (plain, kept["mixed"])):
+        logits = torch.tensor([[row["probability"]] for row in rows]).logit()
+        wanted = set_columns(used.probabilities(logits), used.sets(logits))
+        assert [row["prediction_set"] for row in rows] == wanted["prediction_set"]
+        assert [row["calibrated_probability"] for row in rows] == pytest.approx(
+            wanted["calibrated_probability"], abs=1e-5
+        )

@@ -14,13 +14,21 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from monai_armed.metrics.calibration import Calibration, calibrate, hierarchical_quantile
+from monai_armed.metrics.calibration import (
+    Calibration,
+    calibrate,
+    calibration_error,
+    hierarchical_quantile,
+    leave_one_cluster_out,
+    set_columns,
+)
 from monai_armed.networks import ARMED, DFNN
 
 
@@ -84,6 +92,8 @@ def test_several_classes():
     label = torch.distributions.Categorical(logits=logits).sample()
     calibration = Calibration(logits, label, np.arange(2000) % 40, 0.8)
     sets = calibration.sets(logits)
+    attached = logits.clone().requires_grad_()  # as a network gives them outside no_grad
+    assert torch.equal(calibration.covered(attached, label), calibration.covered(logits, label))
     assert sets.shape == (2000, 3) and 0.78 < calibration.covered(logits, label).double().mean() < 0.84
     assert calibration.temperature == pytest.approx(1, abs=0.15)
 
@@ -110,3 +120,47 @@ def test_a_network_is_calibrated_from_batches():
         calibrate(net, unknown)
     with pytest.raises(ValueError, match="got 3 predictions, 2 labels and 3 clusters"):
         Calibration(torch.zeros(3, 1), torch.zeros(2), [0, 1, 2])
+
+
+def test_a_clusters_own_labels_say_nothing_of_its_sets():
+    logits, label, cluster = _clusters(np.random.default_rng(3), 15, binary=True)
+    probability, sets = leave_one_cluster_out(logits, label, cluster)
+    inside = torch.tensor(cluster == 4)
+    others = Calibration(logits[~inside], label[~inside], cluster[cluster != 4], classification=True)
+    assert torch.equal(sets[inside], others.sets(logits[inside]))
+    assert torch.allclose(probability[inside], others.probabilities(logits[inside]))
+    flipped = torch.where(inside, 1 - label, label)
+    probability_then, sets_then = leave_one_cluster_out(logits, flipped, cluster)
+    assert torch.equal(sets_then[inside], sets[inside]) and torch.equal(probability_then[inside], probability[inside])
+    assert not torch.equal(probability_then[~inside], probability[~inside])
+    with pytest.raises(ValueError, match="8 held-out clusters are too few"):
+        few = cluster < 9
+        leave_one_cluster_out(logits[few], label[few], cluster[few])
+
+
+def test_sets_of_left_out_clusters_cover():
+    rng = np.random.default_rng(4)
+    shares = []
+    for _ in range(40):
+        logits, label, cluster = _clusters(rng, 30, binary=True)
+        sets = leave_one_cluster_out(logits, label, cluster)[1]
+        covered = sets.gather(1, label.long()[:, None])[:, 0].double().numpy()
+        shares.append(np.mean([covered[cluster == j].mean() for j in range(30)]))
+    assert 0.9 - 0.01 < np.mean(shares) < 0.9 + 1 / 30 + 0.01
+
+
+def test_a_calibration_is_kept_as_json_can_hold_it():
+    logits, label, cluster = _clusters(np.random.default_rng(5), 12, binary=True)
+    calibration = Calibration(logits, label, cluster)
+    again = Calibration.from_dict(json.loads(json.dumps(calibration.to_dict())))
+    assert torch.equal(again.sets(logits), calibration.sets(logits)) and vars(again) == vars(calibration)
+    assert again.calibration_error(logits, label) == calibration_error(calibration.probabilities(logits), label)
+    with pytest.raises(ValueError, match="no proper quantile"):
+        Calibration.from_dict({**calibration.to_dict(), "quantile": None})
+
+
+def test_sets_are_told_in_words():
+    sets = torch.tensor([[True, True], [False, True], [False, False]])
+    columns = set_columns(torch.tensor([[0.5, 0.5], [0.1, 0.9], [0.75, 0.25]]), sets)
+    assert columns["prediction_set"] == ["{0, 1}", "{1}", "{}"]
+    assert columns["calibrated_probability"] == pytest.approx([0.5, 0.9, 0.25])

@@ -14,6 +14,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 
 from monai_armed.losses import ARMEDLoss, GaussianLikelihoodLoss
 from monai_armed.networks import ARMED, DFNN, ZPredictor
-from monai_armed.networks.adaptation import adapt
+from monai_armed.networks.adaptation import _features, _share_told, _warn_of_few_labels, adapt, checked_error
 
 SLOPE_SD, INTERCEPT_SD = 1.2, 1.0
 FIXED = torch.tensor([[1.0, -0.5]])
@@ -157,6 +159,48 @@ def test_without_labels_the_z_predictor_says_what_the_cluster_is_like(covariance
     effects = adapt(net, x).random_effects
     torch.testing.assert_close(effects.scale[3], effects.prior_scale)
     assert bool((effects.loc[3] == 0).all())
+
+
+def warned_of(net, x, y, **options) -> list[str]:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        adapt(net, x, y, torch.nn.BCEWithLogitsLoss(), steps=20, **options)
+    return [str(warning.message) for warning in told if "labelled samples tell" in str(warning.message)]
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_labels_too_few_to_help_are_told(covariance):
+    net, (x, y) = true_net(covariance), site(5, 40, 1.0)
+    assert "1 labelled samples tell 0% of" in warned_of(net, x[:1], y[:1])[0]  # nothing of other samples
+    assert "4 labelled samples tell" in warned_of(net, x[:4], y[:4])[0]
+    assert not warned_of(net, x, y)
+
+
+def test_the_share_that_is_told_is_that_of_the_linear_model():
+    """Of a Gaussian model the posterior is known: what all other samples leave of each one's logit."""
+    net, (x, _) = true_net("full"), site(5, 8, 1.0)
+    y = torch.randn(8)
+    error = checked_error(GaussianLikelihoodLoss(1.5), net(x), y)
+    told = _share_told(net.random_slopes["cluster"], _features(net, x, "cluster", None), y, error, torch.zeros(3))
+    z = torch.cat([x, torch.ones(8, 1)], 1).double() * torch.tensor([SLOPE_SD, SLOPE_SD, INTERCEPT_SD])
+    left = []
+    for i in range(8):
+        others = z[torch.arange(8) != i]
+        precision = torch.eye(3).double() + others.T @ others / 1.5**2
+        left.append(z[i] @ torch.linalg.solve(precision, z[i]))
+    assert told == pytest.approx(1 - float(sum(left) / z.square().sum()), rel=1e-4)
+
+
+def test_the_share_of_clusters_that_get_worse_is_what_the_warning_says():
+    """One effect, clusters as the prior says: 200,000 draws against the formula in the help of adapt."""
+    generator = torch.Generator().manual_seed(0)
+    for told in (0.1, 0.3, 0.45):
+        effect = torch.randn(200_000, generator=generator)
+        noise = torch.randn(200_000, generator=generator) * np.sqrt((1 - told) / told)
+        found = told * (effect + noise)  # the posterior mean
+        worse = float(((found - effect).abs() > effect.abs()).double().mean())
+        with pytest.warns(UserWarning, match=f"tell {told:.0%} .* about {worse:.0%} of such clusters"):
+            _warn_of_few_labels(told, 5)
 
 
 def test_bad_input():

@@ -35,6 +35,7 @@ from monai_armed.metrics.cluster_separation import (
 from monai_armed.metrics.comparison import delong_interval
 from monai_armed.networks.nets.armed_aec import ARMEDAEC
 from monai_armed.studies.cells.figures import plot_latents, plot_recon_scales, plot_reconstructions
+from monai_armed.studies.cells.new_batches import calibrate_cells
 
 __all__ = ["PREDICTIONS", "evaluate_cells"]
 
@@ -275,12 +276,15 @@ def evaluate_cells(
     simulated_dir: str | Path | None = None,
     device: str | torch.device = "cpu",
     seed: int = 0,
+    ckpt_path: str | Path | None = None,
 ) -> dict[str, float]:
     """
     Table 5's columns and more: reconstruction error and AUROC of the phenotype (by cell, with DeLong's interval) on
     held-out cells of seen and on unseen batches, for each kind of prediction; separation of the fixed latents by batch
     beside its permutation null; a fresh classifier's accuracy at naming the batch; on simulated cells the errors
-    against the truth. Prints them, and writes ``metrics.csv``, ``metrics.json``, ``predictions.csv`` and pictures.
+    against the truth; of unseen batches how well sets of phenotypes cover that are calibrated on the others, see
+    :py:func:`monai_armed.studies.cells.new_batches.calibrate_cells`. Prints them, and writes ``metrics.csv``,
+    ``metrics.json``, ``predictions.csv``, ``calibration.json`` for inference, and pictures.
 
     Args:
         network: in evaluation every part of it is used; unknown batches are treated by its own policy.
@@ -292,6 +296,7 @@ def evaluate_cells(
         simulated_dir: folder of the simulated study that the images are from, if they are.
         device: where the network is.
         seed: seed of the clusters of the randomized prediction.
+        ckpt_path: the model's file, which ``calibration.json`` is for; without it none is written.
 
     Returns:
         all figures by name.
@@ -306,10 +311,15 @@ def evaluate_cells(
     outputs = {name: _run(network, loader, device, seed, name) for name, loader in loaders.items()}
     table: list[dict[str, str | float]] = []
     figures: dict[str, float] = {}
+    predictions = PREDICTIONS if network.random is not None else PREDICTIONS[1:2]
     for partition in [name for name in ("test", "unseen") if name in outputs]:
-        for prediction in PREDICTIONS if network.random is not None else PREDICTIONS[1:2]:
+        sets: dict[str, dict[str, float]] = {}
+        if partition == "unseen":
+            unseen = outputs[partition]
+            unseen.rows, sets = calibrate_cells(unseen.rows, predictions, folder, ckpt_path)
+        for prediction in predictions:
             row = {"mse": float(outputs[partition].rows[f"{prediction}_error"].mean())}
-            row |= _phenotype(outputs[partition], prediction)
+            row |= _phenotype(outputs[partition], prediction) | sets.get(prediction, {})
             table.append({"partition": partition, "prediction": prediction, **row})
             figures |= {f"{partition}_{prediction}_{name}": value for name, value in row.items()}
         if np.isnan(row["auroc"]):

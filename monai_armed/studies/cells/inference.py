@@ -23,7 +23,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from monai_armed.data.tolerant_loader import TolerantLoader
+from monai_armed.metrics.calibration_file import read_calibrations
 from monai_armed.networks.nets.armed_aec import ARMEDAEC
+from monai_armed.studies.cells.new_batches import with_sets
 
 __all__ = ["write_cells"]
 
@@ -38,6 +40,7 @@ def write_cells(
     batches: Sequence[str],
     output_dir: str | Path,
     as_batches: Sequence[str] | None = None,
+    ckpt_path: str | Path | None = None,
     device: str | torch.device = "cpu",
 ) -> None:
     """
@@ -55,10 +58,13 @@ def write_cells(
         output_dir: folder to write to.
         as_batches: batches as which the images are shown; by default the population and all of them, of more than 24
             the first.
+        ckpt_path: the model's file; where a ``calibration.json`` lies beside it, images of unknown batches have a
+            ``calibrated_probability`` and a ``prediction_set``, which covers for new batches.
         device: where the network is.
 
     Raises:
-        ValueError: when a batch asked for is none of the seen ones, or, at the end, when images could not be used.
+        ValueError: when a batch asked for is none of the seen ones, a calibration is another model's, or, at the end,
+            when images could not be used.
     """
     index = {POPULATION: -1, **{name: j for j, name in enumerate(batches)}}
     shown = [] if network.random is None else _shown(list(index), as_batches)
@@ -66,6 +72,7 @@ def write_cells(
         raise ValueError(
             f"as_batches names {unknown}, but the model's batches are {list(batches)} ('{POPULATION}': none)."
         )
+    calibrations = {} if ckpt_path is None else read_calibrations(ckpt_path)
     folder, folder_of = Path(output_dir), _folder_names(index)
     network.eval()
     latents, tables = [], []
@@ -74,11 +81,13 @@ def write_cells(
         x, cluster = batch["image"].to(device), batch["cluster"].to(device)
         latent = network.fixed.encode(x)
         latents.append(latent.cpu().numpy())
-        mixed, fixed = network(x, cluster)[:, 0].sigmoid(), network.fixed.classify(latent)[:, 0].sigmoid()
+        logits = network(x, cluster)
+        mixed, fixed = logits[:, 0].sigmoid(), network.fixed.classify(latent)[:, 0].sigmoid()
         names = [_new_name(file, taken) for file in batch["file"]]
         table = {key: batch[key] for key in ("file", "batch", "cell")}
         table |= {"batch_known": (cluster >= 0).tolist(), "image": names}
-        tables.append(pd.DataFrame({**table, "probability": mixed.tolist(), "fixed_probability": fixed.tolist()}))
+        table |= {"probability": mixed.tolist(), "fixed_probability": fixed.tolist()}
+        tables.append(with_sets(pd.DataFrame(table), logits, next(iter(calibrations.values()), None)))
         _write_images(network.decode_fixed(latent), names, folder / "fixed")
         for name in shown:
             as_cluster = torch.full_like(cluster, index[name])

@@ -40,6 +40,7 @@ __all__ = [
 RADIUS_MEAN_SD = {1: (1.0, 0.3), 2: (0.0, 1.0), 3: (1.0, 0.3)}
 CLASS_RATIO_MEAN_SD, CLASS_RATIO_RANGE = (0.5, 0.1), (0.1, 0.9)
 PROBE_SD = 0.2
+NEW_CLUSTERS, NEW_POINTS, NEW_SEED = 40, 100, 1_000_000
 KEYS = {"clusters": "clusters", "cluster": "cluster", "subject": "index"}
 
 
@@ -172,8 +173,9 @@ def spiral_partitions(
 
     Returns:
         ``"train"``, ``"val"``, ``"test"`` and ``"unseen"`` (empty but for other data than a model's), each a MONAI data
-        list; ``"clusters"``, their names by index; ``"data"``, the :py:class:`SpiralData`; and ``"study"``, which data
-        these are.
+        list; ``"clusters"``, their names by index; ``"data"``, the :py:class:`SpiralData`; ``"study"``, which data
+        these are; and with a model that is trained ``"new"``, points of further clusters of a simulation, whose
+        ``site`` names them; of other data none.
 
     Raises:
         ValueError: when the points are too few for each class of each cluster to be divided, or a model was trained on
@@ -187,7 +189,9 @@ def spiral_partitions(
     study = draw or study_name(points, KEYS)
     about = {"clusters": [str(c) for c in np.unique(data.cluster)], "data": data, "study": study, "keys": KEYS}
     if trained is not None:
-        return {**held_out(points, trained, study, KEYS), **about, "clusters": list(trained["clusters"])}
+        parts = held_out(points, trained, study, KEYS)
+        new = _new_clusters(simulation, data_seed) if draw and parts["test"] else []
+        return {**parts, "new": new, **about, "clusters": list(trained["clusters"])}
     stratum = 2 * data.cluster + data.y
     index = np.arange(len(stratum))
     try:
@@ -199,6 +203,12 @@ def spiral_partitions(
         ) from e
     parts = {"train": train, "val": val, "test": test}
     return {**{name: [points[i] for i in np.sort(part)] for name, part in parts.items()}, "unseen": [], **about}
+
+
+def _new_clusters(simulation: int, data_seed: int) -> list[dict[str, Any]]:
+    """Points of clusters that no network was trained on, drawn from the same law by a seed of their own."""
+    data = simulate_spirals(simulation, NEW_CLUSTERS, NEW_POINTS, seed=NEW_SEED + data_seed)
+    return [{**point, "site": f"new {point['cluster']}", "cluster": -1} for point in data.datalist()]
 
 
 def spiral_bayes_posterior(

@@ -58,6 +58,19 @@ def test_a_trained_model_is_tested_on_points_that_it_was_not_trained_on(tmp_path
     assert len(other["unseen"]) == 10000 and {d["cluster"] for d in other["unseen"]} == {-1}
 
 
+def test_further_clusters_of_a_simulation_are_there_to_calibrate(tmp_path):
+    partitions = spiral_partitions(simulation=3)
+    assert "new" not in partitions
+    again = spiral_partitions(simulation=3, trained=provenance(partitions))
+    names = [point["site"] for point in again["new"]]
+    assert len(names) == 4000 and len(set(names)) == 40 and {point["cluster"] for point in again["new"]} == {-1}
+    known = {point["image"].tobytes() for name in ("train", "val", "test") for point in partitions[name]}
+    assert not known & {point["image"].tobytes() for point in again["new"]}
+    simulate_spirals(2, num_clusters=2, samples_per_cluster=40, seed=1).save(tmp_path / "sim2.npz")
+    own = provenance(spiral_partitions(tmp_path, simulation=2))
+    assert spiral_partitions(tmp_path, simulation=2, trained=own)["new"] == []
+
+
 def test_points_are_read(tmp_path):
     path = tmp_path / "points.csv"
     path.write_text("x2,x1,cluster\n1,2,0\n3,4,-1\n")
