@@ -117,11 +117,11 @@ def _combat(keep_label: bool) -> Method:
         model, learned = harmonizationLearn(x, covariates(y, site))
 
         def applied(a: np.ndarray, s: np.ndarray) -> np.ndarray:
-            known = np.isin(s, site)
-            out = a.copy()
+            known, out = np.isin(s, site), a.copy()
             if known.any():  # nobody's own label is used to predict it: all are given the training's mean
-                given = covariates(np.full(known.sum(), y.mean()), s[known])
-                out[known] = harmonizationApply(a[known], given, model)
+                # the training's people come along, since neuroHarmonize wants people of every site
+                given = covariates(np.r_[y, np.full(known.sum(), y.mean())], np.r_[site, s[known]])
+                out[known] = harmonizationApply(np.r_[x, a[known]], given, model)[len(x) :]
             return out
 
         weight, bias = linear(learned, y, is_class)
