@@ -47,6 +47,8 @@ class CORALLoss(ARMEDLoss):
         >>> loss(net(images), {"label": label, "cluster": cluster})
     """
 
+    stateless = False  # it reads the layer of one network
+
     def __init__(
         self,
         loss: Any,

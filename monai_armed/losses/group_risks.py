@@ -95,6 +95,7 @@ class GroupDROLoss(_GroupRisksLoss):
     """
 
     log_weight: torch.Tensor
+    stateless = False
 
     def __init__(
         self, loss: Any, num_clusters: int, num_classes: int = 0, step_size: float = 0.01, **kwargs: Any
