@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from .caller import bundle_root, find_bundle
+from .erasure import Erasure
 from .evaluate import evaluate_partitions, with_samples
 from .fingerprint import fingerprint
 from .model_file import read_record, write_model
@@ -25,6 +26,7 @@ from .training_record import recorded_subjects, same_clusters, training_record
 from .z_predictor_training import ZPredictorTraining
 
 __all__ = [
+    "Erasure",
     "Training",
     "ZPredictorTraining",
     "bundle_root",

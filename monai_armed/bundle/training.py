@@ -46,6 +46,8 @@ class Training:
         record: what the training is of, see :py:func:`monai_armed.bundle.training_record`.
         folder: where the model is written.
         z_predictor: training of the Z-predictor, for networks that have a use for it.
+        erasure: called with the network when it has its final weights, in every process, such as an
+            :py:class:`monai_armed.bundle.Erasure`; what it changes is in the model.
         start_from: finished models by the name of the part of the network that is taken from them before training.
         writer: called with the trainer when the network has its final weights, such as a
             :py:class:`monai_armed.handlers.RandomEffectsWriter`.
@@ -61,6 +63,7 @@ class Training:
         z_predictor: ZPredictorTraining | None = None,
         start_from: Mapping[str, str] | None = None,
         writer: Callable[[Engine], None] | None = None,
+        erasure: Callable[[torch.nn.Module], None] | None = None,
     ) -> None:
         self.trainer, self.network, self.checkpoint = trainer, network, checkpoint
         self.record, self.folder = record, Path(folder)
@@ -68,7 +71,7 @@ class Training:
         for part in (self, self.z_predictor):
             if part is not None:
                 part.checkpoint.fingerprint = record["fingerprint"]
-        self.start_from, self.writer = dict(start_from or {}), writer
+        self.start_from, self.writer, self.erasure = dict(start_from or {}), writer, erasure
 
     def run(self) -> None:
         """
@@ -94,8 +97,13 @@ class Training:
         if self.z_predictor is not None:
             self.z_predictor.trainer.run()
         _wait_for_all()
+        if self.erasure is None and not is_main_process():
+            return
+        network = load_weights(self.network, self.checkpoint.model_path, self.trainer.state.device)
+        if self.erasure is not None:
+            self.erasure(network)
         if is_main_process():
-            path = self._write()
+            path = self._write(network)
             print(f"model written to {path}: evaluate it with --ckpt_path {path}")
 
     def _clear(self) -> None:
@@ -108,9 +116,7 @@ class Training:
         """File of the model."""
         return self.folder / "model.pt"
 
-    def _write(self) -> Path:
-        device = self.trainer.state.device
-        network = load_weights(self.network, self.checkpoint.model_path, device)
+    def _write(self, network: torch.nn.Module) -> Path:
         if self.writer is not None:
             self.writer(self.trainer)
         if self.z_predictor is not None:

@@ -19,6 +19,7 @@ import json
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,7 @@ def train_and_score(
     """
     untrained = [task for task in tasks if not task.is_trained(bundle)]
     errors: dict[Path, str] = {task.folder: "" for task in untrained}
+    stacked = stacked and all(_can_be_stacked(bundle, task) for task in untrained[:1])  # all are of one model
     if stacked and untrained:
         try:
             stack_errors = _train_stack(bundle, untrained, progress)
@@ -76,6 +78,16 @@ def train_and_score(
             task.folder.mkdir(parents=True, exist_ok=True)
             (task.folder / "error.txt").write_text(error, encoding="utf-8")
         done(task, error.strip().splitlines()[-1] if error else "")
+
+
+def _can_be_stacked(bundle: StudyBundle, task: FoldTask) -> bool:
+    """Whether samples are drawn as in any training, and the loss keeps nothing from one batch to the next."""
+    parser = fold_config(bundle, "train", task)
+    loss = parser.get("loss")
+    if parser.get("train#dataloader#sampler") or not isinstance(loss, dict):
+        return not parser.get("train#dataloader#sampler")
+    kind = locate(str(loss.get("_target_")))
+    return getattr(kind, "stateless", True)
 
 
 def _message(action: Callable[[StudyBundle, FoldTask], None], bundle: StudyBundle, task: FoldTask) -> str:

@@ -25,7 +25,9 @@ What a bundle must offer (ids in its configs; the bundles of this repository all
   ``value`` and ``prediction`` (the first one's is the model's own) or, for what every model's fold gives alike, such as
   a ceiling, ``model``, the name of a row of its own. They are asked for after the predictions have been written to
   ``predictions.csv`` in ``output_dir``.
-- for every other model an override file ``configs/<model>.json``, the last one in training and in evaluation.
+- for every other model an override file ``configs/<model>.json``, the last one in training and in evaluation. Names
+  joined by ``+`` are a model of several of them, in this order, such as ``conventional+augmented``; ``armed`` among
+  them stands for ``train.json``.
 - ``configs/compare.json``, optional, overrides ``DEFAULTS`` below, each of which has its meaning beside it; and
   ``configs/published.csv``, optional, values to compare with: rows of setting, partition, metric, model, value, low,
   high.
@@ -156,7 +158,7 @@ class StudyBundle:
         """
         known = self.options["models"]
         names = list(known) if asked == "all" else [name.strip() for name in asked.split(",")]
-        for name in names:
+        for name in (part for model in names for part in model.split("+")):
             if name != BASE_MODEL and (name in NO_MODELS or not self._file(name).is_file()):
                 files = sorted(path.stem for path in self.root.glob("configs/*.json"))
                 all_names = list(dict.fromkeys([*known, *(name for name in files if name not in NO_MODELS)]))
@@ -208,7 +210,8 @@ class StudyBundle:
     def _read(self, kind: str, model: str) -> ConfigParser:
         names = ["train", *(self.options["evaluation"] if kind == "evaluate" else []), *self.variant]
         parser = ConfigParser()
-        parser.read_config([str(self._file(name)) for name in [*names, *([] if model == BASE_MODEL else [model])]])
+        names += [name for name in model.split("+") if name != BASE_MODEL]
+        parser.read_config([str(self._file(name)) for name in names])
         parser["bundle_root"] = str(self.root.resolve())
         return parser
 

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from .balanced_sampler import balanced_sampler
 from .bids import load_bids_datalist, load_csv_datalist
 from .cached_dataset import CachedDataset
 from .cached_files import file_hashing
@@ -23,6 +24,7 @@ from .tolerant_loader import TolerantLoader
 __all__ = [
     "CachedDataset",
     "TolerantLoader",
+    "balanced_sampler",
     "file_hashing",
     "list_images",
     "load_bids_datalist",

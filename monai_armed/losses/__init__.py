@@ -15,7 +15,9 @@ from .aec_loss import AECLoss
 from .armed_loss import ARMEDLoss
 from .balanced_bce import balanced_bce
 from .cluster_losses import ClusterConfusionLoss, ClusterCrossEntropyLoss
+from .coral_loss import CORALLoss
 from .gaussian_likelihood import GaussianLikelihoodLoss
+from .group_risks import GroupDROLoss, VRExLoss
 from .likelihoods import (
     BinomialLikelihoodLoss,
     LikelihoodLoss,
@@ -29,13 +31,16 @@ __all__ = [
     "AECLoss",
     "ARMEDLoss",
     "BinomialLikelihoodLoss",
+    "CORALLoss",
     "ClusterConfusionLoss",
     "ClusterCrossEntropyLoss",
     "GaussianLikelihoodLoss",
+    "GroupDROLoss",
     "LikelihoodLoss",
     "NegativeBinomialLikelihoodLoss",
     "OrdinalLikelihoodLoss",
     "PoissonLikelihoodLoss",
+    "VRExLoss",
     "ZPredictorLoss",
     "balanced_bce",
 ]

@@ -58,6 +58,8 @@ class ARMEDLoss(_Loss):
         >>> loss(net(images, cluster), {"label": label, "cluster": cluster})
     """
 
+    stateless = True  # whether it depends on nothing but what it is called with, so that folds can be stacked
+
     def __init__(
         self,
         loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],

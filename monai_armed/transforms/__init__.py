@@ -25,6 +25,7 @@ from .register_to_template import (
     RegisterToTemplated,
     RegisterToTemplateDict,
 )
+from .scanner_augmentation import scanner_augmentation
 from .skull_strip import SkullStrip, SkullStripD, SkullStripd, SkullStripDict
 from .table import EncodeRow, EncodeRowD, EncodeRowd, EncodeRowDict
 from .world_box import WorldBox, WorldBoxD, WorldBoxd, WorldBoxDict
@@ -61,4 +62,5 @@ __all__ = [
     "WorldBoxDict",
     "WorldBoxd",
     "forgotten_cluster",
+    "scanner_augmentation",
 ]

@@ -1,0 +1,96 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The benchmark with each site left out, on simulated people: it reads what people have, and its figures are right."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "left_out_sites"
+NAMES = ("studies", "methods", "scores", "run")
+SITES, PEOPLE, FEATURES = 4, 60, 12
+
+
+@pytest.fixture(scope="module")
+def modules():
+    """The benchmark's modules by name; other benchmarks have a ``run`` and ``scores``, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        for name in NAMES:
+            patch.delitem(sys.modules, name, raising=False)
+        yield {name: importlib.import_module(name) for name in NAMES}
+        for name in NAMES:
+            patch.delitem(sys.modules, name, raising=False)
+
+
+def _people() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sites differ in age, and shift every feature; three features thin with age."""
+    random = np.random.default_rng(0)
+    site = np.repeat(np.arange(SITES), PEOPLE)
+    age = 30 + 4.0 * site + 8 * random.standard_normal(len(site))
+    x = random.standard_normal((len(site), FEATURES)) + 3 * random.standard_normal((SITES, FEATURES))[site]
+    x[:, :3] -= 0.15 * (age - 40)[:, None]
+    return x, age, site
+
+
+@pytest.fixture(scope="module")
+def thickness(tmp_path_factory) -> Path:
+    x, age, site = _people()
+    table = pd.DataFrame(x, columns=[f"area_{i}_thickness" for i in range(FEATURES)])
+    table = table.assign(sub_id=[f"s{i}" for i in range(len(x))], age=age, sex=0, site=[f"city_{s}" for s in site])
+    path = tmp_path_factory.mktemp("fcon") / "thickness.csv"
+    table.to_csv(path, index=False)
+    return path
+
+
+def test_reading(modules, thickness, tmp_path):
+    studies = modules["studies"]
+    study = studies.read_fcon1000(thickness.parent)
+    assert study.features.shape == (SITES * PEOPLE, FEATURES) and not study.is_class
+    assert study.names == [f"city_{s}" for s in range(SITES)]
+    correlation = np.clip(_people()[0] / 10, -1, 1).astype(np.float16)
+    np.savez(
+        tmp_path / "connectomes.npz", correlation=correlation, site=_people()[2].astype(str), asd=_people()[1] > 38
+    )
+    study = studies.read_abide(tmp_path)
+    assert study.is_class and np.isfinite(study.features).all()
+    with pytest.raises(FileNotFoundError, match=r"give the folder of thickness\.csv, or the file"):
+        studies.read_fcon1000(tmp_path)
+    pd.DataFrame({"age": [1.0]}).to_csv(tmp_path / "thickness.csv")
+    with pytest.raises(ValueError, match=r"lacks the columns \['site'\]"):
+        studies.read_fcon1000(tmp_path)
+
+
+def test_erasure_within_the_label_hides_the_site_and_keeps_the_age(modules, thickness):
+    study, methods = modules["studies"].read_fcon1000(thickness), modules["methods"].METHODS
+    names = ("conventional", "site alone", "ARMED: erased within label")
+    plain, alone, armed = (modules["scores"].score(study, methods[name]) for name in names)
+    assert plain["site probe"] > 0.9 and alone["site probe"] == pytest.approx(1 / SITES, abs=0.01)
+    assert armed["given label"] < armed["label alone"] + 0.1 < plain["given label"]
+    assert armed["within site"] > plain["within site"] - 0.05
+    assert armed["seen mixed"] > alone["seen mixed"] + 0.1
+    assert armed["chance"] == 1 / SITES
+
+
+def test_a_run_writes_the_table(modules, thickness, tmp_path, monkeypatch, capsys):
+    words = ["run.py", "fcon1000", "--data", str(thickness), "--out", str(tmp_path), "--methods", "conventional"]
+    monkeypatch.setattr(sys, "argv", words)
+    modules["run"].main()
+    assert "| conventional |" in (tmp_path / "fcon1000" / "results.md").read_text()
+    assert list(pd.read_csv(tmp_path / "fcon1000" / "results.csv")["model"]) == ["conventional"]
+    assert "240 people of 4 sites, 12 features" in capsys.readouterr().out
