@@ -25,6 +25,7 @@ from monai.engines import PrepareBatch, SupervisedEvaluator
 
 from monai_armed.metrics.leak import cluster_leak
 from monai_armed.metrics.youden import youden_metrics
+from monai_armed.networks.training_distance import distance_columns
 
 __all__ = ["collect_predictions", "evaluate_partitions", "partition_metrics", "with_samples"]
 
@@ -46,7 +47,8 @@ def collect_predictions(
 
     Returns:
         a row for each sample: ``label``, ``score`` (the logit), and those of the columns subject, session, site,
-        cluster, manufacturer and diagnosis that the data have. Without samples, such as where no site is unseen, it is
+        cluster, manufacturer and diagnosis that the data have, and whether it is unlike the training data, where the
+        network knows it. Without samples, such as where no site is unseen, it is
         empty.
     """
     if not len(loader):
@@ -59,6 +61,7 @@ def collect_predictions(
         table = {key: _column(batch[key]) for key in COLUMNS if key in batch}
         table["label"] = output["label"]["label"].reshape(-1).long().tolist()
         table["score"] = output["pred"].float().reshape(-1).tolist()
+        table |= distance_columns(evaluator.network, output["image"])
         rows.append(pd.DataFrame(table))
 
     usual = evaluator.prepare_batch, evaluator.data_loader, evaluator.state.epoch_length

@@ -22,6 +22,7 @@ from ignite.engine import Events
 from monai.networks.utils import eval_mode
 
 from ..networks.nets.armed import ARMED
+from ..networks.training_distance import distance_columns, warn_of_distance
 from ..utils.parallel import unwrap
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ class PredictionWriter:
     interval from the posterior of the random effects (or from their prior where nothing is known of the cluster), and
     the clusters that the Z-predictor finds the sample most like.
 
-    The interval holds the uncertainty of the random effects alone, not that of the network's weights.
+    The interval holds the uncertainty of the random effects alone, not that of the network's weights. Of a network that
+    knows the distance to its training data every row says whether the sample is unlike them, see
+    :py:func:`monai_armed.networks.training_distance.distance_columns`, and a warning names those that are.
 
     Args:
         folder: where to write ``predictions.csv`` and ``predictions.json``.
@@ -83,7 +86,8 @@ class PredictionWriter:
         if isinstance(network, ARMED) and len(network.random_slopes):
             with eval_mode(network):
                 self._add_mixed(network, rows, output["image"], output["label"]["cluster"])
-        self.rows += rows
+        columns = distance_columns(network, output["image"])
+        self.rows += [{**row, **dict(zip(columns, own))} for row, own in zip(rows, zip(*columns.values()))] or rows
 
     def _add_mixed(
         self, network: ARMED, rows: list[dict[str, Any]], image: torch.Tensor, cluster: torch.Tensor
@@ -108,3 +112,5 @@ class PredictionWriter:
         (self.folder / "predictions.json").write_text(json.dumps(self.rows, indent=2))
         print(table.to_string(index=False, float_format="%.3f"))
         print(f"written to {self.folder / 'predictions.csv'} and predictions.json")
+        if "unlike_training" in table:
+            warn_of_distance(table[self.name_key].tolist(), table["unlike_training"].tolist())

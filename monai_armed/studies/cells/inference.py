@@ -22,8 +22,10 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from monai_armed.data.names import name_key
 from monai_armed.data.tolerant_loader import TolerantLoader
 from monai_armed.networks.nets.armed_aec import ARMEDAEC
+from monai_armed.networks.training_distance import distance_columns, warn_of_distance
 
 __all__ = ["write_cells"]
 
@@ -44,7 +46,7 @@ def write_cells(
     What inference leaves of a folder of images: ``latents.csv`` (the fixed latents), ``predictions.csv``
     (``batch`` and ``cell`` of each image, ``batch_known``, whether the batch is one of the model's, ``probability``
     and ``fixed_probability``: that of label 1, high metastatic efficiency in the melanoma set, by the mixed and by the
-    fixed effects), and as PNG the reconstruction by fixed effects, ``fixed/``, and the images as if from each of the
+    fixed effects; and whether the image is unlike those of training), and as PNG the reconstruction by fixed effects, ``fixed/``, and the images as if from each of the
     batches asked for, ``as_<batch>/``: among them ``"population"``, an image without its batch.
 
     Args:
@@ -62,10 +64,6 @@ def write_cells(
     """
     index = {POPULATION: -1, **{name: j for j, name in enumerate(batches)}}
     shown = [] if network.random is None else _shown(list(index), as_batches)
-    if unknown := [name for name in shown if name not in index]:
-        raise ValueError(
-            f"as_batches names {unknown}, but the model's batches are {list(batches)} ('{POPULATION}': none)."
-        )
     folder, folder_of = Path(output_dir), _folder_names(index)
     network.eval()
     latents, tables = [], []
@@ -78,7 +76,8 @@ def write_cells(
         names = [_new_name(file, taken) for file in batch["file"]]
         table = {key: batch[key] for key in ("file", "batch", "cell")}
         table |= {"batch_known": (cluster >= 0).tolist(), "image": names}
-        tables.append(pd.DataFrame({**table, "probability": mixed.tolist(), "fixed_probability": fixed.tolist()}))
+        table |= {"probability": mixed.tolist(), "fixed_probability": fixed.tolist(), **distance_columns(network, x)}
+        tables.append(pd.DataFrame(table))
         _write_images(network.decode_fixed(latent), names, folder / "fixed")
         for name in shown:
             as_cluster = torch.full_like(cluster, index[name])
@@ -95,13 +94,23 @@ def write_cells(
     )
     if renamed := [f"{folder_of[name]} is of {name!r}" for name in shown if folder_of[name] != f"as_{name}"]:
         print("; ".join(renamed))
+    if "unlike_training" in rows:
+        warn_of_distance(rows["file"].tolist(), rows["unlike_training"].tolist())
     if isinstance(loader, TolerantLoader):
         loader.report(folder)
 
 
 def _shown(names: Sequence[str], as_batches: Sequence[str] | None) -> list[str]:
+    if isinstance(as_batches, str):
+        raise ValueError(f"as_batches must be a list of names of batches, got the string {as_batches!r}.")
     if as_batches is not None:
-        return [str(name) for name in as_batches]
+        own = {name_key(name): name for name in names} | {name: name for name in names}
+        asked = {str(name): own.get(str(name), own.get(name_key(name))) for name in as_batches}
+        if unknown := [name for name, found in asked.items() if found is None]:
+            raise ValueError(
+                f"as_batches names {unknown}, but the model's batches are {list(names[1:])} ('{POPULATION}': none)."
+            )
+        return [name for name in asked.values() if name is not None]
     if len(names) > MOST_FOLDERS:
         print(f"{len(names) - 1} batches: images are shown as the first {MOST_FOLDERS - 1}; name others by as_batches.")
     return list(names[:MOST_FOLDERS])
