@@ -24,6 +24,7 @@ from monai_armed.engines import PrepareBatchCluster
 from monai_armed.handlers import PredictionWriter
 from monai_armed.networks import ARMED, DFNN
 from monai_armed.networks.nets import ZPredictor
+from monai_armed.networks.training_distance import fit_training_distance
 
 CLUSTERS = ["a", "b", "c", "d"]
 
@@ -78,3 +79,16 @@ def test_inferred_clusters_are_named_by_weight(network, tmp_path):
 def test_other_networks_get_a_probability_alone(tmp_path):
     rows = rows_of(DFNN(3).eval(), tmp_path, cluster=-1, pass_cluster=False)
     assert set(rows[0]) == {"file", "probability"}
+
+
+def test_rows_that_are_unlike_the_training_data_are_marked_and_named_once(network, tmp_path):
+    data = [
+        {"image": 0.1 * torch.randn(200, 3, generator=torch.Generator().manual_seed(1))}
+    ]  # rows are further out
+    network.training_distance = fit_training_distance(network, data, data)
+    with pytest.warns(UserWarning, match="samples are unlike what the model was trained on") as warned:
+        rows = rows_of(network, tmp_path, cluster=2)
+    far = [row["file"] for row in rows if row["unlike_training"]]
+    assert far == [row["file"] for row in rows if row["distance"] > network.training_distance.threshold] and far
+    said = [str(one.message) for one in warned if "unlike" in str(one.message)]
+    assert said[0].startswith(f"{len(far)} of 5 samples") and ", ".join(far) in said[0] and len(said) == 2  # two runs

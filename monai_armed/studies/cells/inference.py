@@ -46,8 +46,9 @@ def write_cells(
     What inference leaves of a folder of images: ``latents.csv`` (the fixed latents), ``predictions.csv``
     (``batch`` and ``cell`` of each image, ``batch_known``, whether the batch is one of the model's, ``probability``
     and ``fixed_probability``: that of label 1, high metastatic efficiency in the melanoma set, by the mixed and by the
-    fixed effects; and whether the image is unlike those of training), and as PNG the reconstruction by fixed effects, ``fixed/``, and the images as if from each of the
-    batches asked for, ``as_<batch>/``: among them ``"population"``, an image without its batch.
+    fixed effects; whether the image is unlike those of training), and as PNG the reconstruction by fixed effects,
+    ``fixed/``, and the images as if from each of the batches asked for, ``as_<batch>/``: among them ``"population"``,
+    an image without its batch.
 
     Args:
         network: the trained network.
