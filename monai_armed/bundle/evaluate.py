@@ -23,6 +23,7 @@ from ignite.handlers.tqdm_logger import ProgressBar
 from monai.data import DataLoader
 from monai.engines import PrepareBatch, SupervisedEvaluator
 
+from monai_armed.data.replaced_file import write_csv
 from monai_armed.metrics.leak import cluster_leak
 from monai_armed.metrics.youden import youden_metrics
 from monai_armed.networks.training_distance import distance_columns
@@ -148,10 +149,9 @@ def evaluate_partitions(
             "was not trained on; give the data of its training, or others."
         )
     folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    pd.concat(tables, ignore_index=True).to_csv(folder / "predictions.csv", index=False)
+    write_csv(pd.concat(tables, ignore_index=True), folder / "predictions.csv")
     frame = pd.DataFrame(metrics)
-    frame.to_csv(folder / "metrics.csv", index=False)
+    write_csv(frame, folder / "metrics.csv")
     print(frame.to_string(index=False, float_format="%.3f"))
     print(f"written to {folder / 'predictions.csv'} and {folder / 'metrics.csv'}")
     if ceiling:

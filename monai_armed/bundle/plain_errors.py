@@ -40,6 +40,7 @@ NO_ACCESS = (
     errno.EEXIST,
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EFBIG,
 )
 # an error of ours in the traceback that a process of a DataLoader sends as text
 WORKER_ERROR = re.compile(r'File ".*[\\/]monai_armed[\\/].*\n(?: .*\n)+(?:ValueError|FileNotFoundError): (.*)')

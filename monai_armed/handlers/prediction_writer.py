@@ -21,6 +21,7 @@ import torch
 from ignite.engine import Events
 from monai.networks.utils import eval_mode
 
+from ..data.replaced_file import write_csv, write_text
 from ..networks.nets.armed import ARMED
 from ..networks.training_distance import distance_columns, warn_of_distance
 from ..utils.parallel import unwrap
@@ -106,10 +107,9 @@ class PredictionWriter:
                     row.update({f"like_{k}": self.clusters[j], f"like_{k}_weight": weight})
 
     def _write(self, engine: Engine) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         table = pd.DataFrame(self.rows)
-        table.to_csv(self.folder / "predictions.csv", index=False)
-        (self.folder / "predictions.json").write_text(json.dumps(self.rows, indent=2))
+        write_csv(table, self.folder / "predictions.csv")
+        write_text(json.dumps(self.rows, indent=2), self.folder / "predictions.json")
         print(table.to_string(index=False, float_format="%.3f"))
         print(f"written to {self.folder / 'predictions.csv'} and predictions.json")
         if "unlike_training" in table:

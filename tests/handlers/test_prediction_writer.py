@@ -82,9 +82,7 @@ def test_other_networks_get_a_probability_alone(tmp_path):
 
 
 def test_rows_that_are_unlike_the_training_data_are_marked_and_named_once(network, tmp_path):
-    data = [
-        {"image": 0.1 * torch.randn(200, 3, generator=torch.Generator().manual_seed(1))}
-    ]  # rows are further out
+    data = [{"image": 0.1 * torch.randn(200, 3, generator=torch.Generator().manual_seed(1))}]  # rows are further out
     network.training_distance = fit_training_distance(network, data, data)
     with pytest.warns(UserWarning, match="samples are unlike what the model was trained on") as warned:
         rows = rows_of(network, tmp_path, cluster=2)

@@ -23,6 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from monai_armed.data.names import name_key
+from monai_armed.data.replaced_file import replaced_file, write_csv
 from monai_armed.data.tolerant_loader import TolerantLoader
 from monai_armed.networks.nets.armed_aec import ARMEDAEC
 from monai_armed.networks.training_distance import distance_columns, warn_of_distance
@@ -87,8 +88,8 @@ def write_cells(
     rows = pd.concat(tables, ignore_index=True)
     frame = pd.DataFrame(np.concatenate(latents)).rename(columns=lambda i: f"h{i}")
     frame.insert(0, "file", rows["file"])
-    frame.to_csv(folder / "latents.csv", index=False)
-    rows.to_csv(folder / "predictions.csv", index=False)
+    write_csv(frame, folder / "latents.csv")
+    write_csv(rows, folder / "predictions.csv")
     print(
         f"{len(rows)} images: latents.csv, predictions.csv (probability of label 1), fixed/ and {len(shown)} folders "
         f"as_<batch>/ in {folder}"
@@ -139,6 +140,6 @@ def _distinct(name: str, taken: set[str]) -> str:
 
 
 def _write_images(images: torch.Tensor, names: Sequence[str], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     for image, name in zip((images[:, 0].clamp(0, 1) * 255).round().byte().cpu().numpy(), names):
-        Image.fromarray(image).save(folder / name)
+        with replaced_file(folder / name) as file:
+            Image.fromarray(image).save(file, format="png")
