@@ -39,6 +39,7 @@ INPUT = "<input>"  # among the layers; no layer can be called so
 COVERAGE = 0.99  # share of samples like the held-out ones that are not called unlike the training data
 SHOWN = 5  # rows that a warning names
 LEAST = 2  # held-out samples, of which there is a spread
+WIDE = 512  # features from which on correlations would cost more memory than they are worth
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,14 @@ class _Layer:
     """Where the features (D,) of one layer lie, and what the held-out samples' log distances from there are."""
 
     mean: torch.Tensor  # (D,)
-    whitening: torch.Tensor  # (D, D): features less their mean, times it, are uncorrelated and of variance 1
+    whitening: torch.Tensor  # (D, D), makes features less their mean uncorrelated; of wide layers 1 / s.d., (D,)
     centre: float
     spread: float
 
     def log_distance(self, features: torch.Tensor) -> torch.Tensor:
         """Log of the Mahalanobis distance of features (B, D) in double precision; infinite where they are not."""
-        squares = ((features - self.mean) @ self.whitening.double().T).square().sum(dim=1)
+        rest, whitening = features - self.mean, self.whitening.double()
+        squares = (rest * whitening if whitening.ndim == 1 else rest @ whitening.T).square().sum(dim=1)
         return squares.nan_to_num(nan=math.inf).clamp(min=1e-24).log() / 2
 
 
@@ -140,14 +142,16 @@ def fit_training_distance(
         >>> net.training_distance(net, images) > net.training_distance.threshold
         tensor([False, False, True])
     """
-    sums: dict[str, FeatureSums] = {}
+    sums: dict[str, FeatureSums | _WideSums] = {}
     for batch in train:
         x = _image(batch)
         if not sums:
             layers = [INPUT, *(_default_layers(network, x) if layers is None else layers)]
         for name, features in _features(network, x, layers or []).items():
-            own = sums.setdefault(name, FeatureSums(features.shape[1], num_clusters=1))
-            own.update(features, torch.zeros(len(features), dtype=torch.long))
+            if name not in sums:
+                wide = features.shape[1] > WIDE
+                sums[name] = _WideSums(features) if wide else FeatureSums(features.shape[1], num_clusters=1)
+            sums[name].update(features, torch.zeros(len(features), dtype=torch.long))
     where = {name: whitened for name, own in sums.items() if (whitened := _whitened(own)) is not None}
     found: dict[str, list[torch.Tensor]] = {name: [] for name in where}
     for batch in held_out:
@@ -250,14 +254,37 @@ def _device(network: nn.Module) -> torch.device:
     return next(network.parameters()).device
 
 
-def _whitened(sums: FeatureSums) -> _Layer | None:
+class _WideSums:
+    """Sums of a wide layer's features (D,) over batches: as :py:class:`FeatureSums` but without products."""
+
+    def __init__(self, features: torch.Tensor) -> None:
+        self.count, (self.total, self.second) = 0, torch.zeros(2, features.shape[1], dtype=torch.double)
+
+    def update(self, features: torch.Tensor, _cluster: torch.Tensor) -> None:
+        self.count += len(features)
+        self.total += features.sum(0)
+        self.second += features.square().sum(0)
+
+
+def _whitened(sums: FeatureSums | _WideSums) -> _Layer | None:
     """Mean and whitening of a layer's training samples; None where they are all alike."""
-    number = float(sums.count.sum())
+    number = float(torch.as_tensor(sums.count).sum())
+    if isinstance(sums, _WideSums):
+        mean = sums.total / number
+        variance = sums.second / number - mean.square()
+        if not _varies(variance, mean):
+            return None
+        scale = variance.clamp(min=0).sqrt()
+        return _Layer(mean, 1 / torch.where(scale > 1e-12 * scale.max(), scale, scale.max()).float(), 0.0, 1.0)
     mean = sums.total.sum(dim=(0, 1)) / number
     covariance = sums.second / number - torch.outer(mean, mean)
-    if float(covariance.diagonal().max()) <= 1e-12 * float(mean.square().max()):
+    if not _varies(covariance.diagonal(), mean):
         return None
     scale = feature_scale(covariance)
     root = torch.linalg.cholesky(shrunk_covariance(covariance, number) / torch.outer(scale, scale))
     inverse = torch.linalg.solve_triangular(root, torch.eye(len(scale)).double(), upper=False) / scale
     return _Layer(mean, inverse.float(), 0.0, 1.0)
+
+
+def _varies(variance: torch.Tensor, mean: torch.Tensor) -> bool:
+    return float(variance.max()) > 1e-12 * float(mean.square().max())

@@ -108,6 +108,17 @@ def test_the_network_is_left_as_it_was_and_batches_make_no_difference():
     torch.testing.assert_close(distance(network, x), one_by_one, atol=1e-3, rtol=1e-4)
 
 
+def test_of_a_wide_layer_each_feature_counts_alone(monkeypatch):
+    network, x = DFNN(3, 1, (4,)), torch.randn(40, 3)
+    monkeypatch.setattr("monai_armed.networks.training_distance.WIDE", 2)
+    distance = fit_training_distance(network, loader(x, 7), loader(torch.randn(90, 3)), layers=[])
+    own = distance.layers["<input>"]
+    wanted = ((x.double() - x.double().mean(0)) / x.double().std(0, correction=0)).square().sum(1).sqrt().log()
+    torch.testing.assert_close(own.log_distance(x.double()), wanted, atol=1e-5, rtol=1e-5)
+    again = TrainingDistance.from_state_dict(distance.state_dict())
+    assert torch.equal(again(network, x), distance(network, x))
+
+
 def test_it_is_the_same_after_saving():
     network = DFNN(3)
     distance = fit_training_distance(
