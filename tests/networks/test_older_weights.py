@@ -79,6 +79,6 @@ def test_weights_of_before_a_learned_prior_had_a_stretch(tmp_path):
     x, cluster = torch.randn(5, 4), torch.arange(5) % 3
     nn.init.normal_(nets[0].random_effects.loc)
     older = {name: value for name, value in nets[0].state_dict().items() if not name.endswith("log_stretch")}
-    assert len(older) == len(nets[0].state_dict()) - 2  # of slopes and intercept, which are layers of effects
+    assert len(older) == len(nets[0].state_dict()) - 1
     torch.save(older, tmp_path / "model.pt")
     torch.testing.assert_close(load_weights(nets[1], tmp_path / "model.pt")(x, cluster), nets[0](x, cluster))
