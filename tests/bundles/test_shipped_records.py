@@ -25,7 +25,7 @@ BUNDLES = Path(__file__).parents[2] / "bundles"
 KEYS = {"clusters": "clusters", "cluster": "cluster", "subject": "subject"}
 
 
-@pytest.mark.parametrize("bundle", ["armed_mci", "armed_spirals"])
+@pytest.mark.parametrize("bundle", ["armed_ad_mri", "armed_cell_aec", "armed_mci", "armed_spirals"])
 def test_shipped_weights_know_the_distance_to_their_training_data(bundle):
     distance = read_distance(BUNDLES / bundle / "models" / "model.pt")
     assert distance is not None and 2 < distance.threshold < 10 and len(distance.layers) > 2
