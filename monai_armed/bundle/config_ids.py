@@ -29,7 +29,8 @@ __all__ = ["bundle_ids", "check_ids", "read_words", "references", "take_reading"
 NO_CONFIGS = ("compare.json", "metadata.json", "search.json")
 WORDS = {"null": None, "none": None, "true": True, "false": False}
 PATHS = ("_dir", "_path")
-NAMES = ("site", "seen_sites", "seen_batches", "as_batches")
+NAMES = ("site",)
+LISTS = ("seen_sites", "seen_batches", "as_batches")
 SEPARATOR = ReferenceResolver.sep
 
 
@@ -123,14 +124,14 @@ def _shown(id: str) -> str:
     return id.replace(SEPARATOR, "#")
 
 
-def read_words(config: dict[str, Any], names: Collection[str] = NAMES) -> None:
+def read_words(config: dict[str, Any], names: Collection[str] = (*NAMES, *LISTS)) -> None:
     """
-    Take values as a command line meant them, in place: the words null, none, true and false, which arrive as text, and
-    folders, files, sites and batches whose names are numbers.
+    Take values as a command line meant them, in place: the words null, none, true and false, which arrive as text;
+    folders, files, sites and batches whose names are numbers; and a single name where a list of names is meant.
 
     Args:
         config: the whole config.
-        names: ids of names of clusters; further down the same words are keys of other things.
+        names: ids of names of clusters, all and those of lists; further down the same words are keys of other things.
     """
     for key, value in config.items():
         if isinstance(value, dict):
@@ -138,7 +139,11 @@ def read_words(config: dict[str, Any], names: Collection[str] = NAMES) -> None:
         elif isinstance(value, str) and value.lower() in WORDS:
             config[key] = WORDS[value.lower()]
         elif str(key).endswith(PATHS) or key in names:
-            config[key] = [_text(name) for name in value] if isinstance(value, list) else _text(value)
+            value = _text(value)
+            code = isinstance(value, str) and value.startswith(("$", ReferenceResolver.ref))  # whose value comes later
+            if key in LISTS and isinstance(value, str) and not code:
+                value = [value]
+            config[key] = [_text(name) for name in value] if isinstance(value, (list, tuple)) else value
 
 
 def _text(value: Any) -> Any:

@@ -24,10 +24,12 @@ from monai.data import DataLoader
 from monai.engines import PrepareBatch, SupervisedEvaluator
 
 from monai_armed.bundle.new_clusters import calibrate_table
+from monai_armed.data.replaced_file import write_csv
 from monai_armed.metrics.calibration import Calibration
 from monai_armed.metrics.calibration_file import write_calibrations
 from monai_armed.metrics.leak import cluster_leak
 from monai_armed.metrics.youden import youden_metrics
+from monai_armed.networks.training_distance import distance_columns
 
 __all__ = ["collect_predictions", "evaluate_partitions", "partition_metrics", "with_samples"]
 
@@ -50,7 +52,8 @@ def collect_predictions(
 
     Returns:
         a row for each sample: ``label``, ``score`` (the logit), and those of the columns subject, session, site,
-        cluster, manufacturer and diagnosis that the data have. Without samples, such as where no site is unseen, it is
+        cluster, manufacturer and diagnosis that the data have, and whether it is unlike the training data, where the
+        network knows it. Without samples, such as where no site is unseen, it is
         empty.
     """
     if not len(loader):
@@ -63,6 +66,7 @@ def collect_predictions(
         table = {key: _column(batch[key]) for key in COLUMNS if key in batch}
         table["label"] = output["label"]["label"].reshape(-1).long().tolist()
         table["score"] = output["pred"].float().reshape(-1).tolist()
+        table |= distance_columns(evaluator.network, output["image"])
         rows.append(pd.DataFrame(table))
 
     usual = evaluator.prepare_batch, evaluator.data_loader, evaluator.state.epoch_length
@@ -159,10 +163,9 @@ def evaluate_partitions(
             "was not trained on; give the data of its training, or others."
         )
     folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    pd.concat(tables, ignore_index=True).to_csv(folder / "predictions.csv", index=False)
+    write_csv(pd.concat(tables, ignore_index=True), folder / "predictions.csv")
     frame = pd.DataFrame(metrics)
-    frame.to_csv(folder / "metrics.csv", index=False)
+    write_csv(frame, folder / "metrics.csv")
     print(frame.to_string(index=False, float_format="%.3f"))
     print(f"written to {folder / 'predictions.csv'} and {folder / 'metrics.csv'}")
     if calibrations and ckpt_path is not None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from monai.engines import PrepareBatch
 
+from monai_armed.bundle.model_file import read_distance
 from monai_armed.engines import PrepareBatchCluster, PrepareBatchRandomCluster
 from monai_armed.handlers.training_checkpoint import load_state, read_checkpoint
 from monai_armed.networks.nets import ARMED, ARMEDAEC, ClusterInput, ZPredictor
@@ -68,7 +69,8 @@ def load_model(
         z_predictor: attached first, if the network has none yet and has a use for it.
 
     Returns:
-        the network.
+        the network, with its ``training_distance``, a
+        :py:class:`monai_armed.networks.training_distance.TrainingDistance`, or None where the file has none.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -80,7 +82,9 @@ def load_model(
         )
     if z_predictor is not None:
         with_z_predictor(network, z_predictor)
-    return load_state(network.to(device), read_checkpoint(path, device), path)
+    load_state(network.to(device), read_checkpoint(path, device), path)
+    network.training_distance = read_distance(path)  # type: ignore[assignment]
+    return network
 
 
 def load_part(

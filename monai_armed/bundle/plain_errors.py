@@ -19,6 +19,7 @@ import inspect
 import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,7 @@ NO_ACCESS = (
     errno.EEXIST,
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EFBIG,
 )
 # an error of ours in the traceback that a process of a DataLoader sends as text
 WORKER_ERROR = re.compile(r'File ".*[\\/]monai_armed[\\/].*\n(?: .*\n)+(?:ValueError|FileNotFoundError): (.*)')
@@ -65,6 +67,7 @@ def plain_errors() -> None:
     program = getattr(sys.modules["__main__"], "__spec__", None)
     if program is not None and program.name in PROGRAMS and not os.environ.get("MONAI_ARMED_TRACEBACK"):
         sys.excepthook = print_plainly
+        threading.excepthook = _print_of_thread
 
 
 def print_plainly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -75,6 +78,15 @@ def print_plainly(kind: type[BaseException], error: BaseException, trace: Traceb
         return
     print(f"error: {sentence}", file=sys.stderr)
     print("(set MONAI_ARMED_TRACEBACK=1 to see where)", file=sys.stderr)
+
+
+def _print_of_thread(failure: threading.ExceptHookArgs) -> None:
+    """The same of an error that ends a thread, such as TensorBoard's on a full disk; it may end the program, too."""
+    sentence = sentence_of(failure.exc_value) if failure.exc_value is not None else ""
+    if sentence:
+        print(f"error in a thread: {sentence}", file=sys.stderr)
+    else:
+        threading.__excepthook__(failure)
 
 
 def sentence_of(error: BaseException) -> str:

@@ -20,15 +20,17 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine
+from monai.data import DataLoader, Dataset
 from monai.engines import Trainer
 
-from monai_armed.bundle.model_file import write_model
+from monai_armed.bundle.model_file import read_record, write_model
 from monai_armed.bundle.models import load_part, takes_cluster
 from monai_armed.bundle.run_lock import claimed
 from monai_armed.bundle.z_predictor_training import ZPredictorTraining
 from monai_armed.handlers.random_effects_writer import is_main_process
-from monai_armed.handlers.training_checkpoint import TrainingCheckpoint, load_weights
+from monai_armed.handlers.training_checkpoint import TrainingCheckpoint, load_state, load_weights, read_checkpoint
 from monai_armed.metrics.calibration_file import CALIBRATION
+from monai_armed.networks.training_distance import LEAST, TrainingDistance, fit_training_distance
 
 __all__ = ["Training"]
 
@@ -51,6 +53,8 @@ class Training:
         start_from: finished models by the name of the part of the network that is taken from them before training.
         writer: called with the trainer when the network has its final weights, such as a
             :py:class:`monai_armed.handlers.RandomEffectsWriter`.
+        distance_data: the training samples without augmentation, and those of validation, to which the
+            :py:class:`monai_armed.networks.training_distance.TrainingDistance` of the model is fitted.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Training:
         start_from: Mapping[str, str] | None = None,
         writer: Callable[[Engine], None] | None = None,
         erasure: Callable[[torch.nn.Module], None] | None = None,
+        distance_data: tuple[Dataset, Dataset] | None = None,
     ) -> None:
         self.trainer, self.network, self.checkpoint = trainer, network, checkpoint
         self.record, self.folder = record, Path(folder)
@@ -72,6 +77,7 @@ class Training:
             if part is not None:
                 part.checkpoint.fingerprint = record["fingerprint"]
         self.start_from, self.writer, self.erasure = dict(start_from or {}), writer, erasure
+        self.distance_data = distance_data
 
     def run(self) -> None:
         """
@@ -122,7 +128,35 @@ class Training:
         if self.z_predictor is not None:
             network.attach_z_predictor(self.z_predictor.finish())  # type: ignore[operator]
         self.model_path.with_name(CALIBRATION).unlink(missing_ok=True)  # of the model before this one
-        return write_model(network.state_dict(), self.record, self.model_path)
+        return write_model(network.state_dict(), self.record, self.model_path, self._distance())
+
+    def add_distance(self, path: str | Path) -> None:
+        """
+        Fit the distance to the training data of a model that was trained without, from the same data, and write it into
+        the model's file, whose weights and record stay as they are.
+
+        Args:
+            path: the model, a ``model.pt``.
+
+        Raises:
+            ValueError: when the model was trained on other data than these, or there are none to fit to.
+        """
+        record, state = read_record(path), read_checkpoint(path)
+        if record["provenance"] != self.record["provenance"]:
+            raise ValueError(f"model {path} was trained on other data than these: give the data and seeds of its own.")
+        if self.z_predictor is not None:
+            self.network.attach_z_predictor(self.z_predictor.z_predictor)  # type: ignore[operator]
+        load_state(self.network, state, path)
+        distance = self._distance()
+        if distance is None:
+            raise ValueError("there are no validation samples, by which to tell what is far: give a larger study.")
+        write_model(state, record, path, distance)
+
+    def _distance(self) -> TrainingDistance | None:
+        if self.distance_data is None or len(self.distance_data[1]) < LEAST:  # type: ignore[arg-type]
+            return None
+        loaders = [DataLoader(data, batch_size=64) for data in self.distance_data]
+        return fit_training_distance(self.network, *loaders)
 
 
 def _wait_for_all() -> None:

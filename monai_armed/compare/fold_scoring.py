@@ -23,7 +23,7 @@ from monai.bundle import ConfigParser
 from monai_armed.bundle.evaluate import collect_predictions
 from monai_armed.compare.fold_task import FoldTask, fold_config
 from monai_armed.compare.study_bundle import StudyBundle
-from monai_armed.handlers.random_effects_writer import write_csv
+from monai_armed.data.replaced_file import write_csv
 from monai_armed.metrics.comparison import delong_interval
 
 __all__ = ["score_fold"]

@@ -35,6 +35,7 @@ from monai_armed.compare.fold_task import FoldTask, fold_config, load_samples
 from monai_armed.compare.stacked import train_stacked
 from monai_armed.compare.stacked_jobs import Job, Recipe, Trained
 from monai_armed.compare.study_bundle import StudyBundle, seen_samples
+from monai_armed.data.replaced_file import replaced_file, write_text
 from monai_armed.engines.mldg_trainer import MLDGTrainer
 
 __all__ = ["train_and_score"]
@@ -198,10 +199,12 @@ def _refers(parser: ConfigParser, name: str, target: str) -> bool:
 
 
 def _save(weights: Path, folder: Path, result: Trained) -> None:
-    weights.mkdir(parents=True, exist_ok=True)
-    torch.save(result.state, weights / "model.pt")
+    buffer = io.BytesIO()  # torch.save to a full disk ends the whole program
+    torch.save(result.state, buffer)
+    with replaced_file(weights / "model.pt") as file:
+        file.write_bytes(buffer.getvalue())
     history = {"val_loss": result.val_loss, "best_epoch": result.best_epoch}
-    (folder / "history.json").write_text(json.dumps(history), encoding="utf-8")
+    write_text(json.dumps(history), folder / "history.json")
 
 
 def _recipe(parser: ConfigParser, trainer: Any, pass_cluster: bool) -> Recipe:

@@ -23,6 +23,7 @@ import pandas as pd
 from monai_armed.compare.fold_task import FoldTask
 from monai_armed.compare.report import write_report
 from monai_armed.compare.study_bundle import BASE_MODEL, StudyBundle
+from monai_armed.data.replaced_file import write_csv
 
 __all__ = ["ceilings", "fold_results", "one_test_set", "report_results"]
 
@@ -89,7 +90,7 @@ def report_results(
     text = " ".join(note for note in (options["notes"], *notes) if note)
     files = write_report(shown, out, options["title"], bundle.published, ceiling, options["percent"], text, test_ratio)
     files["delong"] = out / "delong.csv"
-    _delong(bundle, results).to_csv(files["delong"], index=False)
+    write_csv(_delong(bundle, results), files["delong"])
     return files
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 from monai.utils import optional_import
 
+from monai_armed.data.replaced_file import write_csv, write_text
 from monai_armed.metrics.comparison import paired_t_tests, setting_columns, summarize_folds
 
 if TYPE_CHECKING:
@@ -78,11 +79,11 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     files = {name: folder / f"{name}.csv" for name in ("results", "summary", "tests")}
     for frame, path in zip((results, summary, tests), files.values()):
-        frame.to_csv(path, index=False)
+        write_csv(frame, path)
     files["comparison"] = folder / "comparison.png"
     plot_comparison(summary, settings, percent).savefig(files["comparison"], dpi=150, bbox_inches="tight")
     files["report"] = folder / "report.md"
-    files["report"].write_text(_markdown(summary, tests, settings, title, notes, percent), encoding="utf-8")
+    write_text(_markdown(summary, tests, settings, title, notes, percent), files["report"])
     return files
 
 

@@ -34,6 +34,7 @@ from monai_armed.compare.outcome import ceilings, fold_results, one_test_set, re
 from monai_armed.compare.samples_file import write_samples
 from monai_armed.compare.study_bundle import Samples, StudyBundle
 from monai_armed.data.folds import grouped_folds, monte_carlo_folds, stratified_folds
+from monai_armed.data.replaced_file import write_text
 
 __all__ = ["Comparison", "compare"]
 
@@ -197,9 +198,8 @@ class Comparison:
             values = [_main_metric(r, task.model, metric) for r in results if r is not None]
             scores.append(float(np.mean(values)) if len(values) == len(results) else float("-inf"))
         best = int(np.argmax(scores))
-        task.folder.mkdir(parents=True, exist_ok=True)
         record = {"candidates": candidates, "scores": scores, "chosen": best}
-        (task.folder / "search.json").write_text(json.dumps(record, indent=4), encoding="utf-8")
+        write_text(json.dumps(record, indent=4), task.folder / "search.json")
         return replace(task, overrides={**task.overrides, **candidates[best]})
 
 

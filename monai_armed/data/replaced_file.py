@@ -16,7 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["remove_partial", "replaced_file"]
+import pandas as pd
+
+__all__ = ["remove_partial", "replaced_file", "write_csv", "write_text"]
 
 
 @contextmanager
@@ -39,6 +41,18 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_text(text: str, path: str | os.PathLike[str]) -> Path:
+    """Write a text in one step, as :py:func:`replaced_file` does; returns the path."""
+    with replaced_file(path) as file:
+        file.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_csv(table: pd.DataFrame, path: str | os.PathLike[str], index: bool = False) -> Path:
+    """The same for a table, without its index unless that is asked for."""
+    return write_text(table.to_csv(index=index, lineterminator="\n"), path)
 
 
 def remove_partial(folder: str | os.PathLike[str]) -> None:

@@ -23,9 +23,10 @@ import torch
 from ignite.engine import Events
 from monai.data import DataLoader
 
+from ..data.replaced_file import write_csv
 from ..engines.prepare_batch import PrepareBatchCluster
 from ..metrics.audit import audit_features, collect_features
-from .random_effects_writer import is_main_process, write_csv
+from .random_effects_writer import is_main_process
 
 if TYPE_CHECKING:
     from ignite.engine import Engine

@@ -21,9 +21,11 @@ import torch
 from ignite.engine import Events
 from monai.networks.utils import eval_mode
 
+from ..data.replaced_file import write_csv, write_text
 from ..metrics.calibration import set_columns
 from ..metrics.calibration_file import read_calibrations
 from ..networks.nets.armed import ARMED
+from ..networks.training_distance import distance_columns, warn_of_distance
 from ..utils.parallel import unwrap
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ class PredictionWriter:
     The interval holds the uncertainty of the random effects alone, not that of the network's weights. What covers for
     new clusters, whatever the network is, are the sets of classes of a calibration, which evaluation writes: where one
     lies beside the model, samples of an unknown cluster have a ``calibrated_probability`` and a ``prediction_set``.
+    Of a network that knows the distance to its training data every row says whether the sample is unlike them, see
+    :py:func:`monai_armed.networks.training_distance.distance_columns`, and a warning names those that are.
 
     Args:
         folder: where to write ``predictions.csv`` and ``predictions.json``.
@@ -96,7 +100,8 @@ class PredictionWriter:
                 self._add_mixed(network, rows, output["image"], output["label"]["cluster"])
         if self.calibrations:
             self._add_sets(rows, output["pred"], output["label"]["cluster"])
-        self.rows += rows
+        columns = distance_columns(network, output["image"])
+        self.rows += [{**row, **dict(zip(columns, own))} for row, own in zip(rows, zip(*columns.values()))] or rows
 
     def _add_sets(self, rows: list[dict[str, Any]], logits: torch.Tensor, cluster: torch.Tensor) -> None:
         """Of samples of unknown clusters, by the calibration of what predicted them."""
@@ -125,9 +130,10 @@ class PredictionWriter:
                     row.update({f"like_{k}": self.clusters[j], f"like_{k}_weight": weight})
 
     def _write(self, engine: Engine) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         table = pd.DataFrame(self.rows)
-        table.to_csv(self.folder / "predictions.csv", index=False)
-        (self.folder / "predictions.json").write_text(json.dumps(self.rows, indent=2))
+        write_csv(table, self.folder / "predictions.csv")
+        write_text(json.dumps(self.rows, indent=2), self.folder / "predictions.json")
         print(table.to_string(index=False, float_format="%.3f"))
         print(f"written to {self.folder / 'predictions.csv'} and predictions.json")
+        if "unlike_training" in table:
+            warn_of_distance(table[self.name_key].tolist(), table["unlike_training"].tolist())

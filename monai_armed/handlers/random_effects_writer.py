@@ -18,11 +18,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch.distributed
 from ignite.engine import Events
 
-from ..data.replaced_file import replaced_file
+from ..data.replaced_file import write_csv
 from ..losses.gaussian_likelihood import GaussianLikelihoodLoss
 from ..metrics.mixed_model import VarCorr, ranef
 from ..networks.nets.armed import ARMED
@@ -31,17 +30,9 @@ from ..utils.parallel import unwrap
 if TYPE_CHECKING:
     from ignite.engine import Engine
 
-__all__ = ["RandomEffectsWriter", "is_main_process", "write_csv"]
+__all__ = ["RandomEffectsWriter", "is_main_process"]
 
 logger = logging.getLogger(__name__)
-
-
-def write_csv(table: pd.DataFrame, path: str | os.PathLike) -> Path:
-    """Write a table without its index; the file is replaced in one step, and its folder made if need be."""
-    path = Path(path)
-    with replaced_file(path) as file:
-        table.to_csv(file, index=False)
-    return path
 
 
 def is_main_process() -> bool:

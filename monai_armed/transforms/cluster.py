@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -70,6 +71,7 @@ class ClusterToIndexd(MapTransform):
         self.unknown = dict(unknown) if isinstance(unknown, Mapping) else dict.fromkeys(self.keys, unknown)
         if set(self.unknown) != set(self.keys) or not set(self.unknown.values()) <= {"error", "unknown"}:
             raise ValueError(f"unknown must be 'error' or 'unknown', got {unknown!r}.")
+        self.warned: set[str] = set()
         self.output_keys = self.keys if output_keys is None else ensure_tuple_rep(output_keys, len(self.keys))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -82,6 +84,8 @@ class ClusterToIndexd(MapTransform):
         for key, output_key in self.key_iterator(d, self.output_keys):
             name = str(d[key])
             index = self.index[key].get(name, self.spellings[key].get(name_key(name), -1))
+            if index < 0 and name not in self.warned:
+                self._warn_of_near(key, name)
             if index < 0 and self.unknown[key] == "error":
                 raise ValueError(
                     f"{key} {name!r} is not one of the known ones, {list(self.index[key])}; "
@@ -90,11 +94,20 @@ class ClusterToIndexd(MapTransform):
             d[output_key] = index
         return d
 
+    def _warn_of_near(self, key: Hashable, name: str) -> None:
+        """Once for each name that several of the known ones may mean."""
+        self.warned.add(name)
+        if near := [known for known in self.index[key] if name_key(known) == name_key(name)]:
+            warnings.warn(
+                f"{key} {name!r} may be any of {near}, so that it counts as a new one: write it as one of them.",
+                stacklevel=3,
+            )
+
 
 def _index(clusters: Sequence[str]) -> dict[str, int]:
-    names = [str(name) for name in clusters]
+    names = [] if isinstance(clusters, str) else [str(name) for name in clusters]
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"clusters must be a list of different names, got {names}.")
+        raise ValueError(f"clusters must be a list of different names, got {clusters!r}.")
     return {name: index for index, name in enumerate(names)}
 
 

@@ -19,6 +19,8 @@ from typing import Any
 
 from monai.utils import optional_import
 
+from ..data.replaced_file import replaced_file
+
 plt, _ = optional_import("matplotlib.pyplot")
 
 __all__ = ["save_figure"]
@@ -36,7 +38,7 @@ def save_figure(figure: Any, path: str | Path) -> Path:
         the file.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with replaced_file(path) as file:
+        figure.savefig(file, dpi=110, format=path.suffix.lstrip(".") or None)
     plt.close(figure)
     return path

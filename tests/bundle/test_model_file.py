@@ -18,8 +18,10 @@ import torch
 from ignite.handlers import Checkpoint
 from monai.handlers import CheckpointLoader
 
-from monai_armed.bundle.model_file import RECORD, read_record, write_model
+from monai_armed.bundle.model_file import DISTANCE, RECORD, read_distance, read_record, write_model
+from monai_armed.bundle.models import load_model
 from monai_armed.networks import DFNN
+from monai_armed.networks.training_distance import fit_training_distance
 
 NAMES = ["002", "Zürich"]
 SITES = {"clusters": NAMES, "provenance": {"clusters": NAMES}, "features": [{"name": "age", "mean": 0.1}]}
@@ -57,6 +59,28 @@ def test_the_same_model_is_the_same_file(model):
     before = path.read_bytes()
     write_model(network.state_dict(), SITES, path)
     assert path.read_bytes() == before
+
+
+def test_the_distance_to_the_training_data_travels_in_the_file(model, tmp_path):
+    network, path = model
+    assert read_distance(path) is None and load_model(DFNN(3), path).training_distance is None
+    data = [{"image": torch.randn(50, 3)}]
+    distance = fit_training_distance(network, data, data)
+    write_model(network.state_dict(), SITES, path, distance)
+    before = path.read_bytes()
+    loaded, x = load_model(DFNN(3), path), torch.randn(5, 3)
+    assert torch.equal(loaded.training_distance(loaded, x), distance(network, x)) and read_record(path) == SITES
+    assert loaded.state_dict().keys() == torch.load(path, weights_only=True).keys()  # other tools see weights alone
+    write_model(network.state_dict(), SITES, path, distance)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_distance_gets_a_sentence(model):
+    _, path = model
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"model/{DISTANCE}", b"no arrays")
+    with pytest.raises(ValueError, match="is damaged, copy or train it again"):
+        read_distance(path)
 
 
 def test_a_diverged_network_is_not_written(model):

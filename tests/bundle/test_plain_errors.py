@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 import types
 
 import pytest
@@ -129,7 +130,37 @@ def test_only_a_command_line_of_ours_is_told_so(monkeypatch, program, environmen
     main.__spec__ = None if program is None else types.SimpleNamespace(name=program)
     hook = sys.excepthook
     monkeypatch.setattr(sys, "excepthook", hook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     monkeypatch.setitem(sys.modules, "__main__", main)
     monkeypatch.setenv("MONAI_ARMED_TRACEBACK", environment)
     plain_errors()
     assert sys.excepthook is (print_plainly if replaced else hook)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "error in a thread: a file cannot be written (No space left",
+        ),
+        (KeyError("a bug"), "Traceback"),
+    ],
+)
+def test_an_error_that_ends_a_thread(monkeypatch, capsys, error, said):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setitem(
+        sys.modules, "__main__", types.SimpleNamespace(__spec__=types.SimpleNamespace(name="monai.bundle.__main__"))
+    )
+    monkeypatch.delenv("MONAI_ARMED_TRACEBACK", raising=False)
+    plain_errors()
+
+    def fail() -> None:
+        raise error
+
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    printed = capsys.readouterr().err
+    assert said in printed and ("Traceback" in printed) == (said == "Traceback")

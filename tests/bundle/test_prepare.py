@@ -112,6 +112,25 @@ def test_names_that_are_numbers(prepared):
     assert parser["num_clusters"] == {"site": 12}
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("150312", ["150312"]),
+        (150312, ["150312"]),
+        ("day 1", ["day 1"]),
+        ([], []),
+        ((1, "a"), ["1", "a"]),
+        ("null", None),
+    ],
+)
+def test_a_single_name_is_a_list_of_one(prepared, given, meant):
+    assert prepared(seen_sites=given)["seen_sites"] == meant
+
+
+def test_an_expression_is_no_name(prepared):
+    assert prepared(seen_sites="$['a', 'b']").get_parsed_content("seen_sites") == ["a", "b"]
+
+
 def test_what_is_said_of_a_table_reaches_reading(configs):
     (configs / "train.json").write_text(json.dumps({**TRAIN, "reading": {"site_column": None}}))
 

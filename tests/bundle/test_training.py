@@ -23,7 +23,8 @@ from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedTrainer
 from monai.utils import set_determinism
 
-from monai_armed.bundle import Training, ZPredictorTraining, read_record, run_lock
+from monai_armed.bundle import Training, ZPredictorTraining, read_record, run_lock, write_model
+from monai_armed.bundle.model_file import read_distance
 from monai_armed.engines import PrepareBatchCluster
 from monai_armed.handlers import EpochSeed, TrainingCheckpoint
 from monai_armed.losses import ARMEDLoss
@@ -32,7 +33,7 @@ from monai_armed.networks.nets import ZPredictor
 
 
 def training(
-    folder: Path, network=None, resume=False, setting="1", start_from=None, writer=None, **loading
+    folder: Path, network=None, resume=False, setting="1", start_from=None, writer=None, held_out=24, **loading
 ) -> Training:
     set_determinism(1)
     x = torch.randn(24, 3, generator=torch.Generator().manual_seed(0))
@@ -50,7 +51,7 @@ def training(
     z = ZPredictorTraining(guess, guess, trainer, checkpoint, loader, max_epochs=1)
     names = {"clusters": ["a", "b", "c"]}
     record = {**names, "provenance": names, "features": None, "fingerprint": {"setting": setting}}
-    return Training(trainer, network, checkpoint, record, folder, z, start_from, writer)
+    return Training(trainer, network, checkpoint, record, folder, z, start_from, writer, (data, data[:held_out]))
 
 
 def load(path: Path):
@@ -67,6 +68,30 @@ def test_the_model_is_the_network_with_its_calibrated_z_predictor_and_its_record
     state, kept = load(run.model_path), load(tmp_path / "network" / "model.pt")
     assert all(torch.equal(state[name], value) for name, value in kept.items())
     assert float(state["clusters.z_predictor.temperature"]) > 1  # clusters at random: the guess is toned down
+
+
+def test_the_model_knows_how_far_a_sample_is_from_its_training_data(tmp_path):
+    run = training(tmp_path)
+    run.run()
+    distance, x = read_distance(run.model_path), torch.tensor([[0.1, 0.0, -0.1], [30.0, 0.0, 0.0]])
+    assert (distance(run.network, x) > distance.threshold).tolist() == [False, True]
+    training(tmp_path / "few", held_out=1).run()
+    assert read_distance(tmp_path / "few" / "model.pt") is None
+
+
+def test_a_model_that_was_trained_without_a_distance_gets_one_and_stays_as_it_is(tmp_path):
+    run = training(tmp_path)
+    run.run()
+    state, record = load(run.model_path), read_record(run.model_path)
+    old = write_model(state, record, tmp_path / "old.pt")
+    other = training(tmp_path / "other")  # its network has other weights
+    other.add_distance(old)
+    assert old.read_bytes() == run.model_path.read_bytes()
+    with pytest.raises(ValueError, match="there are no validation samples"):
+        training(tmp_path / "other", held_out=0).add_distance(old)
+    other.record = {**record, "provenance": {"clusters": ["a", "b", "d"]}}
+    with pytest.raises(ValueError, match="was trained on other data than these: give the data and seeds of its own"):
+        other.add_distance(old)
 
 
 def test_samples_that_do_not_fill_a_batch(tmp_path):

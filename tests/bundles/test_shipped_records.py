@@ -18,10 +18,23 @@ from pathlib import Path
 import pytest
 
 from monai_armed.bundle import read_record
+from monai_armed.bundle.model_file import read_distance
 from monai_armed.data.held_out import held_out
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 KEYS = {"clusters": "clusters", "cluster": "cluster", "subject": "subject"}
+
+
+@pytest.mark.parametrize("bundle", ["armed_ad_mri", "armed_cell_aec", "armed_mci", "armed_spirals"])
+def test_shipped_weights_know_the_distance_to_their_training_data(bundle):
+    distance = read_distance(BUNDLES / bundle / "models" / "model.pt")
+    assert distance is not None and 2 < distance.threshold < 10 and len(distance.layers) > 2
+
+
+def test_the_mci_model_knows_the_words_of_its_categories():
+    features = read_record(BUNDLES / "armed_mci" / "models" / "model.pt")["features"]
+    known = {column["column"]: column["known"] for column in features if "known" in column}
+    assert known["PTGENDER"] == ["Female", "Male"] and "Widowed" in known["PTMARRY"]
 
 
 @pytest.mark.parametrize("bundle", ["armed_ad_mri", "armed_cell_aec", "armed_mci", "armed_spirals"])

@@ -26,6 +26,7 @@ from monai_armed.metrics.calibration import Calibration, set_columns
 from monai_armed.metrics.calibration_file import write_calibrations
 from monai_armed.networks import ARMED, DFNN
 from monai_armed.networks.nets import ZPredictor
+from monai_armed.networks.training_distance import fit_training_distance
 
 CLUSTERS = ["a", "b", "c", "d"]
 
@@ -105,3 +106,14 @@ def test_samples_of_new_clusters_have_sets_by_what_predicted_them(network, tmp_p
         assert [row["calibrated_probability"] for row in rows] == pytest.approx(
             wanted["calibrated_probability"], abs=1e-5
         )
+
+
+def test_rows_that_are_unlike_the_training_data_are_marked_and_named_once(network, tmp_path):
+    data = [{"image": 0.1 * torch.randn(200, 3, generator=torch.Generator().manual_seed(1))}]  # rows are further out
+    network.training_distance = fit_training_distance(network, data, data)
+    with pytest.warns(UserWarning, match="samples are unlike what the model was trained on") as warned:
+        rows = rows_of(network, tmp_path, cluster=2)
+    far = [row["file"] for row in rows if row["unlike_training"]]
+    assert far == [row["file"] for row in rows if row["distance"] > network.training_distance.threshold] and far
+    said = [str(one.message) for one in warned if "unlike" in str(one.message)]
+    assert said[0].startswith(f"{len(far)} of 5 samples") and ", ".join(far) in said[0] and len(said) == 2  # two runs

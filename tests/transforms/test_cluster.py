@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 
 import pytest
 
@@ -39,10 +40,16 @@ def test_a_name_is_known_in_another_spelling(name):
 
 def test_a_spelling_of_several_known_names_is_none_of_them():
     transform = ClusterToIndexd("site", ["2", "002"], unknown="unknown")
-    assert [transform({"site": name})["site"] for name in ("2", "002", "02")] == [0, 1, -1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [transform({"site": name})["site"] for name in ("2", "002", "5")] == [0, 1, -1]
+    with pytest.warns(UserWarning, match=r"site '02' may be any of \['2', '002'\], so that it counts as a new one"):
+        assert transform({"site": "02"})["site"] == -1
 
 
-@pytest.mark.parametrize(("clusters", "unknown"), [([], "error"), (["a", "a"], "error"), (["a"], "ignore")])
+@pytest.mark.parametrize(
+    ("clusters", "unknown"), [([], "error"), (["a", "a"], "error"), ("abc", "error"), (["a"], "ignore")]
+)
 def test_bad_arguments(clusters, unknown):
     with pytest.raises(ValueError, match="must be"):
         ClusterToIndexd("site", clusters, unknown)

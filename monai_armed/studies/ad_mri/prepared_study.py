@@ -23,7 +23,7 @@ import pandas as pd
 
 from monai_armed import __version__
 from monai_armed.data.bids import left_out_of_bids, load_bids_datalist
-from monai_armed.data.replaced_file import replaced_file
+from monai_armed.data.replaced_file import replaced_file, write_csv, write_text
 from monai_armed.studies.ad_mri.quality_sheet import plot_quality_sheets
 from monai_armed.studies.ad_mri.scan_check import usable
 
@@ -62,7 +62,7 @@ def write_study(
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "monai_armed", "Version": __version__}],
     }
-    (output / "dataset_description.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
+    write_text(json.dumps(described, indent=2), output / "dataset_description.json")
     _write_datalist(source, output, {str(brain) for brain, status in zip(brains, table["status"]) if usable(status)})
 
 
@@ -86,8 +86,7 @@ def _write_datalist(source: Path, output: Path, to_train_on: set[str]) -> None:
         first = Path(min(gone)).relative_to(output)
         print(f"{len(gone)} volumes are of scans that are gone and not in datalist.csv: delete them (first: {first}).")
     rows["image"] = [Path(image).relative_to(output).as_posix() for image in rows["image"]]
-    with replaced_file(datalist) as file:
-        rows.to_csv(file, index=False)
+    write_csv(rows, datalist)
 
 
 def _tell_unmatched(source: Path, participants: Path) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from monai_armed.data.replaced_file import write_csv
 from monai_armed.metrics.saliency_in_roi import interval_by_subject, saliency_in_roi
 from monai_armed.studies.ad_mri.saliency_maps import SaliencyMaps
 from monai_armed.visualize.saliency import SaliencyPanel, plot_saliency
@@ -102,7 +103,7 @@ def score_saliency(
     if "share" not in table:
         print("the saliency is not scored: the true regions are known of a simulated study alone.")
         return pd.DataFrame()
-    table.to_csv(folder / "saliency.csv", index=False)
+    write_csv(table, folder / "saliency.csv")
     print(_summary(table).to_string(index=False, float_format="%.3f"))
     return table
 

@@ -24,6 +24,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from monai_armed.data.replaced_file import write_csv, write_text
 from monai_armed.metrics.audit import LayerFeatures, audit_features
 from monai_armed.metrics.cluster_separation import (
     centre_by_cluster,
@@ -332,9 +333,9 @@ def evaluate_cells(
         print("what the latents tell of the batch is not measured: it needs training and test cells of seen batches.")
     _pictures(network, next(outputs[name] for name in ("test", "unseen") if name in outputs), batches, folder, device)
     rows = pd.concat([o.rows.assign(partition=name) for name, o in outputs.items()])
-    rows.assign(batch_known=rows["cluster"] >= 0).to_csv(folder / "predictions.csv", index=False)
-    pd.DataFrame(table).to_csv(folder / "metrics.csv", index=False)
-    (folder / "metrics.json").write_text(json.dumps(figures, indent=2))
+    write_csv(rows.assign(batch_known=rows["cluster"] >= 0), folder / "predictions.csv")
+    write_csv(pd.DataFrame(table), folder / "metrics.csv")
+    write_text(json.dumps(figures, indent=2), folder / "metrics.json")
     print(pd.DataFrame(table).to_string(index=False, float_format="%.4f"))
     print(
         "\n".join(

@@ -22,9 +22,12 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from monai_armed.data.names import name_key
+from monai_armed.data.replaced_file import replaced_file, write_csv
 from monai_armed.data.tolerant_loader import TolerantLoader
 from monai_armed.metrics.calibration_file import read_calibrations
 from monai_armed.networks.nets.armed_aec import ARMEDAEC
+from monai_armed.networks.training_distance import distance_columns, warn_of_distance
 from monai_armed.studies.cells.new_batches import with_sets
 
 __all__ = ["write_cells"]
@@ -47,8 +50,9 @@ def write_cells(
     What inference leaves of a folder of images: ``latents.csv`` (the fixed latents), ``predictions.csv``
     (``batch`` and ``cell`` of each image, ``batch_known``, whether the batch is one of the model's, ``probability``
     and ``fixed_probability``: that of label 1, high metastatic efficiency in the melanoma set, by the mixed and by the
-    fixed effects), and as PNG the reconstruction by fixed effects, ``fixed/``, and the images as if from each of the
-    batches asked for, ``as_<batch>/``: among them ``"population"``, an image without its batch.
+    fixed effects; whether the image is unlike those of training), and as PNG the reconstruction by fixed effects,
+    ``fixed/``, and the images as if from each of the batches asked for, ``as_<batch>/``: among them ``"population"``,
+    an image without its batch.
 
     Args:
         network: the trained network.
@@ -68,10 +72,6 @@ def write_cells(
     """
     index = {POPULATION: -1, **{name: j for j, name in enumerate(batches)}}
     shown = [] if network.random is None else _shown(list(index), as_batches)
-    if unknown := [name for name in shown if name not in index]:
-        raise ValueError(
-            f"as_batches names {unknown}, but the model's batches are {list(batches)} ('{POPULATION}': none)."
-        )
     calibrations = {} if ckpt_path is None else read_calibrations(ckpt_path)
     folder, folder_of = Path(output_dir), _folder_names(index)
     network.eval()
@@ -86,7 +86,7 @@ def write_cells(
         names = [_new_name(file, taken) for file in batch["file"]]
         table = {key: batch[key] for key in ("file", "batch", "cell")}
         table |= {"batch_known": (cluster >= 0).tolist(), "image": names}
-        table |= {"probability": mixed.tolist(), "fixed_probability": fixed.tolist()}
+        table |= {"probability": mixed.tolist(), "fixed_probability": fixed.tolist(), **distance_columns(network, x)}
         tables.append(with_sets(pd.DataFrame(table), logits, next(iter(calibrations.values()), None)))
         _write_images(network.decode_fixed(latent), names, folder / "fixed")
         for name in shown:
@@ -96,21 +96,31 @@ def write_cells(
     rows = pd.concat(tables, ignore_index=True)
     frame = pd.DataFrame(np.concatenate(latents)).rename(columns=lambda i: f"h{i}")
     frame.insert(0, "file", rows["file"])
-    frame.to_csv(folder / "latents.csv", index=False)
-    rows.to_csv(folder / "predictions.csv", index=False)
+    write_csv(frame, folder / "latents.csv")
+    write_csv(rows, folder / "predictions.csv")
     print(
         f"{len(rows)} images: latents.csv, predictions.csv (probability of label 1), fixed/ and {len(shown)} folders "
         f"as_<batch>/ in {folder}"
     )
     if renamed := [f"{folder_of[name]} is of {name!r}" for name in shown if folder_of[name] != f"as_{name}"]:
         print("; ".join(renamed))
+    if "unlike_training" in rows:
+        warn_of_distance(rows["file"].tolist(), rows["unlike_training"].tolist())
     if isinstance(loader, TolerantLoader):
         loader.report(folder)
 
 
 def _shown(names: Sequence[str], as_batches: Sequence[str] | None) -> list[str]:
+    if isinstance(as_batches, str):
+        raise ValueError(f"as_batches must be a list of names of batches, got the string {as_batches!r}.")
     if as_batches is not None:
-        return [str(name) for name in as_batches]
+        own = {name_key(name): name for name in names} | {name: name for name in names}
+        asked = {str(name): own.get(str(name), own.get(name_key(name))) for name in as_batches}
+        if unknown := [name for name, found in asked.items() if found is None]:
+            raise ValueError(
+                f"as_batches names {unknown}, but the model's batches are {list(names[1:])} ('{POPULATION}': none)."
+            )
+        return [name for name in asked.values() if name is not None]
     if len(names) > MOST_FOLDERS:
         print(f"{len(names) - 1} batches: images are shown as the first {MOST_FOLDERS - 1}; name others by as_batches.")
     return list(names[:MOST_FOLDERS])
@@ -138,6 +148,6 @@ def _distinct(name: str, taken: set[str]) -> str:
 
 
 def _write_images(images: torch.Tensor, names: Sequence[str], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     for image, name in zip((images[:, 0].clamp(0, 1) * 255).round().byte().cpu().numpy(), names):
-        Image.fromarray(image).save(folder / name)
+        with replaced_file(folder / name) as file:
+            Image.fromarray(image).save(file, format="png")

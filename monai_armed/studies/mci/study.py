@@ -29,6 +29,7 @@ from sklearn.metrics import roc_auc_score
 
 from monai_armed.compare.fold_task import FoldTask, fold_config
 from monai_armed.compare.runner import Comparison, check_study, compare
+from monai_armed.data.replaced_file import write_csv, write_text
 from monai_armed.metrics.feature_importance import gradient_at_mean, mean_absolute_gradient, probe_sign_tests
 from monai_armed.metrics.mixed_model import ranef
 from monai_armed.networks.adaptation import adapt
@@ -264,7 +265,7 @@ def conversion_study(comparison: Comparison) -> dict[str, Path]:
     settings = [setting.get("probes", False) for setting in comparison.bundle.options["settings"]]
     tables = {probes: importance_table(comparison, tasks, probes) for probes in settings}
     files["importance"] = out / "importance.csv"
-    pd.concat([t.assign(probes=probes) for probes, t in tables.items()]).to_csv(files["importance"], index=False)
+    write_csv(pd.concat([t.assign(probes=probes) for probes, t in tables.items()]), files["importance"])
     lines = ["# What the networks of the MCI conversion study say", "", comparison.bundle.options["notes"], ""]
     folds = [
         replace(fold, truth=samples[fold.task.samples].partitions["truth"])  # which the folds' file does not hold
@@ -275,8 +276,8 @@ def conversion_study(comparison: Comparison) -> dict[str, Path]:
         adaptation = adaptation_table(folds)
         lines += _sentences(folds, reading, adaptation)
         files["slopes"], files["adaptation"] = out / "slopes.csv", out / "adaptation.csv"
-        reading.groupby(level=0, sort=False).mean().to_csv(files["slopes"])
-        adaptation.to_csv(files["adaptation"], index=False)
+        write_csv(reading.groupby(level=0, sort=False).mean(), files["slopes"], index=True)
+        write_csv(adaptation, files["adaptation"])
         files["figure3"] = plot_slope_scale(reading, out / "figure3.png")
         intercept, own = _intercepts(folds[0])
         files["caterpillar"] = plot_caterpillar(intercept, out / "caterpillar.png", "random intercept, logits")
@@ -290,5 +291,5 @@ def conversion_study(comparison: Comparison) -> dict[str, Path]:
     if True in tables:
         lines += _probe_lines(tables[True])
     files["reading"] = out / "reading.md"
-    files["reading"].write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text("\n".join(lines) + "\n", files["reading"])
     return files

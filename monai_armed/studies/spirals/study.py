@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from monai_armed.compare.fold_task import FoldTask, fold_config
 from monai_armed.compare.runner import Comparison, check_study, compare
 from monai_armed.compare.study_bundle import Samples
+from monai_armed.data.replaced_file import write_csv, write_text
 from monai_armed.metrics.feature_importance import gradient_at_mean, mean_absolute_gradient, probe_t_tests
 from monai_armed.networks.nets import ARMED
 from monai_armed.networks.nets.cluster_network import ClusterNetwork
@@ -171,8 +172,8 @@ def spiral_study(comparison: Comparison, num_starts: int = 0) -> dict[str, Path]
     tasks, samples = comparison.plan()
     table = importance_table(comparison, tasks, num_starts)
     files["importance"], files["importance_report"] = out / "importance.csv", out / "importance.md"
-    table.to_csv(files["importance"], index=False)
-    files["importance_report"].write_text(importance_markdown(table), encoding="utf-8")
+    write_csv(table, files["importance"])
+    write_text(importance_markdown(table), files["importance_report"])
     files["boundaries"] = out / "boundaries.png"
     _boundaries(comparison, tasks, samples, files["boundaries"])
     for path, setting in {t.samples: t.setting for t in tasks}.items():

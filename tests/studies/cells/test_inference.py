@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import pandas as pd
+import pytest
 from aec_samples import network, samples
 
 from monai_armed.studies.cells.inference import write_cells
@@ -49,3 +50,10 @@ def test_of_300_batches_the_first_are_shown_unless_they_are_asked_for(tmp_path, 
     assert "300 batches: images are shown as the first 24; name others by as_batches" in capsys.readouterr().out
     write_cells(net, samples(["d000"], ["1"], [0]), batches, tmp_path / "asked", ["d299", "population"])
     assert sorted(path.name for path in (tmp_path / "asked").glob("as_*")) == ["as_d299", "as_population"]
+
+
+def test_a_batch_is_shown_in_any_spelling_and_a_text_is_no_list_of_letters(tmp_path):
+    write_cells(network(), samples(["a"], ["1"], [0]), ["007", "b"], tmp_path, ["7", "B"])
+    assert sorted(path.name for path in tmp_path.glob("as_*")) == ["as_007", "as_b"]
+    with pytest.raises(ValueError, match="as_batches must be a list of names of batches, got the string '007'"):
+        write_cells(network(), samples(["a"], ["1"], [0]), ["007", "b"], tmp_path, "007")

@@ -1,0 +1,290 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""How far a sample is from what a network was trained on: predictions of what lies far away are not to be believed."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn as nn
+from monai.networks.utils import eval_mode
+from monai.utils import CommonKeys
+
+from ..utils.parallel import unwrap
+from .erasure.feature_sums import FeatureSums
+from .erasure.shrinkage import feature_scale, shrunk_covariance
+from .layers.dry_run import DryRun, default_feature_layers
+from .layers.feature_layers import record_layers
+from .nets.armed import ARMED
+from .nets.armed_aec import ARMEDAEC
+from .nets.cluster_input import ClusterInput
+
+__all__ = ["TrainingDistance", "distance_columns", "fit_training_distance", "warn_of_distance"]
+
+INPUT = "<input>"  # among the layers; no layer can be called so
+COVERAGE = 0.99  # share of samples like the held-out ones that are not called unlike the training data
+SHOWN = 5  # rows that a warning names
+LEAST = 2  # held-out samples, of which there is a spread
+WIDE = 512  # features from which on correlations would cost more memory than they are worth
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Where the features (D,) of one layer lie, and what the held-out samples' log distances from there are."""
+
+    mean: torch.Tensor  # (D,)
+    whitening: torch.Tensor  # (D, D), makes features less their mean uncorrelated; of wide layers 1 / s.d., (D,)
+    centre: float
+    spread: float
+
+    def log_distance(self, features: torch.Tensor) -> torch.Tensor:
+        """Log of the Mahalanobis distance of features (B, D) in double precision; infinite where they are not."""
+        rest, whitening = features - self.mean, self.whitening.double()
+        squares = (rest * whitening if whitening.ndim == 1 else rest @ whitening.T).square().sum(dim=1)
+        return squares.nan_to_num(nan=math.inf).clamp(min=1e-24).log() / 2
+
+
+class TrainingDistance:
+    """
+    How far samples are from the training data of a network, by its own features: in each of several layers and in the
+    input, the Mahalanobis distance from the mean of the training samples (Lee et al. 2018,
+    https://arxiv.org/abs/1807.03888, without their classes, which a label need not have). A distance is given in s.d.
+    of the log distances of held-out samples, above their mean, and that of the layer where it is largest counts: noise
+    may look ordinary to the last layers and not to the first, an image upside down the other way round. Beyond the
+    ``threshold`` is what no more than 1 % of samples like the held-out ones would be.
+
+    It says of a sample that it is of a kind that the network has not seen. It does not say that a prediction is right.
+
+    Args:
+        layers: by name.
+        threshold: distance beyond which a sample is unlike the training data.
+    """
+
+    def __init__(self, layers: Mapping[str, _Layer], threshold: float) -> None:
+        self.layers, self.threshold = dict(layers), threshold
+
+    @torch.no_grad()
+    def __call__(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            network: the network that it was fitted to, in any mode.
+            x: samples as the network takes them, (B, ...).
+
+        Returns:
+            the distance of each, (B,), in double precision on the CPU.
+        """
+        features = _features(network, x, list(self.layers))
+        return torch.stack(
+            [(own.log_distance(features[name]) - own.centre) / own.spread for name, own in self.layers.items()]
+        ).amax(dim=0)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """All that it knows, as tensors by name."""
+        state: dict[str, torch.Tensor] = {"threshold": torch.tensor(self.threshold, dtype=torch.double)}
+        for name, own in self.layers.items():
+            state |= {f"{name}/mean": own.mean, f"{name}/whitening": own.whitening}
+            state[f"{name}/log_distances"] = torch.tensor([own.centre, own.spread], dtype=torch.double)
+        return state
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, torch.Tensor]) -> TrainingDistance:
+        """
+        Args:
+            state: from :py:meth:`state_dict`.
+
+        Raises:
+            KeyError: when it is none.
+        """
+        names = [name.removesuffix("/mean") for name in state if name.endswith("/mean")]
+        layers = {
+            name: _Layer(state[f"{name}/mean"], state[f"{name}/whitening"], *state[f"{name}/log_distances"].tolist())
+            for name in names
+        }
+        return cls(layers, float(state["threshold"]))
+
+
+@torch.no_grad()
+def fit_training_distance(
+    network: nn.Module,
+    train: Iterable[Mapping[str, Any]],
+    held_out: Iterable[Mapping[str, Any]],
+    layers: Sequence[str] | None = None,
+) -> TrainingDistance:
+    """
+    Fit a :py:class:`TrainingDistance` to a trained network, which stays as it is: two passes over the data.
+
+    Args:
+        network: any network, also inside ``DistributedDataParallel``.
+        train: batches of the training samples, dicts with ``"image"``, without augmentation; gone through once.
+        held_out: the same of samples that it was not trained on, such as those of validation; at least two.
+        layers: names of the layers whose features are looked at, those of the wrapped network of an ARMED one; by
+            default those that an adversary would see. The input is among them always.
+
+    Raises:
+        ValueError: when there are no training samples or less than two held-out ones.
+
+    Example:
+        >>> net.training_distance = fit_training_distance(net, train_loader, validation_loader)
+        >>> net.training_distance(net, images) > net.training_distance.threshold
+        tensor([False, False, True])
+    """
+    sums: dict[str, FeatureSums | _WideSums] = {}
+    for batch in train:
+        x = _image(batch)
+        if not sums:
+            layers = [INPUT, *(_default_layers(network, x) if layers is None else layers)]
+        for name, features in _features(network, x, layers or []).items():
+            if name not in sums:
+                wide = features.shape[1] > WIDE
+                sums[name] = _WideSums(features) if wide else FeatureSums(features.shape[1], num_clusters=1)
+            sums[name].update(features, torch.zeros(len(features), dtype=torch.long))
+    where = {name: whitened for name, own in sums.items() if (whitened := _whitened(own)) is not None}
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in where}
+    for batch in held_out:
+        for name, features in _features(network, _image(batch), list(where)).items():
+            found[name].append(where[name].log_distance(features))
+    if not where or sum(map(len, next(iter(found.values())))) < LEAST:
+        raise ValueError(
+            f"the distance to the training data needs training samples whose features vary, and at least {LEAST} "
+            "held-out samples to tell what is far."
+        )
+    fitted = {}
+    for name, parts in found.items():
+        logs = torch.cat(parts)
+        fitted[name] = _Layer(where[name].mean, where[name].whitening, float(logs.mean()), float(logs.std()) or 1.0)
+    far = torch.stack([(torch.cat(found[name]) - own.centre) / own.spread for name, own in fitted.items()]).amax(dim=0)
+    rank = min(len(far), math.ceil((len(far) + 1) * COVERAGE))  # as conformal prediction has it
+    return TrainingDistance(fitted, float(far.sort().values[rank - 1]))
+
+
+def distance_columns(network: nn.Module, x: torch.Tensor) -> dict[str, list]:
+    """
+    What a table of predictions says of each sample: ``distance``, and ``unlike_training``, whether that is beyond the
+    threshold. Of a network without a ``training_distance`` it says nothing.
+
+    Args:
+        network: the network, as :py:func:`monai_armed.bundle.load_model` gives it.
+        x: the samples, (B, ...).
+    """
+    inner = unwrap(network)
+    known = getattr(inner, "training_distance", None)
+    if known is None:
+        return {}
+    distance = known(inner, x)
+    return {"distance": distance.tolist(), "unlike_training": (distance > known.threshold).tolist()}
+
+
+def warn_of_distance(names: Sequence[str], unlike: Sequence[bool], stacklevel: int = 3) -> None:
+    """
+    Warn of samples that are unlike the training data, if there are any.
+
+    Args:
+        names: of all samples.
+        unlike: their ``unlike_training``.
+        stacklevel: as of :py:func:`warnings.warn`.
+    """
+    if far := [name for name, beyond in zip(names, unlike) if beyond]:
+        more = ", ..." if len(far) > SHOWN else ""
+        warnings.warn(
+            f"{len(far)} of {len(names)} samples are unlike what the model was trained on (column unlike_training), so "
+            f"that their predictions should not be believed: {', '.join(far[:SHOWN])}{more}.",
+            stacklevel=stacklevel,
+        )
+
+
+def _image(batch: Mapping[str, Any]) -> torch.Tensor:
+    return torch.as_tensor(batch[CommonKeys.IMAGE])
+
+
+def _trunk(network: nn.Module) -> tuple[nn.Module, dict[str, str]]:
+    """The module whose layers are looked at, and how the network is called so that no cluster is asked for."""
+    if isinstance(network, ARMEDAEC):
+        return network.fixed, {"effects": "fixed"}
+    if isinstance(network, ARMED):
+        return network.network, {"effects": "fixed"}
+    return (network.network, {"unknown": "population"}) if isinstance(network, ClusterInput) else (network, {})
+
+
+def _default_layers(network: nn.Module, x: torch.Tensor) -> list[str]:
+    network = unwrap(network)
+    trunk, options = _trunk(network)
+    names = [name for name, _ in trunk.named_modules() if name]
+    x = x[:2].to(_device(network))
+    with eval_mode(network), record_layers(trunk, inputs=names, outputs=names, check=False) as record:
+        output = network(x, **options)
+    return default_feature_layers(trunk, DryRun(x, output, record, set(), []), getattr(network, "head", ""))
+
+
+def _features(network: nn.Module, x: torch.Tensor, layers: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Features (B, D) of each layer, in double precision on the CPU."""
+    network = unwrap(network)
+    trunk, options = _trunk(network)
+    named = [name for name in layers if name != INPUT]
+    x = x.to(_device(network))
+    copied = {("output", name) for name in named}  # what comes later may write into them
+    with eval_mode(network), record_layers(trunk, outputs=named, copied=copied) as record:
+        network(x, **options)
+    return {name: _pooled(x if name == INPUT else record.outputs[name]) for name in layers}
+
+
+def _pooled(features: torch.Tensor) -> torch.Tensor:
+    """Vectors (B, D) as they are, of maps (B, C, *spatial) the mean and s.d. over space."""
+    features = features.detach().cpu().double()
+    if features.ndim < 3:
+        return features.reshape(len(features), -1)
+    maps = features.flatten(2)
+    return torch.cat([maps.mean(-1), maps.std(-1, correction=0)], dim=1)
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
+
+
+class _WideSums:
+    """Sums of a wide layer's features (D,) over batches: as :py:class:`FeatureSums` but without products."""
+
+    def __init__(self, features: torch.Tensor) -> None:
+        self.count, (self.total, self.second) = 0, torch.zeros(2, features.shape[1], dtype=torch.double)
+
+    def update(self, features: torch.Tensor, _cluster: torch.Tensor) -> None:
+        self.count += len(features)
+        self.total += features.sum(0)
+        self.second += features.square().sum(0)
+
+
+def _whitened(sums: FeatureSums | _WideSums) -> _Layer | None:
+    """Mean and whitening of a layer's training samples; None where they are all alike."""
+    number = float(torch.as_tensor(sums.count).sum())
+    if isinstance(sums, _WideSums):
+        mean = sums.total / number
+        variance = sums.second / number - mean.square()
+        if not _varies(variance, mean):
+            return None
+        scale = variance.clamp(min=0).sqrt()
+        return _Layer(mean, 1 / torch.where(scale > 1e-12 * scale.max(), scale, scale.max()).float(), 0.0, 1.0)
+    mean = sums.total.sum(dim=(0, 1)) / number
+    covariance = sums.second / number - torch.outer(mean, mean)
+    if not _varies(covariance.diagonal(), mean):
+        return None
+    scale = feature_scale(covariance)
+    root = torch.linalg.cholesky(shrunk_covariance(covariance, number) / torch.outer(scale, scale))
+    inverse = torch.linalg.solve_triangular(root, torch.eye(len(scale)).double(), upper=False) / scale
+    return _Layer(mean, inverse.float(), 0.0, 1.0)
+
+
+def _varies(variance: torch.Tensor, mean: torch.Tensor) -> bool:
+    return float(variance.max()) > 1e-12 * float(mean.square().max())
