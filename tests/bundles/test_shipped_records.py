@@ -16,6 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from monai.bundle import ConfigParser
 
 from monai_armed.bundle import read_record
 from monai_armed.data.held_out import held_out
@@ -24,7 +25,18 @@ BUNDLES = Path(__file__).parents[2] / "bundles"
 KEYS = {"clusters": "clusters", "cluster": "cluster", "subject": "subject"}
 
 
-@pytest.mark.parametrize("bundle", ["armed_ad_mri", "armed_cell_aec", "armed_mci", "armed_spirals"])
+NAMES = ["armed_ad_mri", "armed_cell_aec", "armed_mci", "armed_spirals"]
+
+
+@pytest.mark.parametrize("bundle", NAMES)
+def test_shipped_weights_are_of_the_network_of_inference(bundle):
+    parser = ConfigParser()
+    parser.read_config(str(BUNDLES / bundle / "configs" / "inference.json"))
+    parser["bundle_root"] = str(BUNDLES / bundle)
+    assert next(parser.get_parsed_content("network").parameters()).isfinite().all()
+
+
+@pytest.mark.parametrize("bundle", NAMES)
 def test_shipped_weights_know_their_own_subjects_and_no_others(bundle):
     whole = read_record(BUNDLES / bundle / "models" / "model.pt")
     record = whole["provenance"]

@@ -61,7 +61,7 @@ def write_cells(
         ValueError: when a batch asked for is none of the seen ones, or, at the end, when images could not be used.
     """
     index = {POPULATION: -1, **{name: j for j, name in enumerate(batches)}}
-    shown = [] if network.random is None else _shown(list(index), as_batches)
+    shown = _shown(list(index), as_batches) if network.shows_clusters else []
     if unknown := [name for name in shown if name not in index]:
         raise ValueError(
             f"as_batches names {unknown}, but the model's batches are {list(batches)} ('{POPULATION}': none)."
@@ -82,8 +82,7 @@ def write_cells(
         _write_images(network.decode_fixed(latent), names, folder / "fixed")
         for name in shown:
             as_cluster = torch.full_like(cluster, index[name])
-            shown_as = network.reconstruct(x, cluster, as_cluster=as_cluster)
-            _write_images(shown_as, names, folder / folder_of[name])
+            _write_images(network.show_as(x, cluster, as_cluster), names, folder / folder_of[name])
     rows = pd.concat(tables, ignore_index=True)
     frame = pd.DataFrame(np.concatenate(latents)).rename(columns=lambda i: f"h{i}")
     frame.insert(0, "file", rows["file"])
