@@ -23,7 +23,7 @@ from ignite.engine import Engine
 from monai.engines import Trainer
 
 from monai_armed.bundle.model_file import write_model
-from monai_armed.bundle.models import load_part, takes_cluster
+from monai_armed.bundle.models import load_fitting, load_part, takes_cluster
 from monai_armed.bundle.run_lock import claimed
 from monai_armed.bundle.z_predictor_training import ZPredictorTraining
 from monai_armed.handlers.random_effects_writer import is_main_process
@@ -46,6 +46,8 @@ class Training:
         folder: where the model is written.
         z_predictor: training of the Z-predictor, for networks that have a use for it.
         start_from: finished models by the name of the part of the network that is taken from them before training.
+        init_from: a finished model of other clusters, of which before training all is taken that fits, see
+            :py:func:`monai_armed.bundle.models.load_fitting`: fine-tuning.
         writer: called with the trainer when the network has its final weights, such as a
             :py:class:`monai_armed.handlers.RandomEffectsWriter`.
     """
@@ -59,6 +61,7 @@ class Training:
         folder: str | Path,
         z_predictor: ZPredictorTraining | None = None,
         start_from: Mapping[str, str] | None = None,
+        init_from: str | None = None,
         writer: Callable[[Engine], None] | None = None,
     ) -> None:
         self.trainer, self.network, self.checkpoint = trainer, network, checkpoint
@@ -67,7 +70,7 @@ class Training:
         for part in (self, self.z_predictor):
             if part is not None:
                 part.checkpoint.fingerprint = record["fingerprint"]
-        self.start_from, self.writer = dict(start_from or {}), writer
+        self.start_from, self.init_from, self.writer = dict(start_from or {}), init_from, writer
 
     def run(self) -> None:
         """
@@ -78,6 +81,8 @@ class Training:
                 do not fill a batch, or the network diverges.
         """
         with claimed(self.folder, self.checkpoint.folder) if is_main_process() else nullcontext():
+            if self.init_from is not None:
+                load_fitting(self.network, self.init_from, self.record["clusters"], self.trainer.state.device)
             for name, path in self.start_from.items():
                 load_part(self.network, name, path, self.trainer.state.device)
             if not len(self.trainer.data_loader):  # type: ignore[arg-type]
