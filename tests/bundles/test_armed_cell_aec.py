@@ -277,7 +277,7 @@ def test_the_shipped_weights_of_the_cells_give_the_recorded_figures(tmp_path):
     assert figures.keys() == recorded.keys()
     for name, value in figures.items():
         # other versions of the libraries round otherwise, which a rank or a fresh classifier can turn into more
-        exact = name.endswith(("mse", "error"))
+        exact = name.endswith(("mse", "error", "ghost"))
         assert value == pytest.approx(recorded[name], rel=0.02 if exact else 0.15, abs=0 if exact else 0.05), name
 
 

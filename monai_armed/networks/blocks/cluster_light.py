@@ -154,9 +154,20 @@ class ClusterLight(nn.Module):
         Raises:
             ValueError: when an index is not one of the clusters or -1.
         """
-        for index in (cluster, as_cluster):
-            self._check(index)
-        own = torch.where((cluster < 0)[:, None], self.predict(x), self.effects[cluster.clamp(min=0)])
+        return self.change(x, self.own_effects(x, cluster), as_cluster)
+
+    def own_effects(self, x: torch.Tensor, cluster: torch.Tensor) -> torch.Tensor:
+        """Effects (B, 4) of images' own clusters, predicted for those that are not known; see :py:meth:`forward`."""
+        self._check(cluster)
+        own = self.effects[cluster.clamp(min=0)]
+        unknown = cluster < 0
+        if unknown.any():
+            own[unknown] = self.predict(x[unknown])
+        return own
+
+    def change(self, x: torch.Tensor, own: torch.Tensor, as_cluster: torch.Tensor) -> torch.Tensor:
+        """:py:meth:`forward` for images whose own effects (B, 4) are there already."""
+        self._check(as_cluster)
         other = torch.where((as_cluster < 0)[:, None], torch.zeros_like(own), self.effects[as_cluster.clamp(min=0)])
         gain = (other[:, 3] - own[:, 3]).exp()[:, None, None, None]
         before, after = (light_plane((self.mean + u)[:, :3], x.shape[2:]) for u in (own, other))

@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 
 from ..blocks.cluster_light import ClusterLight
@@ -113,3 +115,24 @@ class AECPictures(ClusterNetwork):
         if self.light is not None and self.light.fitted:
             return self.light(x, cluster, as_cluster)
         return self.reconstruct(x, cluster, as_cluster=as_cluster)
+
+    @torch.no_grad()
+    def show_as_each(self, x: torch.Tensor, cluster: torch.Tensor, targets: Sequence[int]) -> Iterator[torch.Tensor]:
+        """
+        The same images as if from one cluster after the other; what is known of their own is worked out once.
+
+        Args:
+            x, cluster: see :py:meth:`show_as`.
+            targets: clusters, -1 for the population.
+
+        Yields:
+            images (B, *in_shape), for each target.
+        """
+        light = self.light if self.light is not None and self.light.fitted else None
+        own = None if light is None else light.own_effects(x, cluster)
+        for target in targets:
+            as_cluster = torch.full_like(cluster, target)
+            if light is None or own is None:
+                yield self.reconstruct(x, cluster, as_cluster=as_cluster)
+            else:
+                yield light.change(x, own, as_cluster)

@@ -176,7 +176,7 @@ def evaluate_cells(
     print(pd.DataFrame(table).to_string(index=False, float_format="%.4f"))
     print(
         "\n".join(
-            f"{name:36s} {value:.4f}" for name, value in figures.items() if not name.startswith(("test_", "unseen_"))
+            f"{name:36s} {value:.4g}" for name, value in figures.items() if not name.startswith(("test_", "unseen_"))
         )
     )
     print(f"written to {folder}")

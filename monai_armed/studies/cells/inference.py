@@ -80,9 +80,9 @@ def write_cells(
         table |= {"batch_known": (cluster >= 0).tolist(), "image": names}
         tables.append(pd.DataFrame({**table, "probability": mixed.tolist(), "fixed_probability": fixed.tolist()}))
         _write_images(network.decode_fixed(latent), names, folder / "fixed")
-        for name in shown:
-            as_cluster = torch.full_like(cluster, index[name])
-            _write_images(network.show_as(x, cluster, as_cluster), names, folder / folder_of[name])
+        targets = [index[name] for name in shown]
+        for name, images in zip(shown, network.show_as_each(x, cluster, targets)):
+            _write_images(images, names, folder / folder_of[name])
     rows = pd.concat(tables, ignore_index=True)
     frame = pd.DataFrame(np.concatenate(latents)).rename(columns=lambda i: f"h{i}")
     frame.insert(0, "file", rows["file"])
