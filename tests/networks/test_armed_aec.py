@@ -248,6 +248,29 @@ def test_a_light_that_is_fitted_shows_clusters_in_the_decoders_place(tmp_path):
         network(light=ClusterLight(4))
 
 
+@pytest.mark.parametrize("random", [True, False])
+def test_a_description_is_what_the_network_says_at_each_call(random):
+    net, (x, cluster, _) = network(**({} if random else {"random": None, "image_classifier": None})), batch()
+    with pytest.raises(ValueError, match=r"call network\.eval\(\) first"):
+        net.train().describe(x, cluster)
+    found = net.eval().describe(x, cluster)
+    torch.testing.assert_close(found["mixed"], net(x, cluster))
+    torch.testing.assert_close(found["fixed"], net(x, cluster, effects="fixed"))
+    torch.testing.assert_close(found["latent"], net.fixed.encode(x))
+
+
+@torch.no_grad()
+def test_one_cluster_after_the_other_is_the_same_as_each_by_itself():
+    (x, cluster, _), light = batch(), ClusterLight(CLUSTERS)
+    own = cluster.clone()
+    own[::2] = -1
+    net = network(light=light).eval()
+    for _ in range(2):  # by the decoder, then by the light
+        for target, shown in zip((-1, 0, 2), net.show_as_each(x, own, (-1, 0, 2))):
+            torch.testing.assert_close(shown, net.show_as(x, own, torch.full_like(own, target)))
+        light.fit([{"image": x, "cluster": cluster}])
+
+
 def test_only_a_network_with_a_light_or_random_effects_shows_clusters():
     without = {"random": None, "image_classifier": None}
     assert network().shows_clusters and not network(**without).shows_clusters

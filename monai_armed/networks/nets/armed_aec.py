@@ -206,6 +206,30 @@ class ARMEDAEC(AECPictures):
             outputs.update(self.adversary(features) if with_adversary else {"features": features})
         return outputs
 
+    @torch.no_grad()
+    def describe(self, x: torch.Tensor, cluster: torch.Tensor) -> dict[str, torch.Tensor]:
+        """
+        All that evaluation asks of images, each encoder run once.
+
+        Args:
+            x: (B, *in_shape).
+            cluster: index (B,), -1 where not known.
+
+        Returns:
+            the fixed ``"latent"`` (B, D), and the logits ``"fixed"`` and ``"mixed"`` (B, K), the same without random
+            effects.
+
+        Raises:
+            ValueError: when the network is in training mode.
+        """
+        if self.training:
+            raise ValueError("images are described in evaluation mode: call network.eval() first.")
+        latent = self.fixed.encode(x)
+        found = {"latent": latent, "fixed": self.fixed.classify(latent)}
+        if self.random is None:
+            return {**found, "mixed": found["fixed"]}
+        return {**found, **self._random_outputs(x, self.clusters.of_first(x, cluster, None), latent)}
+
     def _random_outputs(self, x: torch.Tensor, cluster: torch.Tensor, latent: torch.Tensor) -> dict:
         assert self.random is not None and self.image_classifier is not None
         with given_cluster(self.random, cluster):

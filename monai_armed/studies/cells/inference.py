@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from monai_armed.networks.nets.armed_aec import ARMEDAEC
 __all__ = ["write_cells"]
 
 POPULATION = "population"
+_WRITERS = 4  # threads
 MOST_FOLDERS = 25  # of images as if from a batch, unless they are asked for
 
 
@@ -72,14 +74,14 @@ def write_cells(
     taken: set[str] = set()
     for batch in tqdm(loader, desc="cells"):
         x, cluster = batch["image"].to(device), batch["cluster"].to(device)
-        latent = network.fixed.encode(x)
-        latents.append(latent.cpu().numpy())
-        mixed, fixed = network(x, cluster)[:, 0].sigmoid(), network.fixed.classify(latent)[:, 0].sigmoid()
+        found = network.describe(x, cluster)
+        latents.append(found["latent"].cpu().numpy())
+        mixed, fixed = (found[name][:, 0].sigmoid() for name in ("mixed", "fixed"))
         names = [_new_name(file, taken) for file in batch["file"]]
         table = {key: batch[key] for key in ("file", "batch", "cell")}
         table |= {"batch_known": (cluster >= 0).tolist(), "image": names}
         tables.append(pd.DataFrame({**table, "probability": mixed.tolist(), "fixed_probability": fixed.tolist()}))
-        _write_images(network.decode_fixed(latent), names, folder / "fixed")
+        _write_images(network.decode_fixed(found["latent"]), names, folder / "fixed")
         targets = [index[name] for name in shown]
         for name, images in zip(shown, network.show_as_each(x, cluster, targets)):
             _write_images(images, names, folder / folder_of[name])
@@ -129,5 +131,6 @@ def _distinct(name: str, taken: set[str]) -> str:
 
 def _write_images(images: torch.Tensor, names: Sequence[str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for image, name in zip((images[:, 0].clamp(0, 1) * 255).round().byte().cpu().numpy(), names):
-        Image.fromarray(image).save(folder / name)
+    grey = (images[:, 0].clamp(0, 1) * 255).round().byte().cpu().numpy()
+    with ThreadPoolExecutor(_WRITERS) as pool:  # compressing and writing leave Python's lock to others
+        list(pool.map(lambda image, name: Image.fromarray(image).save(folder / name), grey, names))
