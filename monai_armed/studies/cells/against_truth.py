@@ -62,7 +62,7 @@ def errors_against_truth(
         free = np.stack([study.render_as(Path(f).name, None) for f in part.rows["file"]]).astype(np.float32)[:, None]
         encoded = [network.fixed.encode(x.to(device)).cpu() for x in split(free)]
         clean.append(replace(part, latent=torch.cat(encoded).numpy(), images=free))
-    found = batch_probes(*clean, "batch_free_probe")
+    found = batch_probes(clean[0], clean[1], "batch_free_probe")
     free, own = clean[1].images, test.rows["cluster"].to_numpy()
     fixed = torch.cat([network.decode_fixed(z.to(device)).cpu() for z in split(test.latent)])
     shown = {
