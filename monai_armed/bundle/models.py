@@ -13,17 +13,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from monai.engines import PrepareBatch
 
-from monai_armed.bundle.model_file import read_distance
+from monai_armed.bundle.model_file import read_distance, read_record
 from monai_armed.engines import PrepareBatchCluster, PrepareBatchRandomCluster
 from monai_armed.handlers.training_checkpoint import load_state, read_checkpoint
+from monai_armed.networks.blocks import ClusterLight
+from monai_armed.networks.layers import RandomEffects
 from monai_armed.networks.nets import ARMED, ARMEDAEC, ClusterInput, ZPredictor
+from monai_armed.networks.nets.cluster_network import ClusterNetwork
 
-__all__ = ["load_model", "load_part", "predictions_of", "takes_cluster", "with_z_predictor"]
+__all__ = ["load_fitting", "load_model", "load_part", "predictions_of", "takes_cluster", "with_z_predictor"]
 
 
 def takes_cluster(network: torch.nn.Module) -> bool:
@@ -84,6 +88,48 @@ def load_model(
         with_z_predictor(network, z_predictor)
     load_state(network.to(device), read_checkpoint(path, device), path)
     network.training_distance = read_distance(path)  # type: ignore[assignment]
+    return network
+
+
+def load_fitting(
+    network: torch.nn.Module, path: str | Path, clusters: Sequence[str], device: str | torch.device = "cpu"
+) -> torch.nn.Module:
+    """
+    Load of a finished model all that fits another network: what has the same name and shape. Random effects of other
+    clusters than the network's do not, and start anew. Prints what is taken.
+
+    Args:
+        network: the network.
+        path: the finished model, a ``model.pt``.
+        clusters: names of the network's clusters.
+        device: where to load the tensors to.
+
+    Returns:
+        the network.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it is damaged, or nothing of it fits.
+    """
+    state = read_checkpoint(path, device)
+    state = network.renamed(state) if isinstance(network, ClusterNetwork) else state
+    wanted = network.state_dict()
+    others = list(map(str, read_record(path)["clusters"])) != list(map(str, clusters))
+    own = [n for n, m in network.named_modules() if others and isinstance(m, (RandomEffects, ClusterLight))]
+    fitting = {
+        name: state[name]
+        for name, value in wanted.items()
+        if name in state and state[name].shape == value.shape and not name.startswith(tuple(f"{n}." for n in own))
+    }
+    if not fitting:
+        raise ValueError(
+            f"nothing of model {path} fits this network: give a model of the same kind, and the channels, image size "
+            "and other settings of its training."
+        )
+    network.load_state_dict({**wanted, **fitting})
+    new = sorted({name.split(".")[0] for name in wanted.keys() - fitting.keys()})
+    rest = f"; what is left of {', '.join(new)} starts anew" if new else ""
+    print(f"training starts from {len(fitting)} of {len(wanted)} tensors of {path}{rest}.")
     return network
 
 

@@ -24,7 +24,7 @@ from monai.data import DataLoader, Dataset
 from monai.engines import Trainer
 
 from monai_armed.bundle.model_file import read_record, write_model
-from monai_armed.bundle.models import load_part, takes_cluster
+from monai_armed.bundle.models import load_fitting, load_part, takes_cluster
 from monai_armed.bundle.run_lock import claimed
 from monai_armed.bundle.z_predictor_training import ZPredictorTraining
 from monai_armed.handlers.random_effects_writer import is_main_process
@@ -51,6 +51,8 @@ class Training:
         erasure: called with the network when it has its final weights, in every process, such as an
             :py:class:`monai_armed.bundle.Erasure`; what it changes is in the model.
         start_from: finished models by the name of the part of the network that is taken from them before training.
+        init_from: a finished model of other clusters, of which before training all is taken that fits, see
+            :py:func:`monai_armed.bundle.models.load_fitting`: fine-tuning.
         writer: called with the trainer when the network has its final weights, such as a
             :py:class:`monai_armed.handlers.RandomEffectsWriter`.
         distance_data: the training samples without augmentation, and those of validation, to which the
@@ -66,6 +68,7 @@ class Training:
         folder: str | Path,
         z_predictor: ZPredictorTraining | None = None,
         start_from: Mapping[str, str] | None = None,
+        init_from: str | None = None,
         writer: Callable[[Engine], None] | None = None,
         erasure: Callable[[torch.nn.Module], None] | None = None,
         distance_data: tuple[Dataset, Dataset] | None = None,
@@ -76,8 +79,8 @@ class Training:
         for part in (self, self.z_predictor):
             if part is not None:
                 part.checkpoint.fingerprint = record["fingerprint"]
-        self.start_from, self.writer, self.erasure = dict(start_from or {}), writer, erasure
-        self.distance_data = distance_data
+        self.start_from, self.init_from = dict(start_from or {}), init_from
+        self.writer, self.erasure, self.distance_data = writer, erasure, distance_data
 
     def run(self) -> None:
         """
@@ -88,6 +91,8 @@ class Training:
                 do not fill a batch, or the network diverges.
         """
         with claimed(self.folder, self.checkpoint.folder) if is_main_process() else nullcontext():
+            if self.init_from is not None:
+                load_fitting(self.network, self.init_from, self.record["clusters"], self.trainer.state.device)
             for name, path in self.start_from.items():
                 load_part(self.network, name, path, self.trainer.state.device)
             if not len(self.trainer.data_loader):  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from __future__ import annotations
 from ..engines.adversary_monitor import AdversaryMonitor
 from .cluster_audit import ClusterAudit
 from .cluster_erasure import ClusterErasure, erase_clusters
+from .cluster_light_fit import fit_cluster_light
 from .early_stop import EarlyStop
 from .epoch_seed import EpochSeed
 from .linear_warm_up import LinearWarmUp
@@ -44,6 +45,7 @@ __all__ = [
     "TrainingLog",
     "ValidationLog",
     "erase_clusters",
+    "fit_cluster_light",
     "load_weights",
     "loss_terms",
 ]

@@ -72,7 +72,10 @@ def load_state(network: torch.nn.Module, state: Mapping[str, Any], path: str | o
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"checkpoint {path} is no state dict, weights by name: give the model.pt that training wrote.")
     wanted = network.state_dict()
-    state = network.renamed(state) if isinstance(network, ClusterNetwork) else state
+    state = network.renamed(state) if isinstance(network, ClusterNetwork) else dict(state)
+    for name, module in network.named_modules():
+        if hasattr(module, "complete_older"):  # what it has now and had not in an older version
+            module.complete_older(state, f"{name}." if name else "")
     missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     if missing or extra:
         raise ValueError(

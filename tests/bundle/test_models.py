@@ -14,7 +14,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from monai_armed.bundle.models import load_model, load_part, predictions_of, takes_cluster, with_z_predictor
+from monai_armed.bundle.model_file import write_model
+from monai_armed.bundle.models import (
+    load_fitting,
+    load_model,
+    load_part,
+    predictions_of,
+    takes_cluster,
+    with_z_predictor,
+)
 from monai_armed.engines import PrepareBatchCluster, PrepareBatchRandomCluster
 from monai_armed.networks import ARMED, DFNN, ClusterInput
 from monai_armed.networks.nets import ZPredictor
@@ -80,3 +88,25 @@ def test_a_part_that_cannot_be_taken_is_named(tmp_path):
     torch.save(ARMED(DFNN(4), 3, (4,)).state_dict(), path)
     with pytest.raises(ValueError, match=r"model\.pt is of another shape"):
         load_part(armed(), "network", path)
+
+
+def written(path, net: ARMED, clusters: list[str]):
+    return write_model(
+        net.state_dict(), {"clusters": clusters, "provenance": {"clusters": clusters}, "features": None}, path
+    )
+
+
+def test_what_fits_another_network_is_taken_but_not_random_effects_of_other_clusters(tmp_path, capsys):
+    torch.manual_seed(0)
+    other = armed()
+    torch.nn.init.normal_(other.random_effects.loc)
+    path = written(tmp_path / "model.pt", other, ["a", "b", "c"])
+    for clusters, same in ((["a", "b", "c"], True), (["x", "y", "z"], False)):
+        net = load_fitting(armed(), path, clusters)
+        assert all(torch.equal(a, b) for a, b in zip(net.network.parameters(), other.network.parameters()))
+        assert torch.equal(net.random_effects.loc, other.random_effects.loc) == same
+    assert "what is left of random_slopes" in capsys.readouterr().out
+    five = load_fitting(ARMED(DFNN(3), 5, (3,)), path, list("vwxyz"))
+    assert torch.equal(five.network.head.weight, other.network.head.weight)
+    with pytest.raises(ValueError, match=r"nothing of model .* fits this network"):
+        load_fitting(torch.nn.Linear(4, 4), path, ["a", "b", "c"])

@@ -16,6 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from monai.bundle import ConfigParser
 
 from monai_armed.bundle import read_record
 from monai_armed.bundle.model_file import read_distance
@@ -25,7 +26,10 @@ BUNDLES = Path(__file__).parents[2] / "bundles"
 KEYS = {"clusters": "clusters", "cluster": "cluster", "subject": "subject"}
 
 
-@pytest.mark.parametrize("bundle", ["armed_ad_mri", "armed_cell_aec", "armed_mci", "armed_spirals"])
+NAMES = ["armed_ad_mri", "armed_cell_aec", "armed_mci", "armed_spirals"]
+
+
+@pytest.mark.parametrize("bundle", NAMES)
 def test_shipped_weights_know_the_distance_to_their_training_data(bundle):
     distance = read_distance(BUNDLES / bundle / "models" / "model.pt")
     assert distance is not None and 2 < distance.threshold < 10 and len(distance.layers) > 2
@@ -37,7 +41,15 @@ def test_the_mci_model_knows_the_words_of_its_categories():
     assert known["PTGENDER"] == ["Female", "Male"] and "Widowed" in known["PTMARRY"]
 
 
-@pytest.mark.parametrize("bundle", ["armed_ad_mri", "armed_cell_aec", "armed_mci", "armed_spirals"])
+@pytest.mark.parametrize("bundle", NAMES)
+def test_shipped_weights_are_of_the_network_of_inference(bundle):
+    parser = ConfigParser()
+    parser.read_config(str(BUNDLES / bundle / "configs" / "inference.json"))
+    parser["bundle_root"] = str(BUNDLES / bundle)
+    assert next(parser.get_parsed_content("network").parameters()).isfinite().all()
+
+
+@pytest.mark.parametrize("bundle", NAMES)
 def test_shipped_weights_know_their_own_subjects_and_no_others(bundle):
     whole = read_record(BUNDLES / bundle / "models" / "model.pt")
     record = whole["provenance"]

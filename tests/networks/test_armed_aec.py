@@ -18,8 +18,9 @@ import pytest
 import torch
 import torch.nn as nn
 
-from monai_armed.handlers import erase_clusters
+from monai_armed.handlers import erase_clusters, load_weights
 from monai_armed.losses import AECLoss
+from monai_armed.networks.blocks import ClusterLight
 from monai_armed.networks.nets import AEC, ARMEDAEC, CNN, ZPredictor
 
 CLUSTERS, SHAPE = 3, (1, 32, 32)
@@ -226,6 +227,58 @@ def test_reconstructions_as_if_from_another_cluster():
     torch.testing.assert_close(fixed.reconstruct(x, own), fixed.fixed(x)[0])
     with pytest.raises(ValueError, match="no random effects: it cannot show an image as if from another cluster"):
         fixed.reconstruct(x, own, as_cluster=other)
+
+
+@torch.no_grad()
+def test_a_light_that_is_fitted_shows_clusters_in_the_decoders_place(tmp_path):
+    (x, cluster, _), light = batch(), ClusterLight(CLUSTERS)
+    net = network(light=light).eval()
+    other = (cluster + 1) % CLUSTERS
+    torch.testing.assert_close(net.show_as(x, cluster, other), net.reconstruct(x, cluster, as_cluster=other))
+    older = {name: value for name, value in net.state_dict().items() if not name.startswith("light.")}
+    light.fit([{"image": x + 0.1 * cluster[:, None, None, None], "cluster": cluster}])
+    torch.testing.assert_close(net.show_as(x, cluster, other), light(x, cluster, other))
+    assert not torch.allclose(net.show_as(x, cluster, other), net.reconstruct(x, cluster, as_cluster=other))
+    torch.save(net.state_dict(), tmp_path / "model.pt")
+    again = load_weights(network(light=ClusterLight(CLUSTERS)), tmp_path / "model.pt").eval()
+    torch.testing.assert_close(again.show_as(x, cluster, other), light(x, cluster, other))
+    torch.save(older, tmp_path / "older.pt")  # of before networks had a light
+    assert not load_weights(network(light=ClusterLight(CLUSTERS)), tmp_path / "older.pt").light.fitted
+    with pytest.raises(ValueError, match="the network has 3 clusters, its light 4"):
+        network(light=ClusterLight(4))
+
+
+@pytest.mark.parametrize("random", [True, False])
+def test_a_description_is_what_the_network_says_at_each_call(random):
+    net, (x, cluster, _) = network(**({} if random else {"random": None, "image_classifier": None})), batch()
+    with pytest.raises(ValueError, match=r"call network\.eval\(\) first"):
+        net.train().describe(x, cluster)
+    found = net.eval().describe(x, cluster)
+    torch.testing.assert_close(found["mixed"], net(x, cluster))
+    torch.testing.assert_close(found["fixed"], net(x, cluster, effects="fixed"))
+    torch.testing.assert_close(found["latent"], net.fixed.encode(x))
+
+
+@torch.no_grad()
+def test_one_cluster_after_the_other_is_the_same_as_each_by_itself():
+    (x, cluster, _), light = batch(), ClusterLight(CLUSTERS)
+    own = cluster.clone()
+    own[::2] = -1
+    net = network(light=light).eval()
+    for _ in range(2):  # by the decoder, then by the light
+        for target, shown in zip((-1, 0, 2), net.show_as_each(x, own, (-1, 0, 2))):
+            torch.testing.assert_close(shown, net.show_as(x, own, torch.full_like(own, target)))
+        light.fit([{"image": x, "cluster": cluster}])
+
+
+def test_only_a_network_with_a_light_or_random_effects_shows_clusters():
+    without = {"random": None, "image_classifier": None}
+    assert network().shows_clusters and not network(**without).shows_clusters
+    net = network(light=ClusterLight(CLUSTERS), **without).eval()
+    assert not net.shows_clusters
+    x, cluster, _ = batch()
+    net.light.fit([{"image": x, "cluster": cluster}])
+    assert net.shows_clusters and net.show_as(x, cluster, cluster).shape == x.shape
 
 
 def test_recon_blocks_of_another_number_of_clusters_are_refused():

@@ -83,6 +83,7 @@ def fitted(images, cluster, num_clusters, size=16):
 def test_clusters_get_their_light():
     images, cluster, _ = clustered([30, 30, 30], EFFECTS)
     light = fitted(images, cluster, 3)
+    assert light.fitted and not ClusterLight(3).fitted and light.count.tolist() == [30, 30, 30]
     torch.testing.assert_close(light.effects[:, :3], EFFECTS[:, :3], atol=0.004, rtol=0)
     torch.testing.assert_close(light.effects[:, 3], EFFECTS[:, 3], atol=0.03, rtol=0)
 

@@ -51,6 +51,18 @@ def test_they_load_and_predict_the_same(tmp_path):
     assert set(older) == set(_older(net.state_dict()))  # what is loaded stays as it was
 
 
+def test_weights_of_before_a_learned_prior_had_a_stretch_load(tmp_path):
+    net = ARMED(DFNN(4), 3, (4,), adversary=None, random_effects={"learn_prior": True}).eval()
+    older = {name: value for name, value in net.state_dict().items() if not name.endswith("log_stretch")}
+    assert len(older) < len(net.state_dict())
+    torch.save(older, tmp_path / "model.pt")
+    load_weights(net, tmp_path / "model.pt")
+    del older["random_slopes.cluster.effects.loc"]
+    torch.save(older, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"lacks \['random_slopes\.cluster\.effects\.loc'\]"):
+        load_weights(net, tmp_path / "model.pt")
+
+
 def test_a_classifier_of_ones_own_may_have_parts_of_the_same_names():
     class Own(nn.Module):
         def __init__(self) -> None:

@@ -54,6 +54,7 @@ class ClusterLight(nn.Module):
         >>> without_batch = light(images, batch, torch.full_like(batch, -1))
     """
 
+    count: torch.Tensor
     mean: torch.Tensor
     area_slope: torch.Tensor
     effects: torch.Tensor
@@ -65,11 +66,26 @@ class ClusterLight(nn.Module):
         if num_clusters < 2:
             raise ValueError(f"num_clusters must be at least 2, got {num_clusters}.")
         self.num_clusters = num_clusters
+        self.register_buffer("count", torch.zeros(num_clusters))  # images of each cluster, none before the fit
         self.register_buffer("mean", torch.zeros(NUM_EFFECTS))
         self.register_buffer("area_slope", torch.zeros(NUM_EFFECTS))
         self.register_buffer("effects", torch.zeros(num_clusters, NUM_EFFECTS))
         self.register_buffer("between", torch.zeros(NUM_EFFECTS, NUM_EFFECTS))
         self.register_buffer("within", torch.eye(NUM_EFFECTS))
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the effects are estimated."""
+        return bool((self.count > 0).any())
+
+    def complete_older(self, state: dict[str, torch.Tensor], prefix: str = "") -> None:
+        """Add to a state dict of before networks had a light one that is not fitted."""
+        if not any(name.startswith(prefix) for name in state):
+            state |= {f"{prefix}{name}": value for name, value in ClusterLight(self.num_clusters).state_dict().items()}
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        self.complete_older(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Mapping[str, torch.Tensor]]) -> None:
@@ -102,6 +118,7 @@ class ClusterLight(nn.Module):
         slope[-1] = scatter[-2, -1] / scatter[-1, -1].clamp(min=1e-9)  # the background does not depend on the content
         self._estimate(means[:, :-1] - means[:, -1:] * slope, count, _residual(scatter, slope))
         self.area_slope.copy_(slope)
+        self.count.copy_(count)
 
     def _estimate(self, means: torch.Tensor, count: torch.Tensor, within: torch.Tensor) -> None:
         seen = count > 0
@@ -137,9 +154,20 @@ class ClusterLight(nn.Module):
         Raises:
             ValueError: when an index is not one of the clusters or -1.
         """
-        for index in (cluster, as_cluster):
-            self._check(index)
-        own = torch.where((cluster < 0)[:, None], self.predict(x), self.effects[cluster.clamp(min=0)])
+        return self.change(x, self.own_effects(x, cluster), as_cluster)
+
+    def own_effects(self, x: torch.Tensor, cluster: torch.Tensor) -> torch.Tensor:
+        """Effects (B, 4) of images' own clusters, predicted for those that are not known; see :py:meth:`forward`."""
+        self._check(cluster)
+        own = self.effects[cluster.clamp(min=0)]
+        unknown = cluster < 0
+        if unknown.any():
+            own[unknown] = self.predict(x[unknown])
+        return own
+
+    def change(self, x: torch.Tensor, own: torch.Tensor, as_cluster: torch.Tensor) -> torch.Tensor:
+        """:py:meth:`forward` for images whose own effects (B, 4) are there already."""
+        self._check(as_cluster)
         other = torch.where((as_cluster < 0)[:, None], torch.zeros_like(own), self.effects[as_cluster.clamp(min=0)])
         gain = (other[:, 3] - own[:, 3]).exp()[:, None, None, None]
         before, after = (light_plane((self.mean + u)[:, :3], x.shape[2:]) for u in (own, other))

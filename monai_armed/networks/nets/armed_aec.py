@@ -21,19 +21,19 @@ from monai.utils import deprecated_arg
 from torch.func import functional_call
 
 from ... import __version__
+from ..blocks.cluster_light import ClusterLight
 from ..layers.dry_run import dry_run
 from ..layers.feature_layers import record_layers
 from ..layers.given_cluster import ClusterLayer, given_cluster
 from ..layers.random_effects import RandomEffects
 from .aec import AEC
-from .cluster_network import ClusterNetwork
+from .aec_checks import check_random_aec
+from .aec_pictures import EFFECTS, AECPictures
 
 __all__ = ["ARMEDAEC"]
 
-EFFECTS = ("mixed", "fixed")
 
-
-class ARMEDAEC(ClusterNetwork):
+class ARMEDAEC(AECPictures):
     """
     ARMED autoencoder-classifier (S 3.1.3, Fig. S4 of https://arxiv.org/abs/2202.11783)::
 
@@ -76,19 +76,21 @@ class ARMEDAEC(ClusterNetwork):
         mixed_latent: which latent the reconstruction with cluster effects is decoded from, ``"fixed"`` or, as in the
             paper, ``"random"``.
         freeze_fixed: whether the fixed part stays as it is, as in the paper, which trained it before.
+        light: random effects of the images' light, by which :py:meth:`show_as` shows an image as if from another
+            cluster once they are fitted; without them the decoder's random effects do.
         unknown: what happens where the cluster is not given or -1, see :py:class:`ClusterResolution`.
 
     Raises:
         ValueError: when ``fixed`` has RECON blocks, ``random`` comes without an image classifier, has no RECON blocks,
-            either of them is for another number of clusters, ``mixed_latent`` is neither, or the two autoencoders'
-            latents differ in size and one decodes the other's.
+            one of them or the light is for another number of clusters, ``mixed_latent`` is neither, or the two
+            autoencoders' latents differ in size and one decodes the other's.
 
     Example:
         >>> recon = AEC((1, 64, 64), out_channels=0, norm=("recon", {"num_clusters": 13}))
         >>> net = ARMEDAEC(AEC((1, 64, 64)), 13, (1, 64, 64), recon, image_classifier=CNN((1, 64, 64), 13, (8, 8)))
         >>> net(images, batch)["mixed_reconstruction"].shape
         torch.Size([8, 1, 64, 64])
-        >>> net.eval().reconstruct(images, batch, as_cluster=torch.full((8,), 3)).shape  # as if from batch 3
+        >>> net.eval().show_as(images, batch, torch.full((8,), 3)).shape  # as if from batch 3
         torch.Size([8, 1, 64, 64])
     """
 
@@ -109,6 +111,7 @@ class ARMEDAEC(ClusterNetwork):
         freeze_fixed: bool = False,
         unknown: str = "population",
         taps: Sequence[str] | None = None,
+        light: ClusterLight | None = None,
     ) -> None:
         super().__init__(num_clusters, unknown)
         if fixed.classifier is None:
@@ -124,35 +127,19 @@ class ARMEDAEC(ClusterNetwork):
             layers = default if feature_layers is None else feature_layers
             self._add_adversary(adversary, dry_run(fixed, in_shape), layers, num_classes, confusion)
         if random is not None:
-            self._check_random(random, image_classifier, in_shape)
+            check_random_aec(random, fixed, image_classifier, num_clusters, in_shape, mixed_latent == "fixed")
             units = fixed.latent_channels + random.latent_channels
             self.mixed_classifier = _classifier(units, classifier_channels, fixed.out_channels)
             self.latent_classifier = _classifier(random.latent_channels, classifier_channels, num_clusters)
             self.image_classifier = image_classifier
             for part in (self.mixed_classifier, self.latent_classifier):
                 part.to(fixed.to_latent.weight.device, fixed.to_latent.weight.dtype)
+        if light is not None and light.num_clusters != num_clusters:
+            raise ValueError(f"the network has {num_clusters} clusters, its light {light.num_clusters}.")
+        self.light = light
         self.encoder_frozen = False
         if freeze_fixed:
             fixed.requires_grad_(False)
-
-    def _check_random(self, random: AEC, image_classifier: nn.Module | None, in_shape: Sequence[int]) -> None:
-        """Whether the parts of the random effects fit the others."""
-        if image_classifier is None or not any(isinstance(m, RandomEffects) for m in random.modules()):
-            raise ValueError(
-                "the autoencoder of the random effects needs norm=('recon', {'num_clusters': ...}) and an "
-                "image_classifier, which tells the cluster of an image."
-            )
-        counts = {m.num_clusters for m in random.modules() if isinstance(m, RandomEffects)}
-        if counts != {self.num_clusters}:
-            raise ValueError(f"the network has {self.num_clusters} clusters, its RECON blocks {sorted(counts)}.")
-        named = dry_run(image_classifier, in_shape).output.shape[1]
-        if named != self.num_clusters:
-            raise ValueError(f"the network has {self.num_clusters} clusters, its image_classifier tells {named} apart.")
-        if self.mixed_latent == "fixed" and self.fixed.latent_channels != random.latent_channels:
-            raise ValueError(
-                f"the fixed latent has {self.fixed.latent_channels} units and the random one "
-                f"{random.latent_channels}: give both the same latent_channels, or mixed_latent='random'."
-            )
 
     def freeze_encoder(self) -> None:
         """Keep the encoder of the fixed effects as it is from now on, also its running statistics; all else learns."""
@@ -219,9 +206,29 @@ class ARMEDAEC(ClusterNetwork):
             outputs.update(self.adversary(features) if with_adversary else {"features": features})
         return outputs
 
-    @property
-    def _decodes_fixed(self) -> bool:
-        return self.random is not None and self.mixed_latent == "fixed"
+    @torch.no_grad()
+    def describe(self, x: torch.Tensor, cluster: torch.Tensor) -> dict[str, torch.Tensor]:
+        """
+        All that evaluation asks of images, each encoder run once.
+
+        Args:
+            x: (B, *in_shape).
+            cluster: index (B,), -1 where not known.
+
+        Returns:
+            the fixed ``"latent"`` (B, D), and the logits ``"fixed"`` and ``"mixed"`` (B, K), the same without random
+            effects.
+
+        Raises:
+            ValueError: when the network is in training mode.
+        """
+        if self.training:
+            raise ValueError("images are described in evaluation mode: call network.eval() first.")
+        latent = self.fixed.encode(x)
+        found = {"latent": latent, "fixed": self.fixed.classify(latent)}
+        if self.random is None:
+            return {**found, "mixed": found["fixed"]}
+        return {**found, **self._random_outputs(x, self.clusters.of_first(x, cluster, None), latent)}
 
     def _random_outputs(self, x: torch.Tensor, cluster: torch.Tensor, latent: torch.Tensor) -> dict:
         assert self.random is not None and self.image_classifier is not None
@@ -240,59 +247,6 @@ class ARMEDAEC(ClusterNetwork):
         )
         outputs["kl"] = torch.stack([layer.kl() for layer in self.effects_by_layer.values()]).sum()
         return outputs
-
-    def decode_fixed(self, latent: torch.Tensor) -> torch.Tensor:
-        """Images (B, *in_shape) without cluster effects from the fixed latent e_F (B, D)."""
-        if self.random is None or not self._decodes_fixed:
-            return self.fixed.decode(latent)
-        with given_cluster(self.random, None):
-            return self.random.decode(latent)
-
-    @torch.no_grad()
-    def reconstruct(
-        self,
-        x: torch.Tensor,
-        cluster: torch.Tensor | None = None,
-        effects: str = "mixed",
-        as_cluster: torch.Tensor | None = None,
-        keep_detail: bool = True,
-        unknown: str | None = None,
-    ) -> torch.Tensor:
-        """
-        Reconstruction of images, or what they would look like from another cluster (Fig. 6), in evaluation mode.
-
-        Args:
-            x: (B, *in_shape).
-            cluster: cluster of each image, as for the call of the network.
-            effects: ``"fixed"``, without cluster effects, or ``"mixed"``, with them if the network has any.
-            as_cluster: index (B,) of the cluster as which the images are shown; -1: as the population.
-            keep_detail: whether the change of cluster, decoded as the other cluster less decoded as its own, is added
-                to the image itself, which keeps the detail that the latent loses.
-            unknown: overrides the policy for unknown clusters in this call.
-
-        Returns:
-            images (B, *in_shape).
-
-        Raises:
-            ValueError: when there are no random effects and ``as_cluster`` is given, ``effects`` is neither, or the
-                network is in training mode, where reconstructing would move its running statistics.
-        """
-        if effects not in EFFECTS:
-            raise ValueError(f"effects must be one of {EFFECTS}, got {effects!r}.")
-        if self.random is None and as_cluster is not None:
-            raise ValueError("the network has no random effects: it cannot show an image as if from another cluster.")
-        if self.training:
-            raise ValueError("images are reconstructed in evaluation mode: call network.eval() first.")
-        if self.random is None or effects == "fixed":
-            return self.decode_fixed(self.fixed.encode(x))
-        with given_cluster(self.random, self.clusters.of_first(x, cluster, unknown)):
-            latent = self.fixed.encode(x) if self._decodes_fixed else self.random.encode(x)
-            as_own = self.random.decode(latent)
-        if as_cluster is None:
-            return as_own
-        with given_cluster(self.random, self.clusters.of_first(x, as_cluster, "population")):
-            as_other = self.random.decode(latent)
-        return x + as_other - as_own if keep_detail else as_other
 
 
 def _classifier(in_channels: int, hidden_channels: int, out_channels: int) -> nn.Sequential:

@@ -25,11 +25,11 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-filters, _ = optional_import("skimage.filters")
+filters, HAS_SKIMAGE = optional_import("skimage.filters")
 measure, _ = optional_import("skimage.measure")
 morphology, _ = optional_import("skimage.morphology")
 
-__all__ = ["CELL_FEATURES", "cell_features", "cell_mask", "feature_correlations", "feature_slopes"]
+__all__ = ["CELL_FEATURES", "HAS_SKIMAGE", "cell_features", "cell_mask", "feature_correlations", "feature_slopes"]
 
 CELL_FEATURES = ("size", "elongation", "brightness", "texture_energy", "granularity")
 

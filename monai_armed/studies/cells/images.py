@@ -35,6 +35,7 @@ METASTATIC_EFFICIENCY = {"m405": 1, "m481": 1, "m634": 1, "m498": 0, "m528": 0, 
 
 _UNLABELLED = -1
 _TABLE = "cells.csv"
+_PLACE = ("plate", "well")
 _NAME = re.compile(
     r"(?P<cell>(?P<batch>\d{6})_(?P<pdx>[A-Za-z0-9]+)_s\d+_t\d+_x\d+_y\d+_t\d+_[A-Za-z0-9]+)_f(?P<frame>\d+)"
 )
@@ -52,6 +53,7 @@ def read_cells(
     site_column: str = "batch",
     subject_column: str = "cell",
     image_column: str = "file",
+    needs_label: bool = True,
 ) -> list[dict[str, Any]]:
     """Data list of cell images from a folder with the melanoma set's file names, or from a CSV.
 
@@ -64,7 +66,8 @@ def read_cells(
     ``low``, 1 or ``high``, also as ``1.0`` or ``True``; -1, empty or ``NA`` for none), and may have ``pdx``, ``cell``,
     ``frame`` and ``seen`` (whether the batch is seen). Without ``cell`` or ``frame`` they are taken from a file name
     like the melanoma set's, and where the name is another each image counts as frame 0 of a cell of its own. Cells of
-    one name in different batches are different cells.
+    one name in different batches are different cells; with the columns ``plate`` and ``well`` of a multi-well plate,
+    also those of one name in different wells. A plate that is the batch is named by ``site_column="plate"``.
 
     Args:
         path: folder of images, folder with ``cells.csv``, or CSV file.
@@ -75,6 +78,7 @@ def read_cells(
         site_column: the CSV's column with the batch.
         subject_column: the CSV's column with the cell.
         image_column: the CSV's column with the file.
+        needs_label: if False, a CSV may have no column with the label: none is known.
 
     Returns:
         one dict an image, by path, with ``image`` and ``file`` (both the path), ``batch``, ``label`` (0 low or 1 high
@@ -95,7 +99,7 @@ def read_cells(
     if table.is_file():
         if table.suffix.lower() not in (".csv", ".tsv", ".txt"):
             raise ValueError(f"{table} is neither a folder of cell images nor a CSV file.")
-        datalist = _read_table(table, columns, own, diagnoses)
+        datalist = _read_table(table, columns, own, diagnoses, needs_label)
     elif place.is_dir():
         datalist = _read_names(place, own)
     else:
@@ -105,13 +109,13 @@ def read_cells(
 
 def cells_to_predict(path: str | os.PathLike[str], reading: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """
-    Images to be predicted, as a MONAI data list.
+    Images to be predicted, as a MONAI data list; a table needs no column with the label.
 
     Args:
         path: folder or CSV as :py:func:`read_cells` takes it.
         reading: how the table is read, see :py:func:`monai_armed.studies.cells.cell_partitions`.
     """
-    return read_cells(path, **reading_options(reading))
+    return read_cells(path, needs_label=False, **reading_options(reading))
 
 
 def _read_names(folder: Path, own: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -151,11 +155,18 @@ def _warn_of_unlabelled(datalist: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _read_table(
-    file: Path, columns: Mapping[str, str], own: Mapping[str, int], diagnoses: Mapping[str, int] | None
+    file: Path,
+    columns: Mapping[str, str],
+    own: Mapping[str, int],
+    diagnoses: Mapping[str, int] | None,
+    needs_label: bool,
 ) -> list[dict[str, Any]]:
     """The rows of a CSV, whose names of some ``columns`` may be others."""
-    needed = [name for column, name in columns.items() if column != "cell" or name != "cell"]
-    table = read_table(file, needed, ("cell", "pdx", "frame", "seen"), _HINT)
+    optional = ["cell", *([] if needs_label else ["label"])]
+    needed = [name for column, name in columns.items() if column not in optional or name != column]
+    table = read_table(file, needed, (*optional, "pdx", "frame", "seen", *_PLACE), _HINT)
+    if columns["label"] not in table:
+        table["label"] = ""
     table = table.assign(**{column: table[name] for column, name in columns.items() if name in table})
     empty = table.index[table[["file", "batch"]].apply(lambda c: c.str.casefold().isin(MISSING)).any(axis=1)]
     if len(empty):
@@ -187,6 +198,8 @@ def _item(folder: Path, row: Mapping[Any, Any], own: Mapping[str, int]) -> dict[
     name = _NAME.fullmatch(image.stem)
     pdx, cell = ("" if (text := row.get(key, "")).casefold() in MISSING else text for key in ("pdx", "cell"))
     pdx = pdx or (name["pdx"] if name else "")
+    if cell:  # cells are numbered anew in each well
+        cell = "_".join([*(row[key] for key in _PLACE if row.get(key, "").casefold() not in MISSING), cell])
     item = {
         "image": str(image),
         "file": str(image),

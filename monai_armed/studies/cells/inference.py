@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from monai_armed.studies.cells.new_batches import with_sets
 __all__ = ["write_cells"]
 
 POPULATION = "population"
+_WRITERS = 4  # threads
 MOST_FOLDERS = 25  # of images as if from a batch, unless they are asked for
 
 
@@ -71,7 +73,7 @@ def write_cells(
             when images could not be used.
     """
     index = {POPULATION: -1, **{name: j for j, name in enumerate(batches)}}
-    shown = [] if network.random is None else _shown(list(index), as_batches)
+    shown = _shown(list(index), as_batches) if network.shows_clusters else []
     calibrations = {} if ckpt_path is None else read_calibrations(ckpt_path)
     folder, folder_of = Path(output_dir), _folder_names(index)
     network.eval()
@@ -79,20 +81,18 @@ def write_cells(
     taken: set[str] = set()
     for batch in tqdm(loader, desc="cells"):
         x, cluster = batch["image"].to(device), batch["cluster"].to(device)
-        latent = network.fixed.encode(x)
-        latents.append(latent.cpu().numpy())
-        logits = network(x, cluster)
-        mixed, fixed = logits[:, 0].sigmoid(), network.fixed.classify(latent)[:, 0].sigmoid()
+        found = network.describe(x, cluster)
+        latents.append(found["latent"].cpu().numpy())
+        mixed, fixed = (found[name][:, 0].sigmoid() for name in ("mixed", "fixed"))
         names = [_new_name(file, taken) for file in batch["file"]]
         table = {key: batch[key] for key in ("file", "batch", "cell")}
         table |= {"batch_known": (cluster >= 0).tolist(), "image": names}
         table |= {"probability": mixed.tolist(), "fixed_probability": fixed.tolist(), **distance_columns(network, x)}
-        tables.append(with_sets(pd.DataFrame(table), logits, next(iter(calibrations.values()), None)))
-        _write_images(network.decode_fixed(latent), names, folder / "fixed")
-        for name in shown:
-            as_cluster = torch.full_like(cluster, index[name])
-            shown_as = network.reconstruct(x, cluster, as_cluster=as_cluster)
-            _write_images(shown_as, names, folder / folder_of[name])
+        tables.append(with_sets(pd.DataFrame(table), found["mixed"], next(iter(calibrations.values()), None)))
+        _write_images(network.decode_fixed(found["latent"]), names, folder / "fixed")
+        targets = [index[name] for name in shown]
+        for name, images in zip(shown, network.show_as_each(x, cluster, targets)):
+            _write_images(images, names, folder / folder_of[name])
     rows = pd.concat(tables, ignore_index=True)
     frame = pd.DataFrame(np.concatenate(latents)).rename(columns=lambda i: f"h{i}")
     frame.insert(0, "file", rows["file"])
@@ -148,6 +148,11 @@ def _distinct(name: str, taken: set[str]) -> str:
 
 
 def _write_images(images: torch.Tensor, names: Sequence[str], folder: Path) -> None:
-    for image, name in zip((images[:, 0].clamp(0, 1) * 255).round().byte().cpu().numpy(), names):
+    grey = (images[:, 0].clamp(0, 1) * 255).round().byte().cpu().numpy()
+
+    def write(image: np.ndarray, name: str) -> None:
         with replaced_file(folder / name) as file:
             Image.fromarray(image).save(file, format="png")
+
+    with ThreadPoolExecutor(_WRITERS) as pool:  # compressing and writing leave Python's lock to others
+        list(pool.map(write, grey, names))

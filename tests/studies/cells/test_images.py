@@ -20,7 +20,7 @@ import pytest
 import torch
 from cell_folders import NAME, csv_folder, named_folder, study_rows
 
-from monai_armed.studies.cells import METASTATIC_EFFICIENCY, cell_partitions, read_cells
+from monai_armed.studies.cells import METASTATIC_EFFICIENCY, cell_partitions, cells_to_predict, read_cells
 from monai_armed.transforms import LoadCelld
 
 TEST_DATA = Path(os.environ.get("MONAI_ARMED_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
@@ -113,6 +113,34 @@ def test_a_bad_csv_gets_one_sentence(tmp_path, change, message):
     folder = csv_folder(tmp_path, study_rows(2, 2, frames=2))
     change(pd.read_csv(folder / "cells.csv")).to_csv(folder / "cells.csv", index=False)
     with pytest.raises(ValueError, match=message):
+        read_cells(folder)
+
+
+def plate(**columns) -> list[dict]:
+    wells = ["A01", "A01", "B02", "B02"]
+    return [
+        {"file": f"{i}.png", "plate": "P1", "well": well, "batch": "b", "cell": str(i % 2), "label": int(well == "A01")}
+        | columns
+        for i, well in enumerate(wells)
+    ]
+
+
+def test_a_plates_cells_are_numbered_anew_in_each_well(tmp_path):
+    items = read_cells(csv_folder(tmp_path / "cells", plate()))
+    assert [item["cell"] for item in items] == ["P1_A01_0", "P1_A01_1", "P1_B02_0", "P1_B02_1"]
+    assert [item["label"] for item in items] == [1, 1, 0, 0]  # which one cell of a batch may not differ in
+    assert {item["batch"] for item in read_cells(tmp_path / "cells", site_column="plate")} == {"P1"}
+    folder = csv_folder(tmp_path / "no_cell", [{k: v for k, v in row.items() if k != "cell"} for row in plate()])
+    assert [item["cell"] for item in read_cells(folder)] == ["0.png", "1.png", "2.png", "3.png"]
+    folder = csv_folder(tmp_path / "one_empty", plate(well="NA", label=0)[::3])
+    assert [item["cell"] for item in read_cells(folder)] == ["P1_0", "P1_1"]
+
+
+def test_images_to_predict_need_no_label(tmp_path):
+    rows = [{k: v for k, v in row.items() if k != "label"} for row in plate()]
+    folder = csv_folder(tmp_path, rows)
+    assert [item["label"] for item in cells_to_predict(folder)] == [-1] * 4
+    with pytest.raises(ValueError, match="no column 'label'"):
         read_cells(folder)
 
 
