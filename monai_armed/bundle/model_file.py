@@ -95,7 +95,8 @@ def add_distance(model: bytes, distance: TrainingDistance | None) -> bytes:
     if distance is None:
         return model
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: value.numpy() for name, value in distance.state_dict().items()})
+    arrays: dict[str, Any] = {name: value.numpy() for name, value in distance.state_dict().items()}
+    np.savez(buffer, **arrays)
     return _with_member(model, DISTANCE, buffer.getvalue())
 
 

@@ -156,12 +156,13 @@ class Training:
         if distance is None:
             raise ValueError("there are no validation samples, by which to tell what is far: give a larger study.")
         write_model(state, record, path, distance)
+        Path(path).with_name(CALIBRATION).unlink(missing_ok=True)  # which is of the file as it was
 
     def _distance(self) -> TrainingDistance | None:
-        if self.distance_data is None or len(self.distance_data[1]) < LEAST:  # type: ignore[arg-type]
+        if self.distance_data is None or len(self.distance_data[1]) < LEAST:
             return None
-        loaders = [DataLoader(data, batch_size=64) for data in self.distance_data]
-        return fit_training_distance(self.network, *loaders)
+        train, held_out = (DataLoader(data, batch_size=64) for data in self.distance_data)
+        return fit_training_distance(self.network, train, held_out)
 
 
 def _wait_for_all() -> None:

@@ -63,16 +63,19 @@ def test_lines_are_few():
 
 
 def on_one_line(found: re.Match) -> str:
-    short = f"[{re.sub(chr(10) + ' *', ' ', found[1])}]"
+    opened, closed = found[0][0], found[0][-1]
+    short = opened + re.sub(r"\n *", " ", found[1]) + closed
     before = found.start() - found.string.rfind("\n", 0, found.start()) - 1
     return short if before + len(short) <= 118 else found[0]
 
 
 @pytest.mark.parametrize("file", FILES, ids=name)
-def test_the_format_is_jsons_but_for_short_lists(file):
-    usual = json.dumps(read(file), indent=4, ensure_ascii=False)
-    lists = re.sub(r"\[\s*((?:\"[^\"]*\"|[^][{}\"])*?)\s*\]", on_one_line, usual)
-    assert file.read_text(encoding="utf-8").strip() == lists
+def test_the_format_is_jsons_but_for_short_lists_and_dicts_of_one_entry(file):
+    text = json.dumps(read(file), indent=4, ensure_ascii=False)
+    text = re.sub(r"\[\s*((?:\"[^\"]*\"|[^][{}\"])*?)\s*\]", on_one_line, text)
+    text = re.sub(r"(?<=: )\{\s*(\"[^\"]*\": (?:\"[^\"]*\"|[^][{}\",\s]+))\s*\}", on_one_line, text)
+    text = re.sub(r"(?<=\n)( *)\{\s*(\"[^\"]*\": (?:\"[^\"]*\"|[^][{}\",\s]+))\s*\}", r"\1{\2}", text)
+    assert file.read_text(encoding="utf-8").strip() == text
 
 
 def test_expressions_are_few_and_plain():

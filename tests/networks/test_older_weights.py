@@ -84,13 +84,3 @@ def test_a_classifier_of_ones_own_may_have_parts_of_the_same_names():
 def test_another_network_is_still_another():
     with pytest.raises(RuntimeError, match="Unexpected key"):
         ARMED(DFNN(4), 3, (4,), adversary=None).load_state_dict(_older(_network(0).state_dict()))
-
-
-def test_weights_of_before_a_learned_prior_had_a_stretch(tmp_path):
-    nets = [ARMED(DFNN(4), 3, (4,), random_effects={"learn_prior": True}).eval() for _ in range(2)]
-    x, cluster = torch.randn(5, 4), torch.arange(5) % 3
-    nn.init.normal_(nets[0].random_effects.loc)
-    older = {name: value for name, value in nets[0].state_dict().items() if not name.endswith("log_stretch")}
-    assert len(older) == len(nets[0].state_dict()) - 1
-    torch.save(older, tmp_path / "model.pt")
-    torch.testing.assert_close(load_weights(nets[1], tmp_path / "model.pt")(x, cluster), nets[0](x, cluster))

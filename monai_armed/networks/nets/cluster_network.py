@@ -99,20 +99,15 @@ class ClusterNetwork(nn.Module):
         return [record.inputs[name] if name == self.head else record.outputs[name] for name in layers]
 
     def renamed(self, state: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-        """
-        A state dict, possibly of an older version, by the names that this network has for its parts, and with what
-        random effects had not yet then, the stretch of a learned prior, at none.
-        """
-        own = {prefix + name: value for name, value in self.state_dict().items()}
-        wanted = own.keys()
+        """A state dict, possibly of an older version, by the names that this network has for its parts."""
+        wanted = {prefix + name for name in self.state_dict()}
         pairs = [(prefix + old, prefix + new) for old, new in RENAMED.items()]
 
         def name_now(name: str) -> str:
             found = [new + name.removeprefix(old) for old, new in pairs if name.startswith(old)]
             return found[0] if name not in wanted and found and found[0] in wanted else name
 
-        new = {name: torch.zeros_like(value) for name, value in own.items() if name.endswith(".log_stretch")}
-        return {**new, **{name_now(name): value for name, value in state.items()}}
+        return {name_now(name): value for name, value in state.items()}
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         renamed = self.renamed(state_dict, prefix)
