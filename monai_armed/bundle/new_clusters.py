@@ -16,7 +16,8 @@ from __future__ import annotations
 import pandas as pd
 import torch
 
-from monai_armed.metrics.calibration import Calibration, calibration_error, leave_one_cluster_out, set_columns
+from monai_armed.metrics.calibration import Calibration, calibration_error
+from monai_armed.metrics.prediction_sets import leave_one_cluster_out, set_columns
 
 __all__ = ["calibrate_table"]
 
@@ -36,7 +37,7 @@ def calibrate_table(
         score: the column of the logit.
 
     Returns:
-        the table with the columns of :py:func:`monai_armed.metrics.calibration.set_columns`, empty where the label is
+        the table with the columns of :py:func:`monai_armed.metrics.prediction_sets.set_columns`, empty where the label is
         not known; ``coverage``, the share of samples whose set holds their label, and ``set_size``, both means over
         clusters, ``calibration_error`` and ``calibrated_error``, without and with the temperature; and the calibration.
         Where the clusters are too few, the table as it is, no metrics and None; a sentence says so.

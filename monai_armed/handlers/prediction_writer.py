@@ -22,8 +22,8 @@ from ignite.engine import Events
 from monai.networks.utils import eval_mode
 
 from ..data.replaced_file import write_csv, write_text
-from ..metrics.calibration import set_columns
 from ..metrics.calibration_file import read_calibrations
+from ..metrics.prediction_sets import set_columns
 from ..networks.nets.armed import ARMED
 from ..networks.training_distance import distance_columns, warn_of_distance
 from ..utils.parallel import unwrap

@@ -28,8 +28,6 @@ __all__ = [
     "calibrate",
     "calibration_error",
     "hierarchical_quantile",
-    "leave_one_cluster_out",
-    "set_columns",
 ]
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
@@ -195,52 +193,6 @@ def calibration_error(probability: torch.Tensor, label: torch.Tensor, num_bins: 
     value = metric.aggregate()
     assert isinstance(value, torch.Tensor)
     return float(value)
-
-
-def leave_one_cluster_out(
-    logits: torch.Tensor, label: torch.Tensor, clusters: Sequence[Hashable], level: float = 0.9
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    What each held-out cluster would get if it were new: calibrated on all others, so that coverage can be measured on
-    the clusters that calibrate.
-
-    Args:
-        logits: (N, K), K = 1 for two classes, of held-out clusters' samples.
-        label: class of each sample, (N,).
-        clusters: cluster of each sample.
-        level: wanted coverage.
-
-    Returns:
-        probability of each class at the others' temperature, (N, K), two of one logit, and which classes are in each
-        sample's set, bool, of the same shape.
-
-    Raises:
-        ValueError: as :py:class:`Calibration`, of one cluster fewer.
-    """
-    own = np.unique(np.asarray(clusters), return_inverse=True)[1]
-    classes = max(2, logits.shape[1])
-    probability, sets = torch.zeros(len(logits), classes).to(logits), torch.zeros(len(logits), classes).bool()
-    for j in range(own.max() + 1):
-        inside, others = (torch.as_tensor(part) for part in (own == j, own != j))
-        calibration = Calibration(logits[others], label[others], own[own != j].tolist(), level, classification=True)
-        probability[inside] = calibration.probabilities(logits[inside])
-        sets[inside] = calibration.sets(logits[inside]).cpu()
-    return probability, sets
-
-
-def set_columns(probability: torch.Tensor, sets: torch.Tensor) -> dict[str, list]:
-    """
-    Columns of a table of predictions.
-
-    Args:
-        probability: of two classes, (N, 2), calibrated.
-        sets: which classes are in each sample's set, bool (N, 2).
-
-    Returns:
-        ``calibrated_probability``, of class 1, and ``prediction_set``, such as ``"{0, 1}"``: what cannot be told apart.
-    """
-    names = ["{" + ", ".join(str(k) for k, inside in enumerate(row) if inside) + "}" for row in sets.tolist()]
-    return {"calibrated_probability": probability[:, 1].tolist(), "prediction_set": names}
 
 
 def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:

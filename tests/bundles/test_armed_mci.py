@@ -28,8 +28,8 @@ from monai.bundle import ConfigWorkflow
 
 from monai_armed.bundle import read_record, write_model
 from monai_armed.compare.study_bundle import StudyBundle
-from monai_armed.metrics.calibration import set_columns
 from monai_armed.metrics.calibration_file import read_calibrations
+from monai_armed.metrics.prediction_sets import set_columns
 from monai_armed.networks.nets import ARMED, DFNN, ClusterInput
 from monai_armed.studies.mci.simulator import simulate_conversion
 

@@ -27,16 +27,13 @@ from monai.utils import set_determinism
 
 from monai_armed.engines import PrepareBatchCluster
 from monai_armed.handlers import (
-    ClusterErasure,
     EarlyStop,
     EpochSeed,
     TrainingCheckpoint,
-    cluster_erasure,
     load_weights,
 )
 from monai_armed.losses import ARMEDLoss
 from monai_armed.networks import ARMED, DFNN
-from monai_armed.networks.nets import AEC, ARMEDAEC
 
 EPOCHS = 5
 
@@ -234,88 +231,3 @@ def test_epoch_seed_depends_on_seed_and_epoch():
     assert draws(0) == draws(0) and len({*draws(0), *draws(1)}) == 6
     with pytest.raises(ValueError, match="must not be negative"):
         EpochSeed(-1)
-
-
-class Erasable(torch.nn.Module):
-    """Stands for a network: writes down what is asked of it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[str] = []
-
-    def freeze_encoder(self) -> None:
-        self.calls.append("freeze")
-
-
-@pytest.fixture
-def written_down(monkeypatch) -> None:
-    """That erasing is asked for, without doing it."""
-    write = lambda network, batches: network.calls.append(f"erase {list(batches)}")  # noqa: E731
-    monkeypatch.setattr(cluster_erasure, "erase_clusters", write)
-
-
-@pytest.mark.parametrize(
-    ("epoch", "done", "erased", "calls"),
-    [
-        (3, 0, False, ["erase [7]"]),
-        (3, 2, False, ["erase [7]"]),
-        (3, 3, True, ["freeze"]),
-        (5, 3, True, ["freeze"]),  # not again when the epochs are others on resuming
-        (None, 3, True, ["freeze"]),
-        (None, 0, False, []),
-    ],
-)
-def test_erasure_at_one_epoch_and_not_again_when_training_goes_on(written_down, epoch, done, erased, calls):
-    network, trainer = Erasable(), Engine(lambda engine, batch: None)
-    handler = ClusterErasure(network, [7], epoch)
-    handler.load_state_dict({"erased": erased})
-    handler.attach(trainer)
-    trainer.state.max_epochs = None
-    if done:
-        trainer.load_state_dict({"epoch": done, "max_epochs": 5, "epoch_length": 2})
-    trainer.run([1, 2], max_epochs=5)
-    assert network.calls == calls and handler.state_dict() == {"erased": bool(calls)}
-
-
-def test_erasure_that_cannot_come_is_refused():
-    with pytest.raises(ValueError, match="at least 1"):
-        ClusterErasure(Erasable(), [7], 0)
-    trainer = Engine(lambda engine, batch: None)
-    ClusterErasure(Erasable(), [7], 4).attach(trainer)
-    with pytest.raises(ValueError, match="erased in epoch 4, training ends after 3"):
-        trainer.run([1], max_epochs=3)
-    trainer = Engine(lambda engine, batch: None)
-    ClusterErasure(Erasable(), [7], 2).attach(trainer)
-    trainer.load_state_dict({"epoch": 3, "max_epochs": 5, "epoch_length": 1})
-    with pytest.raises(ValueError, match="goes on after epoch 3, but its clusters were not erased in epoch 2"):
-        trainer.run([1])
-
-
-@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="PyTorch was built without gloo")
-def test_two_processes_erase_the_same(tmp_path):
-    """The running statistics of a process are its own until the next forward pass."""
-    commands = [[sys.executable, __file__, str(rank), str(tmp_path / "store"), str(tmp_path)] for rank in range(2)]
-    processes = [subprocess.Popen(command) for command in commands]
-    assert [process.wait() for process in processes] == [0, 0]
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
-    assert _same(first, second)
-
-
-def _erase(rank: int, store: str, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=2)
-    torch.manual_seed(0)
-    sizes = {"channels": (4, 4, 4), "latent_channels": 8, "classifier_channels": 4}
-    network = ARMEDAEC(AEC((1, 16, 16), **sizes), 3, (1, 16, 16), adversary=None)
-    batch = {"image": torch.rand(30, 1, 16, 16), "cluster": torch.arange(30) % 3}
-    for name, buffer in network.named_buffers():
-        if name.endswith("running_var"):
-            buffer += rank
-    trainer = Engine(lambda engine, batch: None)
-    ClusterErasure(network, [batch], 1).attach(trainer)
-    trainer.run([0], max_epochs=1)
-    torch.save(network.state_dict(), f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    _erase(int(sys.argv[1]), *sys.argv[2:])

@@ -22,8 +22,9 @@ from monai.utils import set_determinism
 
 from monai_armed.engines import PrepareBatchCluster
 from monai_armed.handlers import PredictionWriter
-from monai_armed.metrics.calibration import Calibration, set_columns
+from monai_armed.metrics.calibration import Calibration
 from monai_armed.metrics.calibration_file import write_calibrations
+from monai_armed.metrics.prediction_sets import set_columns
 from monai_armed.networks import ARMED, DFNN
 from monai_armed.networks.nets import ZPredictor
 from monai_armed.networks.training_distance import fit_training_distance

@@ -26,9 +26,8 @@ from monai_armed.metrics.calibration import (
     calibrate,
     calibration_error,
     hierarchical_quantile,
-    leave_one_cluster_out,
-    set_columns,
 )
+from monai_armed.metrics.prediction_sets import leave_one_cluster_out, set_columns
 from monai_armed.networks import ARMED, DFNN
 
 

@@ -155,10 +155,8 @@ class RandomEffects(nn.Module):
         return log_scale if self.log_stretch is None else log_scale + self.log_stretch
 
     def extra_repr(self) -> str:
-        return (
-            f"{self.num_clusters}, {self.num_effects}, learn_prior={self.learn_prior}, "
-            f"covariance={self.covariance!r}, sampling={self.sampling!r}"
-        )
+        kind = f"learn_prior={self.learn_prior}, covariance={self.covariance!r}, sampling={self.sampling!r}"
+        return f"{self.num_clusters}, {self.num_effects}, {kind}"
 
     def posterior(self, clusters: torch.Tensor | None = None) -> dist.TorchDistribution:
         """Posterior q(u) over the (C, Q) table of effects, or over its rows of the given ``clusters``."""
@@ -180,15 +178,12 @@ class RandomEffects(nn.Module):
 
     def kl(self, estimate: bool = False) -> torch.Tensor:
         """
-        KL(q(u) || p(u)) of Eq. 7 in nats, summed over all effects of all clusters.
+        KL(q(u) || p(u)) of Eq. 7 in nats, a scalar, summed over all effects of all clusters.
 
         Args:
             estimate: if True, and there are more than 1000 clusters, the sum is estimated from those of the last batch
                 in training, so that its cost does not grow. The estimate and its gradient are unbiased once every
                 cluster's share of the samples is known, after an epoch.
-
-        Returns:
-            a scalar.
         """
         if estimate and self.samples_seen is not None:
             return self._estimated_kl(self.samples_seen)

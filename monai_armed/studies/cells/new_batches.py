@@ -20,8 +20,9 @@ import pandas as pd
 import torch
 
 from monai_armed.bundle.new_clusters import calibrate_table
-from monai_armed.metrics.calibration import Calibration, set_columns
+from monai_armed.metrics.calibration import Calibration
 from monai_armed.metrics.calibration_file import write_calibrations
+from monai_armed.metrics.prediction_sets import set_columns
 
 __all__ = ["calibrate_cells", "with_sets"]
 

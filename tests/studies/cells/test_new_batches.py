@@ -19,8 +19,8 @@ import pytest
 import torch
 from aec_samples import network, samples
 
-from monai_armed.metrics.calibration import set_columns
 from monai_armed.metrics.calibration_file import read_calibrations
+from monai_armed.metrics.prediction_sets import set_columns
 from monai_armed.studies.cells.evaluation import evaluate_cells
 from monai_armed.studies.cells.inference import write_cells
 
