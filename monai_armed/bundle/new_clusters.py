@@ -37,8 +37,8 @@ def calibrate_table(
         score: the column of the logit.
 
     Returns:
-        the table with the columns of :py:func:`monai_armed.metrics.prediction_sets.set_columns`, empty where the label is
-        not known; ``coverage``, the share of samples whose set holds their label, and ``set_size``, both means over
+        the table with the columns of :py:func:`monai_armed.metrics.prediction_sets.set_columns`, empty where the label
+        is not known; ``coverage``, the share of samples whose set holds their label, and ``set_size``, both means over
         clusters, ``calibration_error`` and ``calibrated_error``, without and with the temperature; and the calibration.
         Where the clusters are too few, the table as it is, no metrics and None; a sentence says so.
     """
