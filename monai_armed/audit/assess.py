@@ -128,9 +128,12 @@ def _further(tables: dict[str, pd.DataFrame], within: str) -> list[str]:
 
 
 def _erasing(tables: dict[str, pd.DataFrame]) -> list[str]:
-    if "erased" not in tables:
+    known = tables.get("erased", pd.DataFrame(columns=["leak", "leak_erased"])).dropna(subset=["leak", "leak_erased"])
+    if known.empty:
         return []
-    best = tables["erased"].sort_values("leak_erased", kind="stable").iloc[0]
+    # of the layers after which no leak is left beyond chance, the one that costs the least
+    clean = known[known["leak_erased"] <= known["chance_high"]].dropna(subset=["within_site_erased"])
+    best = known.loc[known["leak_erased"].idxmin() if clean.empty else clean["within_site_erased"].idxmax()]
     utility = f", the AUROC within sites from {best['within_site']:.3f} to {best['within_site_erased']:.3f}"
     return [
         f"Erasing {best['layer']} ({best['erased']} directions) would take the leak of its predictions from "

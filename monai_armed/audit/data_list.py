@@ -108,7 +108,7 @@ def read_samples(path: str | Path, columns: Columns, positive: Sequence[str] = (
         raise ValueError(f"no row of {path} has all of {named}.")
     site = np.array(one_spelling(table[columns.site], "site", path))
     if len(np.unique(site)) < 2:
-        raise ValueError(f"all {len(site)} rows of {path} are of the site {site[0]!r}: an audit compares sites.")
+        raise ValueError(f"all {len(site)} rows of {path} are of the site {str(site[0])!r}: an audit compares sites.")
     label = _paths(table[columns.label], path) if masks else _classes(table[columns.label], positive, path)
     subject = table[columns.subject].to_numpy(str) if columns.subject else np.arange(len(table)).astype(str)
     attributes = {name: _levels(table[name]) for name in columns.attributes}
@@ -149,7 +149,9 @@ def _classes(column: pd.Series, positive: Sequence[str], path: Path) -> np.ndarr
             raise ValueError(f"{'all' if label.all() else 'no'} labels of {path} are {list(positive)}; it has {words}.")
         return label
     number = pd.to_numeric(column, errors="coerce")
-    if not number.isin((0, 1)).all() or number.nunique() < 2:
+    if number.isin((0, 1)).all() and number.nunique() == 1:
+        raise ValueError(f"all labels of {path} are {int(number.iloc[0])}: an audit needs both classes.")
+    if not number.isin((0, 1)).all():
         raise ValueError(
             f"labels of {path} must be 0 and 1, got {sorted(set(column))[:10]}: say by --positive which are class 1 "
             "(of more classes one is audited at a time), or by --segmentation that they are masks."
@@ -162,6 +164,12 @@ def _numbers(column: pd.Series, path: Path) -> np.ndarray:
     if not np.isfinite(number).all():
         wrong = column[~np.isfinite(number)].iloc[0]
         raise ValueError(f"predictions of {path} must be numbers, probabilities or logits, got {wrong!r}.")
+    if number.min() >= 0 and number.max() > 1:
+        warnings.warn(
+            f"predictions of {path} go from {number.min():g} to {number.max():g} and are taken for logits: if they are "
+            "percentages, divide them by 100.",
+            stacklevel=2,
+        )
     return number
 
 

@@ -138,7 +138,7 @@ def coverage_by_site(label: np.ndarray, score: np.ndarray, site: np.ndarray) -> 
     """
     names = np.unique(site)
     promised = COVERAGE * (len(names) - 1) / len(names)
-    logits, labels, rows = torch.as_tensor(score)[:, None], torch.as_tensor(label), []
+    logits, labels, rows = torch.tensor(score)[:, None], torch.tensor(label), []
     for name in names if len(names) > 2 else ():
         inside = site == name
         rest = torch.as_tensor(~inside)

@@ -51,12 +51,12 @@ class Training:
         erasure: called with the network when it has its final weights, in every process, such as an
             :py:class:`monai_armed.bundle.Erasure`; what it changes is in the model.
         start_from: finished models by the name of the part of the network that is taken from them before training.
-        init_from: a finished model of other clusters, of which before training all is taken that fits, see
-            :py:func:`monai_armed.bundle.models.load_fitting`: fine-tuning.
         writer: called with the trainer when the network has its final weights, such as a
             :py:class:`monai_armed.handlers.RandomEffectsWriter`.
         distance_data: the training samples without augmentation, and those of validation, to which the
             :py:class:`monai_armed.networks.training_distance.TrainingDistance` of the model is fitted.
+        init_from: a finished model of other clusters, of which before training all is taken that fits, see
+            :py:func:`monai_armed.bundle.models.load_fitting`: fine-tuning.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class Training:
         folder: str | Path,
         z_predictor: ZPredictorTraining | None = None,
         start_from: Mapping[str, str] | None = None,
-        init_from: str | None = None,
         writer: Callable[[Engine], None] | None = None,
         erasure: Callable[[torch.nn.Module], None] | None = None,
         distance_data: tuple[Dataset, Dataset] | None = None,
+        init_from: str | None = None,
     ) -> None:
         self.trainer, self.network, self.checkpoint = trainer, network, checkpoint
         self.record, self.folder = record, Path(folder)

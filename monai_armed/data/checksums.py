@@ -42,7 +42,7 @@ def check_shipped(path: str | os.PathLike[str]) -> None:
         if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
             raise ValueError(
                 f"{file} is not the file that was shipped with {folder / name} (by its SHA-256 in {SUMS}): get the "
-                f"bundle anew, or, if the files are your own, remove {folder / SUMS}."
+                f"bundle anew, or, if the files are your own, write {folder / SUMS} anew with sha256sum."
             )
 
 

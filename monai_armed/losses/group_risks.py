@@ -50,7 +50,7 @@ class _GroupRisksLoss(ARMEDLoss):
         group = torch.where(cluster < 0, self.num_clusters, cluster)
         if self.num_classes:
             group = group * self.num_classes + target["label"].reshape(len(group)).long()
-        return torch.nn.functional.one_hot(group, self.num_groups)
+        return group.unsqueeze(-1) == torch.arange(self.num_groups, device=group.device)  # as one_hot cannot under vmap
 
     def _error_of(self, logits: torch.Tensor, target: Mapping[str, torch.Tensor]) -> torch.Tensor:
         if not logits.requires_grad:

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
-from monai_armed.audit.assess import assess
+from monai_armed.audit.assess import _erasing, assess
 from monai_armed.audit.data_list import Samples
 from monai_armed.audit.probes import halves, probe_layers
 from monai_armed.audit.readings import Readings
@@ -76,3 +76,20 @@ def test_a_class_of_one_site_is_not_probed():
     layers = {"hidden": readings.layers["hidden"][kept]}
     table = probe_layers(layers, samples.label[kept], samples.site[kept], samples.subject[kept])
     assert table["class"].unique().tolist() == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("leaks", "within", "layer"),
+    [
+        ([0.51, 0.52], [0.60, 0.75], "late"),  # both leave no more than chance makes: what keeps more
+        ([0.51, 0.70], [0.60, 0.75], "early"),
+        ([0.80, 0.70], [0.60, 0.75], "late"),
+        ([float("nan"), 0.70], [0.60, 0.75], "late"),
+    ],
+)
+def test_the_layer_to_erase_is_the_one_that_costs_least_among_those_that_suffice(leaks, within, layer):
+    table = pd.DataFrame({"layer": ["early", "late"], "erased": 1, "leak": 0.9, "leak_erased": leaks})
+    table = table.assign(chance_high=0.55, auroc=0.8, within_site=0.8, within_site_erased=within)
+    (said,) = _erasing({"erased": table})
+    assert said.startswith(f"Erasing {layer} ")
+    assert not _erasing({"erased": table.assign(leak=float("nan"))})

@@ -51,7 +51,9 @@ def training(
     z = ZPredictorTraining(guess, guess, trainer, checkpoint, loader, max_epochs=1)
     names = {"clusters": ["a", "b", "c"]}
     record = {**names, "provenance": names, "features": None, "fingerprint": {"setting": setting}}
-    return Training(trainer, network, checkpoint, record, folder, z, start_from, writer, (data, data[:held_out]))
+    return Training(
+        trainer, network, checkpoint, record, folder, z, start_from, writer, distance_data=(data, data[:held_out])
+    )
 
 
 def load(path: Path):

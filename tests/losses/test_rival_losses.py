@@ -140,3 +140,10 @@ def test_a_target_without_clusters_is_refused():
     net = DFNN(3)
     with pytest.raises(ValueError, match="CORALLoss needs the clusters"):
         CORALLoss(plain(), net, "hidden.0", 2)(net(torch.randn(8, 3)), {"label": TARGET["label"]})
+
+
+def test_vrex_is_the_same_for_networks_that_are_trained_as_a_stack():
+    logits = torch.randn(3, 8, 1, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    loss = VRExLoss(plain(), 3)
+    stacked = torch.func.vmap(lambda one: loss(one, TARGET))(logits)
+    torch.testing.assert_close(stacked, torch.stack([loss(one, TARGET) for one in logits]))
