@@ -96,7 +96,7 @@ def _erase(arguments: argparse.Namespace) -> int:
 def _check_bundle(arguments: argparse.Namespace) -> int:
     from monai_armed.check_bundle import check_bundle
 
-    faults = {str(bundle): check_bundle(bundle, arguments.package) for bundle in arguments.bundles}
+    faults = {str(bundle): check_bundle(bundle, arguments.package, arguments.ignore) for bundle in arguments.bundles}
     for bundle, found in faults.items():
         for fault in found:
             print(f"{bundle}: {fault}")
@@ -139,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check-bundle", help="look for what a bundle must not have; nothing of it is run")
     check.add_argument("bundles", nargs="+", type=Path, metavar="DIR", help="folder of a bundle")
     check.add_argument("--package", action="append", default=[], metavar="NAME", help="that it may use, too; imported")
+    check.add_argument("--ignore", action="append", default=[], metavar="FOLDER", help="in it that is not looked into")
     check.set_defaults(run=_check_bundle)
     compare = commands.add_parser("compare", help="compare all models of a bundle on the same folds")
     spirals = commands.add_parser("spirals", help="compare, and Table 2 and the figures of the spiral study")

@@ -79,12 +79,12 @@ def assess(samples: Samples, readings: Readings, rerun: Rerun | None = None, see
         tables["coverage"] = coverage_by_site(label, score, site)
     tables["predictions"] = pd.DataFrame({"subject": subject, "site": site, "label": label, "score": score})
     tables = {name: table for name, table in tables.items() if len(table)}
-    reads, first = _reads_site(tables)
+    reads, first = _reads_site(tables, "" if masks else " among samples of class 0")
     within = "" if masks else f" Within one site: AUROC {within_site_auroc(label, score, site):.3f}."
     return Audit(tables, [first, *_further(tables, within), *(_erasing(tables) if reads else [])], reads)
 
 
-def _reads_site(tables: dict[str, pd.DataFrame]) -> tuple[bool, str]:
+def _reads_site(tables: dict[str, pd.DataFrame], among: str) -> tuple[bool, str]:
     """Whether any test of the site finds it, at a false discovery rate of 5 % over all of them, and a sentence."""
     empty = pd.DataFrame(columns=["attribute", "p"])
     leaks = tables.get("leaks", empty)
@@ -96,15 +96,15 @@ def _reads_site(tables: dict[str, pd.DataFrame]) -> tuple[bool, str]:
     adjusted = false_discovery_control(p)
     found = []
     if p_leak and adjusted[0] < ALPHA:
-        found.append(f"its predictions tell the site among samples of class 0 (leak {leaks['leak'].iloc[0]:.3f})")
+        found.append(f"its predictions tell the site{among} (leak {leaks['leak'].iloc[0]:.3f})")
     layers = list(dict.fromkeys(probes["layer"][adjusted[len(p_leak) :] < ALPHA])) if len(probes) else []
     if layers:
         found.append(f"{len(layers)} of its {probes['layer'].nunique()} layers do within a class ({', '.join(layers)})")
     if found:
         return True, f"The network reads the site: {'; '.join(found)}."
     return False, (
-        f"Nothing shows that the network reads the site: none of {len(p)} tests finds it beyond chance. A leak of less "
-        "than the columns of chance is not excluded."
+        f"Nothing shows that the network reads the site: {len(p)} test{'s' * (len(p) > 1)} of it found nothing beyond "
+        "chance. Leaks smaller than what chance makes here, the columns named chance, are not excluded."
     )
 
 

@@ -16,13 +16,13 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from .configs import config_faults, logging_faults, read_config
-from .files import file_faults, metadata_faults, weight_faults
+from .files import file_faults, metadata_faults, parts_of, weight_faults
 from .names import PACKAGES, TrustedNames
 
 __all__ = ["check_bundle"]
 
 
-def check_bundle(bundle: str | Path, packages: Collection[str] = ()) -> list[str]:
+def check_bundle(bundle: str | Path, packages: Collection[str] = (), ignored: Collection[str] = ()) -> list[str]:
     """
     Look for what a bundle must not have, before it is run: nothing of it is evaluated.
 
@@ -30,6 +30,7 @@ def check_bundle(bundle: str | Path, packages: Collection[str] = ()) -> list[str
         bundle: folder.
         packages: names of packages that its targets and expressions may be of, beside
             :py:data:`~monai_armed.check_bundle.names.PACKAGES`. They are imported.
+        ignored: names of folders in the bundle that are not looked into, such as those that runs have left.
 
     Returns:
         file and what is wrong with it, in words; nothing where all is well.
@@ -44,13 +45,13 @@ def check_bundle(bundle: str | Path, packages: Collection[str] = ()) -> list[str
     bundle = Path(bundle)
     if not bundle.is_dir():
         raise FileNotFoundError(f"there is no folder {bundle}.")
-    return list(_faults(bundle, TrustedNames({*PACKAGES, *packages}, bundle)))
+    return list(_faults(bundle, TrustedNames({*PACKAGES, *packages}, bundle), ignored))
 
 
-def _faults(bundle: Path, names: TrustedNames) -> Iterator[str]:
-    yield from file_faults(bundle)
+def _faults(bundle: Path, names: TrustedNames, ignored: Collection[str]) -> Iterator[str]:
+    yield from file_faults(bundle, ignored)
     folder = bundle / "configs"
-    for path in sorted(bundle.rglob("*")):
+    for path in parts_of(bundle, ignored):
         name = path.relative_to(bundle).as_posix()
         if not path.is_file() or path.is_symlink():
             continue
@@ -66,7 +67,7 @@ def _faults(bundle: Path, names: TrustedNames) -> Iterator[str]:
                 yield from (f"{name}: {fault}" for fault in metadata_faults(config))
                 config = _without_addresses(config)
             yield from (f"{name}: {fault}" for fault in config_faults(config, folder, names))
-    yield from weight_faults(bundle)
+    yield from weight_faults(bundle, ignored)
 
 
 def _without_addresses(metadata: object) -> object:

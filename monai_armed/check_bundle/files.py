@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from monai.utils import optional_import
 
 from ..data.checksums import SUMS, check_shipped
 
-__all__ = ["file_faults", "metadata_faults", "weight_faults"]
+__all__ = ["LEFT_BY_RUNS", "file_faults", "metadata_faults", "parts_of", "weight_faults"]
 
 NEEDED = ("LICENSE", "configs/metadata.json", "docs/README.md")
 KINDS = frozenset(
@@ -32,15 +32,22 @@ METADATA = (
     "schema version monai_version pytorch_version numpy_version required_packages_version task description authors "
     "copyright network_data_format changelog"
 ).split()
+LEFT_BY_RUNS = ("output", "data")  # where our configs write by default
 TENSOR = "type format num_channels spatial_shape dtype value_range".split()
 
 scan_directory_path, has_picklescan = optional_import("picklescan.scanner", name="scan_directory_path")
 
 
-def file_faults(bundle: Path) -> Iterator[str]:
+def parts_of(bundle: Path, ignored: Collection[str] = ()) -> list[Path]:
+    """All files and folders of a bundle but what is in the folders ``ignored``."""
+    return [path for path in sorted(bundle.rglob("*")) if path.relative_to(bundle).parts[0] not in ignored]
+
+
+def file_faults(bundle: Path, ignored: Collection[str] = ()) -> Iterator[str]:
     """
     Args:
         bundle: folder.
+        ignored: names of folders in it that are not looked into.
 
     Yields:
         file and what is wrong, in words: one that is missing, that is a program or leads out of the folder.
@@ -50,7 +57,13 @@ def file_faults(bundle: Path) -> Iterator[str]:
             yield f"{name}: it is missing"
     if not any((bundle / "configs").glob("*.json")) and not any((bundle / "configs").glob("*.y*ml")):
         yield "configs: there is no config"
-    for path in sorted(bundle.rglob("*")):
+    for folder in LEFT_BY_RUNS:
+        if (bundle / folder).is_dir() and folder not in ignored:
+            yield (
+                f"{folder}: a run has left files here, which are no part of a bundle: delete the folder, or give "
+                f"--ignore {folder}"
+            )
+    for path in parts_of(bundle, {*ignored, *LEFT_BY_RUNS}):
         name = path.relative_to(bundle).as_posix()
         if path.is_symlink():
             yield f"{name}: it is a link"
@@ -85,16 +98,17 @@ def metadata_faults(metadata: Any) -> Iterator[str]:
                 yield f"network_data_format::{direction}::{name} lacks {', '.join(missing)}"
 
 
-def weight_faults(bundle: Path) -> Iterator[str]:
+def weight_faults(bundle: Path, ignored: Collection[str] = ()) -> Iterator[str]:
     """
     Args:
         bundle: folder.
+        ignored: names of folders in it whose weights need not be listed.
 
     Yields:
         file and what is wrong, in words: weights that no ``SHA256SUMS`` beside them lists or that are not those which
         it lists, and what picklescan finds.
     """
-    weights = [path for path in sorted(bundle.rglob("*")) if path.suffix.lower() in WEIGHTS and path.is_file()]
+    weights = [path for path in parts_of(bundle, ignored) if path.suffix.lower() in WEIGHTS and path.is_file()]
     for path in weights:
         name = path.relative_to(bundle).as_posix()
         sums = path.parent / SUMS
