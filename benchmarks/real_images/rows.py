@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -91,11 +92,13 @@ def conventional(head: torch.nn.Linear, parts: Parts) -> Prediction:
     return Prediction(parts["test"].logit, parts["unseen"].logit, None)
 
 
-def _armed(**options: bool) -> Row:
+def _armed(head_anew: bool = False, **options: bool) -> Row:
     def row(head: torch.nn.Linear, parts: Parts) -> Prediction:
         """Erased after training, random effects of what the latent was before; the trunk stays as it is."""
-        net = _wrap(head, parts, erased=True)
+        net = _wrap(copy.deepcopy(head), parts, erased=True)
         fit_erasers(net, [parts["train"].batch()], num_classes=2, **options)
+        if head_anew:
+            _fit_head(net, parts["train"])
         return _fitted(net, parts)
 
     return row
@@ -106,16 +109,33 @@ def intercepts(head: torch.nn.Linear, parts: Parts) -> Prediction:
     return _fitted(_wrap(head, parts, erased=False, nonlinear_slopes=False), parts)
 
 
+def _logistic(x: np.ndarray, y: np.ndarray, cluster: np.ndarray, balanced: bool):
+    """The best of four penalties by cross-validation; ``balanced``: each class of each source counts as much."""
+    counts = pd.Series(cluster * 2 + y)
+    weight = 1 / counts.map(counts.value_counts()) if balanced else np.ones(len(y))
+    model = LogisticRegressionCV(Cs=[1e-3, 1e-2, 1e-1, 1], cv=5, scoring="neg_log_loss", max_iter=300)
+    return model.fit(x, y, sample_weight=weight / weight.mean())
+
+
+@torch.no_grad()
+def _fit_head(net: ARMED, part: Latents) -> None:
+    """The last layer anew, on what the erasure leaves, with sources and classes balanced."""
+    x = net.erasers[0](part.batch()["image"]).double().numpy()
+    mean, scale = x.mean(0), x.std(0) + 1e-9
+    model = _logistic((x - mean) / scale, part.label, part.cluster, balanced=True)
+    weight = torch.tensor(model.coef_ / scale)
+    head = net.network[1]
+    head.weight.copy_(weight)
+    head.bias.copy_(torch.tensor(model.intercept_) - weight @ torch.tensor(mean))
+
+
 def _last_layer(prepare: Callable[[np.ndarray, np.ndarray], np.ndarray], balanced: bool) -> Row:
     def row(head: torch.nn.Linear, parts: Parts) -> Prediction:
         rows = [parts["train"], parts["val"]]
         x = np.concatenate([prepare(part.latent, part.cluster) for part in rows])
         y, cluster = (np.concatenate([getattr(part, name) for part in rows]) for name in ("label", "cluster"))
         mean, scale = x.mean(0), x.std(0) + 1e-9
-        counts = pd.Series(cluster * 2 + y)
-        weight = 1 / counts.map(counts.value_counts()) if balanced else np.ones(len(y))
-        model = LogisticRegressionCV(Cs=[1e-3, 1e-2, 1e-1, 1], cv=5, scoring="neg_log_loss", max_iter=300)
-        model.fit((x - mean) / scale, y, sample_weight=weight / weight.mean())
+        model = _logistic((x - mean) / scale, y, cluster, balanced)
         logits = [
             model.decision_function((prepare(parts[part].latent, parts[part].cluster) - mean) / scale)
             for part in ("test", "unseen")
@@ -137,6 +157,7 @@ ROWS: dict[str, dict[str, Row]] = {
         "sources' means subtracted, last layer anew": _last_layer(_centred, balanced=False),
         "last layer anew, source and class balanced": _last_layer(lambda latent, cluster: latent, balanced=True),
         "ARMED: erased within class": _armed(),
+        "ARMED: the same, last layer anew, balanced": _armed(head_anew=True),
         "ARMED: the same, the label's covariance kept": _armed(keep_label=True),
         "ARMED: erased marginally": _armed(within_label=False),
     },
