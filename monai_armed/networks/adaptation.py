@@ -245,17 +245,18 @@ def _share_told(
             return len(x) * error.terms(logits(v, latent, x, fixed, offset), {"label": y})["fixed"]
 
         with torch.enable_grad():
-            return torch.autograd.functional.hessian(negative_log_likelihood, centre).double()
+            return torch.autograd.functional.hessian(negative_log_likelihood, centre).cpu().double()
 
     count, one = len(label), torch.eye(len(centre)).to(centre)
     with eval_mode(head):
-        whole = curvature(torch.arange(count)) + one.double()
+        whole = curvature(torch.arange(count)) + one.cpu().double()
         before = left = 0.0
         for i in torch.linspace(0, count - 1, min(count, MOST_CHECKED)).long().unsqueeze(1):
             alone = [part[i] for part in parts[:4]]
             with torch.no_grad():
                 base = logits(torch.zeros_like(centre), *alone)
-                z = torch.stack([(logits(v, *alone) - base).flatten() for v in one]).double()  # linear in the effects
+                z = torch.stack([(logits(v, *alone) - base).flatten() for v in one])  # linear in the effects
+                z = z.cpu().double()  # some devices have no double precision
             before += float(z.square().sum())
             left += float((z * torch.linalg.solve(whole - curvature(i), z)).sum())
     return 1 - left / before if before > 0 else math.nan

@@ -143,7 +143,11 @@ def test_a_target_without_clusters_is_refused():
 
 
 def test_vrex_is_the_same_for_networks_that_are_trained_as_a_stack():
-    logits = torch.randn(3, 8, 1, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    loss = VRExLoss(plain(), 3)
-    stacked = torch.func.vmap(lambda one: loss(one, TARGET))(logits)
-    torch.testing.assert_close(stacked, torch.stack([loss(one, TARGET) for one in logits]))
+    logits, loss = torch.randn(3, 8, 1, generator=torch.Generator().manual_seed(0)), VRExLoss(plain(), 3)
+    stacked = torch.func.vmap(torch.func.grad(lambda one: loss(one, TARGET)))(logits)
+    logits.requires_grad_()
+    (alone,) = torch.autograd.grad(sum(loss(one, TARGET) for one in logits), logits)
+    torch.testing.assert_close(stacked, alone)
+    assert not torch.allclose(
+        alone, torch.autograd.grad(sum(plain()(one, TARGET["label"]) for one in logits), logits)[0]
+    )
