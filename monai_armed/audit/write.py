@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..data.replaced_file import replaced_file
+from ..data.replaced_file import write_csv, write_text
 from .assess import Audit
 from .figures import audit_figures, has_matplotlib
 from .page import report_page
@@ -81,8 +81,7 @@ def write_audit(audit: Audit, folder: str | Path, title: str, facts: Mapping[str
     folder.mkdir(parents=True, exist_ok=True)
     files = {name: folder / f"{name}.csv" for name in audit.tables}
     for name, path in files.items():
-        with replaced_file(path) as partial:
-            audit.tables[name].to_csv(partial, index=False)
+        write_csv(audit.tables[name], path)
     facts = dict(facts) if has_matplotlib else {**facts, "figures": "none, as matplotlib is not installed"}
     sections = [(name, *said, audit.tables[name]) for name, said in SECTIONS.items() if name in audit.tables]
     page = report_page(title, audit.verdict, audit.reads_site, sections, audit_figures(audit.tables), facts)
@@ -91,8 +90,7 @@ def write_audit(audit: Audit, folder: str | Path, title: str, facts: Mapping[str
     texts = {"audit": json.dumps(content, indent=2, default=str), "report": page}
     for name, text in texts.items():
         files[name] = folder / f"{name}.{'json' if name == 'audit' else 'html'}"
-        with replaced_file(files[name]) as partial:
-            partial.write_text(text, encoding="utf-8")
+        write_text(text, files[name])
     return files
 
 

@@ -28,7 +28,7 @@ from monai.bundle import ConfigParser
 from monai_armed.bundle.model_file import read_record
 from monai_armed.compare.samples_file import read_samples
 from monai_armed.compare.study_bundle import StudyBundle, seen_samples
-from monai_armed.data.replaced_file import replaced_file
+from monai_armed.data.replaced_file import write_text
 
 __all__ = ["FoldTask", "fold_config", "fold_partitions", "load_samples"]
 
@@ -82,8 +82,7 @@ class FoldTask:
     def save_result(self, bundle: StudyBundle, rows: Sequence[Mapping[str, Any]]) -> None:
         """Save its metrics, in one step."""
         result = {"fingerprint": self.fingerprint(bundle, "train", "evaluate"), "rows": rows}
-        with replaced_file(self.folder / "result.json") as file:
-            file.write_text(json.dumps(result), encoding="utf-8")
+        write_text(json.dumps(result), self.folder / "result.json")
 
     def is_trained(self, bundle: StudyBundle) -> bool:
         """Whether its weights are there and of this config: another evaluation needs no new training."""
@@ -97,8 +96,7 @@ class FoldTask:
 
     def mark_trained(self, bundle: StudyBundle) -> None:
         """Note that its weights are there."""
-        with replaced_file(self.folder / "trained.txt") as file:
-            file.write_text(self.fingerprint(bundle, "train"), encoding="utf-8")
+        write_text(self.fingerprint(bundle, "train"), self.folder / "trained.txt")
 
 
 @functools.lru_cache(maxsize=4)
@@ -125,8 +123,7 @@ def fold_config(bundle: StudyBundle, kind: str, task: FoldTask) -> ConfigParser:
     """The config of a fold, with its partitions, seed and folders; not yet evaluated."""
     task.folder.mkdir(parents=True, exist_ok=True)
     parts = task.folder / "parts.json"
-    with replaced_file(parts) as file:
-        file.write_text(json.dumps({k: np.asarray(v).tolist() for k, v in task.parts.items()}), encoding="utf-8")
+    write_text(json.dumps({k: np.asarray(v).tolist() for k, v in task.parts.items()}), parts)
     parser = bundle.config(kind, task.model, task.setting, task.overrides, {"seed": task.seed})
     target = f"{fold_partitions.__module__}.{fold_partitions.__name__}"
     parser["partitions"] = {"_target_": target, "samples": str(task.samples), "parts": str(parts)}

@@ -18,7 +18,7 @@ import os
 import re
 from pathlib import Path
 
-__all__ = ["check_shipped"]
+__all__ = ["check_shipped", "sha256"]
 
 SUMS = "SHA256SUMS"  # as `sha256sum` writes and checks it
 LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
@@ -39,11 +39,16 @@ def check_shipped(path: str | os.PathLike[str]) -> None:
     listed = _read(folder / SUMS) if (folder / SUMS).is_file() else {}
     for other, digest in listed.items() if name in listed else ():
         file = folder / other
-        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+        if not file.is_file() or sha256(file) != digest:
             raise ValueError(
                 f"{file} is not the file that was shipped with {folder / name} (by its SHA-256 in {SUMS}): get the "
                 f"bundle anew, or, if the files are your own, write {folder / SUMS} anew with sha256sum."
             )
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, as 64 hexadecimal digits."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch.func import vmap
 
+from ..utils.cluster_index import check_index
 from .armed_loss import ARMEDLoss
 
 __all__ = ["GroupDROLoss", "VRExLoss"]
@@ -47,6 +48,7 @@ class _GroupRisksLoss(ARMEDLoss):
         if "cluster" not in target:
             raise ValueError(f"{type(self).__name__} needs the clusters: use PrepareBatchCluster in the trainer.")
         cluster = target["cluster"]
+        check_index(cluster, self.num_clusters, owner="the loss has")
         group = torch.where(cluster < 0, self.num_clusters, cluster)
         if self.num_classes:
             group = group * self.num_classes + target["label"].reshape(len(group)).long()

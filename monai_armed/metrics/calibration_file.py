@@ -13,13 +13,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from monai_armed.data.replaced_file import replaced_file
+from monai_armed.data.checksums import sha256
+from monai_armed.data.replaced_file import write_text
 from monai_armed.metrics.calibration import Calibration
 
 __all__ = ["CALIBRATION", "read_calibrations", "write_calibrations"]
@@ -41,11 +41,8 @@ def write_calibrations(
     Returns:
         the file.
     """
-    content = {"model": _sha256(model), "calibrations": {name: c.to_dict() for name, c in calibrations.items()}}
-    path = Path(folder) / CALIBRATION
-    with replaced_file(path) as partial:
-        partial.write_text(json.dumps(content, indent=4), encoding="utf-8")
-    return path
+    content = {"model": sha256(model), "calibrations": {name: c.to_dict() for name, c in calibrations.items()}}
+    return write_text(json.dumps(content, indent=4), Path(folder) / CALIBRATION)
 
 
 def read_calibrations(model: str | os.PathLike[str]) -> dict[str, Calibration]:
@@ -70,13 +67,9 @@ def read_calibrations(model: str | os.PathLike[str]) -> dict[str, Calibration]:
         found = {name: Calibration.from_dict(values) for name, values in content["calibrations"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}): evaluate {model} again, or remove the file.") from error
-    if of_model != _sha256(model):
+    if of_model != sha256(model):
         raise ValueError(
             f"{path} was made for another model than {model}: evaluate this model with its folder as output_dir, or "
             "remove the file."
         )
     return found
-
-
-def _sha256(path: str | os.PathLike[str]) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

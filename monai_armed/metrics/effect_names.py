@@ -30,6 +30,7 @@ Names = Sequence[str] | Mapping[str, Sequence[str]] | None
 
 
 def factor_slopes(net: ARMED) -> FactorSlopes:
+    """The random effects of all factors, of a network that has any."""
     if not len(net.random_slopes):
         raise ValueError("the network has no random effects to read: build it with slopes or an intercept.")
     return net.random_slopes
@@ -78,5 +79,6 @@ def latent_names(net: ARMED, feature_names: Sequence[str] | None) -> list[str] |
 
 
 def effect_names(net: ARMED, slopes: RandomSlopes, feature_names: Sequence[str] | None) -> list[tuple[str, str]]:
+    """Group and name of each effect of one factor, by the features' names where effects belong to features."""
     latent = None if "linear" in slopes.groups else latent_names(net, feature_names)  # no name twice
     return slopes.effect_names(latent, feature_names)

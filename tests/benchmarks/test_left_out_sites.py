@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 
@@ -27,15 +26,9 @@ SITES, PEOPLE, FEATURES = 4, 60, 12
 
 
 @pytest.fixture(scope="module")
-def modules():
-    """The benchmark's modules by name; other benchmarks have a ``run`` and ``scores``, too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
-        for name in NAMES:
-            patch.delitem(sys.modules, name, raising=False)
-        yield {name: importlib.import_module(name) for name in NAMES}
-        for name in NAMES:
-            patch.delitem(sys.modules, name, raising=False)
+def modules(benchmark_modules):
+    """The benchmark's modules by name."""
+    return benchmark_modules(FOLDER, NAMES)
 
 
 def _people() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

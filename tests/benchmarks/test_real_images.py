@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 
@@ -29,15 +28,9 @@ SOURCES = {"camera_a": 0.5, "camera_b": 0.25, "camera_c": 0.4}  # share of malig
 
 
 @pytest.fixture(scope="module")
-def modules():
-    """The benchmark's modules by name; another benchmark has a ``run``, too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(FOLDER)
-        for name in NAMES:
-            patch.delitem(sys.modules, name, raising=False)
-        yield {name: importlib.import_module(name) for name in NAMES}
-        for name in NAMES:
-            patch.delitem(sys.modules, name, raising=False)
+def modules(benchmark_modules):
+    """The benchmark's modules by name."""
+    return benchmark_modules(FOLDER, NAMES)
 
 
 @pytest.fixture(scope="module")

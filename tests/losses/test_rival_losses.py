@@ -151,3 +151,10 @@ def test_vrex_is_the_same_for_networks_that_are_trained_as_a_stack():
     assert not torch.allclose(
         alone, torch.autograd.grad(sum(plain()(one, TARGET["label"]) for one in logits), logits)[0]
     )
+
+
+@pytest.mark.parametrize("make", [lambda: GroupDROLoss(plain(), 2, 2), lambda: VRExLoss(plain(), 2)])
+def test_a_cluster_that_the_loss_does_not_have_is_refused(make):
+    logits = torch.zeros(8, 1, requires_grad=True)
+    with pytest.raises(ValueError, match="cluster index 2 is out of range: the loss has clusters 0 to 1"):
+        make()(logits, TARGET)

@@ -30,7 +30,7 @@ from monai.transforms import CropForeground, ScaleIntensityRangePercentiles
 from PIL import Image
 
 from monai_armed.data.bids import list_bids_images
-from monai_armed.data.replaced_file import replaced_file
+from monai_armed.data.replaced_file import write_text
 from monai_armed.studies.ad_mri.prepared_study import write_study
 from monai_armed.studies.ad_mri.scan_check import MIN_SIMILARITY, STATUSES, judge_scan, usable
 from monai_armed.studies.ad_mri.scan_processes import in_processes
@@ -183,8 +183,7 @@ def preprocess_scan(task: ScanTask) -> dict[str, Any]:
     record |= judge_scan(record, task.min_similarity, task.keep)
     record["cpu_seconds"] = round(time.process_time() - start, 1)
     if its_own:
-        with replaced_file(task.record) as file:
-            file.write_text(json.dumps(record, indent=2), encoding="utf-8")
+        write_text(json.dumps(record, indent=2), task.record)
     return record
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -112,6 +113,25 @@ def _pictures(network: ARMEDAEC, test: CellOutputs, batches: Sequence[str], fold
         plot_latents({"fixed effects": test.latents()}, test.clusters(), labels, batches, folder / "latents.png")
 
 
+def _held_out_metrics(
+    outputs: Mapping[str, CellOutputs], predictions: Sequence[str], folder: Path, ckpt_path: str | Path | None
+) -> list[dict[str, Any]]:
+    """A row of metrics for each prediction in each held-out partition; the unseen one gets its sets' columns."""
+    table: list[dict[str, Any]] = []
+    for partition in [name for name in ("test", "unseen") if name in outputs]:
+        own = outputs[partition]
+        sets: dict[str, dict[str, float]] = {}
+        if partition == "unseen":
+            own.rows, sets = calibrate_cells(own.rows, predictions, folder, ckpt_path)
+        for prediction in predictions:
+            row = {"mse": float(own.rows[f"{prediction}_error"].mean())}
+            row |= _phenotype(own, prediction) | sets.get(prediction, {})
+            table.append({"partition": partition, "prediction": prediction, **row})
+        if np.isnan(row["auroc"]):
+            print(f"the AUROC of {partition} cells is not measured: it needs two labelled cells of each class or more.")
+    return table
+
+
 def evaluate_cells(
     network: ARMEDAEC,
     loaders: Mapping[str, Iterable[Mapping]],
@@ -153,21 +173,14 @@ def evaluate_cells(
         raise ValueError(f"loaders must have test or unseen cells to be evaluated, got {list(loaders)}.")
     folder.mkdir(parents=True, exist_ok=True)
     outputs = {name: run_cells(network, loader, device, seed, name) for name, loader in loaders.items()}
-    table: list[dict[str, str | float]] = []
-    figures: dict[str, float] = {}
     predictions = PREDICTIONS if network.random is not None else PREDICTIONS[1:2]
-    for partition in [name for name in ("test", "unseen") if name in outputs]:
-        sets: dict[str, dict[str, float]] = {}
-        if partition == "unseen":
-            unseen = outputs[partition]
-            unseen.rows, sets = calibrate_cells(unseen.rows, predictions, folder, ckpt_path)
-        for prediction in predictions:
-            row = {"mse": float(outputs[partition].rows[f"{prediction}_error"].mean())}
-            row |= _phenotype(outputs[partition], prediction) | sets.get(prediction, {})
-            table.append({"partition": partition, "prediction": prediction, **row})
-            figures |= {f"{partition}_{prediction}_{name}": value for name, value in row.items()}
-        if np.isnan(row["auroc"]):
-            print(f"the AUROC of {partition} cells is not measured: it needs two labelled cells of each class or more.")
+    table = _held_out_metrics(outputs, predictions, folder, ckpt_path)
+    figures = {
+        f"{row['partition']}_{row['prediction']}_{name}": value
+        for row in table
+        for name, value in row.items()
+        if name not in ("partition", "prediction")
+    }
     if {"train", "test"} <= set(outputs):
         figures |= latent_separation(outputs["train"], outputs["test"])
         figures |= _known_features(network, outputs, folder, simulated_dir, device)
