@@ -46,7 +46,8 @@ NO_ACCESS = (
 # an error of ours in the traceback that a process of a DataLoader sends as text
 WORKER_ERROR = re.compile(r'File ".*[\\/]monai_armed[\\/].*\n(?: .*\n)+(?:ValueError|FileNotFoundError): (.*)')
 NO_DEVICE = re.compile(
-    r"not compiled with \w+ enabled|no NVIDIA driver|No \w+ GPUs? (?:are|is) available|invalid device ordinal"
+    r"not compiled with \w+ enabled|not linked with support for \w+ devices|no NVIDIA driver|invalid device ordinal"
+    r"|No \w+ GPUs? (?:are|is) available|Could not run 'aten::empty\w*' with arguments from the"
     r"|device type at start of device string|Invalid device string"
     r"|torch\.(?:cuda|xpu)\.is_available\(\) is False",
     re.IGNORECASE,

@@ -19,12 +19,15 @@ import types
 
 import pytest
 import torch
+from emulated_device import emulated_device
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset
 
 from monai_armed.bundle.plain_errors import plain_errors, print_plainly, sentence_of
 from monai_armed.data import list_images
 from monai_armed.transforms import LoadVolumed
+
+no_gpu = pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU")
 
 
 def sentence(action) -> str:
@@ -59,10 +62,18 @@ def test_what_cannot_be_written_is_named():
     assert sentence(full).startswith("/some/file cannot be read or written (No space left on device); choose another")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_device_that_is_not_there():
-    text = sentence(lambda: torch.zeros(1).to("cuda:0"))
+@pytest.mark.parametrize("device", ["cuda:0", "mps"])
+@no_gpu
+def test_a_device_that_is_not_there(device):
+    text = sentence(lambda: torch.zeros(1).to(device))
     assert text.startswith("this machine has no such device (") and text.endswith("give --device cpu.")
+
+
+@no_gpu
+def test_a_device_whose_start_only_seemed_to_succeed():
+    with emulated_device() as device:  # from here on PyTorch believes that CUDA has started
+        torch.zeros(1, device=device)
+    test_a_device_that_is_not_there("cuda:0")
 
 
 def test_a_device_that_is_none():
