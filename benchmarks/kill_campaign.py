@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns 1 if a training is not as it should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="of each bundle")
-    parser.add_argument("--bundles", default=",".join(BUNDLES), help="names joined by commas")
+    parser.add_argument("--bundles", nargs="+", default=list(BUNDLES), choices=list(BUNDLES), help="which ones")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args(argv)
@@ -168,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     counts: Counter[tuple[str, str]] = Counter()
     print("| bundle | kill | situation | killed after | verdict | note |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(arguments.jobs) as pool:
-        for bundle in arguments.bundles.split(","):
+        for bundle in arguments.bundles:
             folder = Path(temporary) / bundle
             folder.mkdir()
             data = DATA[bundle](folder / "data")

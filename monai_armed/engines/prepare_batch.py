@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from monai.engines import PrepareBatch
-from monai.utils import CommonKeys
+from monai.utils import CommonKeys, ensure_tuple
 
 __all__ = ["PrepareBatchCluster", "PrepareBatchRandomCluster", "default_prepare_batch"]
 
@@ -58,7 +58,7 @@ class PrepareBatchCluster(PrepareBatch):
         self.cluster_keys = dict(keys) if isinstance(keys, Mapping) else {key: key for key in keys}
         if not self.cluster_keys:
             raise ValueError("cluster_key must name one key at least, got none.")
-        self.pass_cluster, self.effects, self.target_keys = pass_cluster, effects, list(target_keys)
+        self.pass_cluster, self.effects, self.target_keys = pass_cluster, effects, ensure_tuple(target_keys)
 
     def __call__(
         self,

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 from monai.networks.utils import eval_mode
+from monai.utils import ensure_tuple
 from scipy.stats import false_discovery_control
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -86,6 +87,7 @@ def collect_features(
             x, targets, _, _ = prepare(batch, device)
             if layers is None:
                 layers = default_feature_layers(network, dry_run(network, x.shape[1:]))
+            layers = ensure_tuple(layers)
             copied = {(kind, name) for kind in ("input", "output") for name in layers}
             with record_layers(network, layers, layers, copied) as record:
                 network(x)

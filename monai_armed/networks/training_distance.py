@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import torch.nn as nn
 from monai.networks.utils import eval_mode
-from monai.utils import CommonKeys
+from monai.utils import CommonKeys, ensure_tuple
 
 from ..utils.parallel import unwrap
 from .erasure.feature_sums import FeatureSums
@@ -146,7 +146,7 @@ def fit_training_distance(
     for batch in train:
         x = _image(batch)
         if not sums:
-            layers = [INPUT, *(_default_layers(network, x) if layers is None else layers)]
+            layers = [INPUT, *(_default_layers(network, x) if layers is None else ensure_tuple(layers))]
         for name, features in _features(network, x, layers or []).items():
             if name not in sums:
                 wide = features.shape[1] > WIDE

@@ -16,6 +16,7 @@ import torch
 from monai.networks.nets import AttentionUnet, BasicUNetPlusPlus, DynUNet, MILModel, SegResNetDS, UNet, ViT
 from torch import nn
 
+from monai_armed.metrics.audit import collect_features
 from monai_armed.networks import ARMED
 from monai_armed.networks.layers.dry_run import check_one_output, default_feature_layers, dry_run
 
@@ -40,6 +41,13 @@ def test_the_older_word_for_feature_layers_is_understood():
     with pytest.warns(FutureWarning, match="`taps` has been deprecated"):
         net = ARMED(UNet(2, 1, 2, (4, 8), (2,)), 3, IMAGE, taps=["model.0"])
     assert net.feature_layers == ("model.0",)
+
+
+def test_a_single_name_is_one_layer():
+    net = ARMED(UNet(2, 1, 2, (4, 8), (2,)), 3, IMAGE, feature_layers="model.0")
+    assert net.feature_layers == ("model.0",)
+    loader = [{"image": torch.zeros(2, *IMAGE), "label": torch.tensor([0, 1]), "cluster": torch.tensor([0, 1])}]
+    assert list(collect_features(net, loader, "model.0").layers) == ["model.0"]
 
 
 def test_inner_layers_of_a_transformer_are_not():

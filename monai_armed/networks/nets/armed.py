@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn as nn
-from monai.utils import deprecated_arg
+from monai.utils import deprecated_arg, ensure_tuple
 
 from ... import __version__
 from ..blocks.factor_slopes import FactorSlopes
@@ -256,8 +256,9 @@ def _checked_latent(network: nn.Module, dry: DryRun, head: str) -> tuple[int, ..
 
 
 def _checked_layers(network: nn.Module, dry: DryRun, layers: Iterable[str]) -> tuple[str, ...]:
-    """The layers, if all of them exist and give a tensor."""
-    for name in layers:
+    """The layers, of which a single name is one, if all of them exist and give a tensor."""
+    names = ensure_tuple(layers)
+    for name in names:
         find_layer(network, name)
         dry.shape(name)
-    return tuple(layers)
+    return names

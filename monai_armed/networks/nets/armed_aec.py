@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn as nn
-from monai.utils import deprecated_arg
+from monai.utils import deprecated_arg, ensure_tuple
 from torch.func import functional_call
 
 from ... import __version__
@@ -125,7 +125,7 @@ class ARMEDAEC(AECPictures):
         if adversary is not None:
             default = (*(f"encoder.{i}" for i in range(len(fixed.encoder))), "to_latent")
             layers = default if feature_layers is None else feature_layers
-            self._add_adversary(adversary, dry_run(fixed, in_shape), layers, num_classes, confusion)
+            self._add_adversary(adversary, dry_run(fixed, in_shape), ensure_tuple(layers), num_classes, confusion)
         if random is not None:
             check_random_aec(random, fixed, image_classifier, num_clusters, in_shape, mixed_latent == "fixed")
             units = fixed.latent_channels + random.latent_channels
