@@ -200,7 +200,7 @@ SETTINGS = table(
             ("image_size", "big", says("size")),
             ("pixel_size", 0, says("pixel_size|positive")),
             ("seen_sites", "['002','nosuch']", says("nosuch")),
-            ("seen_sites", "002", says("seen_sites|list")),
+            ("seen_sites", "002", says("only seen site")),
             ("seen_sites", "[]", says("seen")),
             ("seen_sites", "[2,5]", says("16 subjects are too few")),
             ("seen_sites", "['002']", says("site|subjects")),

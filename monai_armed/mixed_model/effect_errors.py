@@ -9,34 +9,42 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Covariances of random effects that hold the variance components' uncertainty, too.
+"""Moments of random effects that count the variance components as unknown, too.
 
-By the law of total variance, Var(u) = E[Var(u | theta)] + Var(E[u | theta]) over theta ~ N(theta^, Var(theta)), with a
-mean over 2 K points at theta^ and sqrt(K) times each column of a root of Var(theta) to either side, which is exact for
-what is linear or quadratic in theta (Julier and Uhlmann 2004, https://doi.org/10.1109/JPROC.2003.823141).
+Few clusters tell little of the variance components, and their best value may be 0, where every effect is 0 and surely
+so. The moments are therefore averaged over what the components can be: over their posterior with the likelihood that
+was maximised and a flat prior on every s.d. and correlation (Gelman 2006, https://doi.org/10.1214/06-BA117A), by
+importance sampling around its mode from a multivariate t (Section 10.4 of Gelman et al., Bayesian Data Analysis).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.optimize import minimize
+from scipy.stats import chi2, multivariate_t, norm, qmc
 
 from .design import Design
-from .gpboost_fit import Estimate, Moments, moments
-from .standard_errors import moved, theta_curvature
+from .gpboost_fit import Estimate, Moments, moments, profile
+from .standard_errors import MOST, free_components, hessian, moved
 
 __all__ = ["FEW_CLUSTERS", "with_component_errors"]
 
 FEW_CLUSTERS = 200  # with more the components are known well enough
-FARTHEST = 2.0  # change of a logarithm of a variance at most: what is nearly 0 has no curvature to go by
+DRAWS = 64  # of the components
+DEGREES = 4  # of freedom of what they are drawn from
+STEP, SMALL = 0.1, 1e-4  # of what is scaled to be of size 1: for the likelihood's curvature, and for the prior
+LOWEST = -1e10  # log density of components that are none
+SMALLEST = 0.05  # share of the largest s.d. from which the search for the mode starts
+NEGLIGIBLE = 1e-3  # weight, in shares of a draw's, below which a draw is passed over
 
 
 def with_component_errors(
     design: Design, likelihood: str, fit: Estimate, restricted: bool, given: Sequence[Moments]
 ) -> list[Moments]:
     """
-    Moments of the random effects whose covariances count fixed effects and variance components as unknown.
+    Moments of the random effects that count fixed effects and variance components as unknown.
 
     Args:
         design: the design.
@@ -46,24 +54,97 @@ def with_component_errors(
         given: moments with the components as they are, and the fixed effects unknown.
 
     Returns:
-        the moments, with the means of ``given``; those given where the likelihood has no curvature to go by, or every
-        factor has more than :py:data:`FEW_CLUSTERS` clusters.
+        the moments; those given where every factor has more than :py:data:`FEW_CLUSTERS` clusters, there are more than
+        :py:data:`monai_armed.mixed_model.standard_errors.MOST` components, or their posterior has no mode.
     """
+    start = _from_zero(design, fit)
+    free = free_components(design, start)
     few = min(len(np.unique(factor.cluster)) for factor in design.factors) <= FEW_CLUSTERS
-    curvature = theta_curvature(design, likelihood, fit, restricted) if few else None
-    if curvature is None:
+    if not few or not free or len(free) > MOST:
         return list(given)
-    count = len(curvature.theta)
-    root = np.linalg.cholesky(curvature.covariance) * np.sqrt(count)
-    logs = np.array([kind != "lower" for kind, _, _ in curvature.free])
-    steps = [np.where(logs, np.clip(step, -FARTHEST, FARTHEST), step) for step in (*root.T, *-root.T)]
+    theta, scale = _parameters(design, start, free)
+
+    def at(change: np.ndarray) -> Estimate:
+        return moved(start, free, theta + change * scale)
+
+    def density(change: np.ndarray) -> float:
+        with np.errstate(over="ignore", invalid="ignore"):
+            value = profile(design, likelihood, at(change), restricted)[0] + _log_prior(design, at, change)
+        return float(value) if np.isfinite(value) else LOWEST
+
+    drawn = _draws(density, len(free))
+    if drawn is None:
+        return list(given)
     known = design.x.shape[1] > 0
-    found = [
-        moments(design, likelihood, moved(fit, curvature.free, curvature.theta + step), diffuse=known) for step in steps
-    ]
-    wide = []
-    for k, own in enumerate(given):
-        shift = np.stack([each[k].mean - own.mean for each in found])
-        between = np.einsum("sci,scj->cij", shift, shift) / len(steps)
-        wide.append(own._replace(covariance=np.mean([each[k].covariance for each in found], 0) + between))
-    return wide
+    found = [moments(design, likelihood, at(change), diffuse=known) for change, _ in drawn]
+    return [_mixed([each[k] for each in found], np.array([weight for _, weight in drawn])) for k in range(len(given))]
+
+
+def _from_zero(design: Design, fit: Estimate) -> Estimate:
+    """The fit with s.d. that are 0 moved a little away from there."""
+    sizes = [(factor.z**2).mean(0).clip(min=1e-24) for factor in design.factors]
+    largest = max([*(float((v * s).max()) for v, s in zip(fit.variances, sizes)), (fit.residual or 1.0) ** 2])
+    variances = [np.maximum(v, SMALLEST**2 * largest / s) for v, s in zip(fit.variances, sizes)]
+    return fit._replace(variances=variances)
+
+
+def _parameters(design: Design, fit: Estimate, free: Sequence[tuple[str, int, tuple]]) -> tuple[np.ndarray, np.ndarray]:
+    """Value of each free component, and by how much it changes when its standardised value changes by 1."""
+    theta, scale = [], []
+    for kind, k, place in free:
+        if kind == "lower":
+            size = np.sqrt((design.factors[k].z ** 2).mean(0))
+            theta.append(fit.lower[k][place])
+            scale.append(size[place[1]] / max(size[place[0]], 1e-12))
+        else:
+            value = fit.residual**2 if kind == "residual" and fit.residual else fit.variances[k][place]
+            theta.append(np.log(value))
+            scale.append(2.0)  # of the s.d.'s logarithm 1
+    return np.array(theta), np.array(scale)
+
+
+def _log_prior(design: Design, at: Callable[[np.ndarray], Estimate], change: np.ndarray) -> float:
+    """Log density of the standardised components where every s.d. and correlation has a flat one, up to a constant."""
+
+    def natural(x: np.ndarray) -> np.ndarray:
+        now = at(x)
+        values = [] if now.residual is None else [np.log(now.residual)]
+        for factor, covariance in zip(design.factors, now.covariances):
+            sd = np.sqrt(np.diag(covariance))
+            values += list(sd)
+            if factor.correlated:
+                values += list((covariance / np.outer(sd, sd))[np.tril_indices(len(sd), -1)])
+        return np.array(values)
+
+    steps = SMALL * np.eye(len(change))
+    jacobian = np.stack([natural(change + step) - natural(change - step) for step in steps]) / (2 * SMALL)
+    return float(np.linalg.slogdet(jacobian)[1])
+
+
+def _draws(density: Callable[[np.ndarray], float], count: int) -> list[tuple[np.ndarray, float]] | None:
+    """Components drawn from their posterior, and the weight of each."""
+    found = minimize(
+        lambda x: -density(x), np.zeros(count), method="BFGS", options={"eps": 1e-3, "gtol": 0.05, "maxiter": 30}
+    )
+    curvature = hessian(density, found.x, STEP)
+    if np.linalg.eigvalsh(curvature).min() <= 0:
+        return None
+    covariance = np.linalg.inv(curvature)
+    uniform = qmc.Sobol(count + 1, seed=0).random(DRAWS).clip(1e-9, 1 - 1e-9)
+    normal = norm.ppf(uniform[:, :count]) / np.sqrt(chi2.ppf(uniform[:, count:], DEGREES) / DEGREES)
+    changes = found.x + normal @ np.linalg.cholesky(covariance).T
+    logs = np.array([density(change) for change in changes])
+    logs -= multivariate_t(found.x, covariance, DEGREES).logpdf(changes)
+    weights = np.exp(logs - logs.max())
+    weights /= weights.sum()
+    return [(change, weight) for change, weight in zip(changes, weights) if weight > NEGLIGIBLE / DRAWS]
+
+
+def _mixed(found: Sequence[Moments], weights: np.ndarray) -> Moments:
+    """Moments of a mixture."""
+    weights = weights / weights.sum()
+    means, covariances = np.stack([m.mean for m in found]), np.stack([m.covariance for m in found])
+    mean = np.einsum("s,scq->cq", weights, means)
+    shift = means - mean
+    between = np.einsum("s,sci,scj->cij", weights, shift, shift)
+    return Moments(mean, np.einsum("s,scij->cij", weights, covariances) + between)

@@ -163,14 +163,15 @@ class MixedModelFit:
         Returns:
             a row for each cluster and effect: ``factor``, ``cluster`` (its index), ``effect``, ``mean``, ``sd`` (given
             the data and all estimates, lme4's condsd), and the ends ``low`` and ``high`` of an interval that holds the
-            uncertainty of the fixed effects, too, and, of few clusters, that of the variance components.
+            uncertainty of the fixed effects, too, and, of few clusters, that of the variance components: its middle is
+            then the mean over what these can be, a little beside ``mean``.
         """
         tables = []
         for factor, given, unknown in zip(self.design.factors, self.conditional, self._wide):
             clusters, size = given.mean.shape
             sd, wide = (np.sqrt(m.covariance.diagonal(axis1=1, axis2=2).clip(min=0)) for m in (given, unknown))
             half = norm.ppf((1 + level) / 2) * wide
-            columns = {"mean": given.mean, "sd": sd, "low": given.mean - half, "high": given.mean + half}
+            columns = {"mean": given.mean, "sd": sd, "low": unknown.mean - half, "high": unknown.mean + half}
             index = {
                 "factor": factor.name,
                 "cluster": np.repeat(np.arange(clusters), size),

@@ -19,6 +19,7 @@ variances of the effects after decorrelation, and the entries of L.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ import numpy as np
 from .design import Design
 from .gpboost_fit import Estimate, profile
 
-__all__ = ["ThetaCurvature", "theta_curvature", "with_full_errors"]
+__all__ = ["MOST", "ThetaCurvature", "free_components", "hessian", "moved", "theta_curvature", "with_full_errors"]
 
 STEP = 0.05
 MOST = 12  # components; with more the errors are those given the components
@@ -42,7 +43,7 @@ class ThetaCurvature(NamedTuple):
     free: list[tuple[str, int, tuple]]
 
 
-def _free(design: Design, fit: Estimate) -> list[tuple[str, int, tuple]]:
+def free_components(design: Design, fit: Estimate) -> list[tuple[str, int, tuple]]:
     """What is free: residual, variances that are not 0, and entries of L between such."""
     free: list[tuple[str, int, tuple]] = [("residual", 0, ())] if fit.residual is not None else []
     for k, (factor, variance) in enumerate(zip(design.factors, fit.variances)):
@@ -80,7 +81,7 @@ def theta_curvature(design: Design, likelihood: str, fit: Estimate, restricted: 
     Returns:
         the curvature, or None with too many components, or where it is not that of a maximum.
     """
-    free = _free(design, fit)
+    free = free_components(design, fit)
     if not free or len(free) > MOST:
         return None
     theta, steps = [], []
@@ -98,21 +99,26 @@ def theta_curvature(design: Design, likelihood: str, fit: Estimate, restricted: 
     def at(change: np.ndarray) -> tuple[float, np.ndarray]:
         return profile(design, likelihood, moved(fit, free, start + change * width), restricted)
 
-    count = len(free)
-    unit = np.eye(count)
-    top, _ = at(np.zeros(count))
+    unit = np.eye(len(free))
     plus, minus = [at(u) for u in unit], [at(-u) for u in unit]
-    hessian = np.diag([2 * top - p[0] - m[0] for p, m in zip(plus, minus)])
-    for i in range(count):
-        for j in range(i):
-            both = at(unit[i] + unit[j])[0] + at(-unit[i] - unit[j])[0]
-            alone = plus[i][0] + minus[i][0] + plus[j][0] + minus[j][0]
-            hessian[i, j] = hessian[j, i] = -(both - alone + 2 * top) / 2
-    if np.linalg.eigvalsh(hessian).min() <= 0:
+    curvature = hessian(lambda change: at(change)[0], np.zeros(len(free)), 1.0)
+    if np.linalg.eigvalsh(curvature).min() <= 0:
         return None
     slope = np.stack([(p[1] - m[1]) / 2 for p, m in zip(plus, minus)], 1)
-    covariance = np.linalg.inv(hessian) * np.outer(width, width)
+    covariance = np.linalg.inv(curvature) * np.outer(width, width)
     return ThetaCurvature(covariance, slope / width, start, free)
+
+
+def hessian(function: Callable[[np.ndarray], float], place: np.ndarray, step: float) -> np.ndarray:
+    """How fast a function falls off around a place where it is largest: less its second derivatives (K, K)."""
+    unit = step * np.eye(len(place))
+    top, plus, minus = function(place), [function(place + u) for u in unit], [function(place - u) for u in unit]
+    found = np.diag([2 * top - p - m for p, m in zip(plus, minus)])
+    for i in range(len(place)):
+        for j in range(i):
+            both = function(place + unit[i] + unit[j]) + function(place - unit[i] - unit[j])
+            found[i, j] = found[j, i] = -(both - plus[i] - minus[i] - plus[j] - minus[j] + 2 * top) / 2
+    return found / step**2
 
 
 def with_full_errors(fit: Estimate, curvature: ThetaCurvature | None) -> Estimate:

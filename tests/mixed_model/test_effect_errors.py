@@ -19,39 +19,51 @@ import torch
 from scipy.stats import norm
 
 from monai_armed.mixed_model import fit_mixed_model
-from monai_armed.mixed_model.standard_errors import theta_curvature
 from monai_armed.networks import ARMED, DFNN
 
 pytest.importorskip("gpboost")
 
 
-def _fit(clusters: int, samples: int):
-    rng = np.random.default_rng(0)
+def _fit(clusters: int, samples: int, sd: float = 1.0, seed: int = 0):
+    rng = np.random.default_rng(seed)
     cluster = np.repeat(np.arange(clusters), samples)
-    y = 1 + rng.normal(size=clusters)[cluster] + 1.5 * rng.normal(size=len(cluster))
+    y = 1 + sd * rng.normal(size=clusters)[cluster] + 1.5 * rng.normal(size=len(cluster))
     batch = {"image": torch.tensor(rng.normal(size=(len(y), 1))), "label": torch.tensor(y)}
     options = {"adversary": None, "nonlinear_slopes": False, "random_effects": {"learn_prior": True}}
     net = ARMED(DFNN(1, hidden_channels=()), clusters, (1,), **options).double()
-    return fit_mixed_model(net, [{**batch, "cluster": torch.tensor(cluster)}], "ML"), y, cluster, samples
+    return fit_mixed_model(net, [{**batch, "cluster": torch.tensor(cluster)}], "ML"), cluster
 
 
-def test_they_are_the_total_variance_over_the_components():
-    """A balanced random intercept, whose moments are known in closed form, over 20,000 draws of the components."""
-    fit, y, cluster, samples = _fit(12, 8)
-    curvature = theta_curvature(fit.reduced, "gaussian", fit.estimate, False)
-    rng, names = np.random.default_rng(1), [kind for kind, _, _ in curvature.free]
-    draws = np.exp(rng.multivariate_normal(curvature.theta, curvature.covariance, 20_000))
-    residual, variance = (draws[:, names.index(name)] for name in ("residual", "variance"))
-    shrink = variance / (variance + residual / samples)
-    table, inside = fit.ranef(0.9), fit.unconditional[0].covariance[:, 0, 0]
-    means = np.array([y[cluster == j].mean() for j in range(12)])
-    deviation = means - means.mean()
-    best = fit.estimate.variances[0][0] / (fit.estimate.variances[0][0] + fit.estimate.residual**2 / samples)
-    between = ((shrink - best) ** 2).mean() * deviation**2
-    given = shrink * residual / samples + shrink**2 * (variance + residual / samples) / 12
-    width = (table["high"] - table["low"]).to_numpy() / 2 / norm.ppf(0.95)
-    np.testing.assert_allclose(width**2, given.mean() + between, rtol=0.1)
-    assert (width**2 > 1.02 * inside).any()
+def _on_a_grid(fit, cluster) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of a random intercept, integrated over a grid of its s.d. and the residual's, flat (log)."""
+    x, y, same = fit.reduced.x, fit.reduced.y, cluster[:, None] == cluster
+    logs, means, variances = [], [], []
+    for sd in np.linspace(1e-3, 6, 120):
+        for residual in np.geomspace(0.8, 2.6, 40):
+            v = np.linalg.inv(residual**2 * np.eye(len(y)) + sd**2 * same)
+            inside = x.T @ v @ x
+            beta = np.linalg.solve(inside, x.T @ v @ y)
+            rest = y - x @ beta
+            logs.append((np.linalg.slogdet(v)[1] - rest @ v @ rest) / 2)
+            z = (cluster == np.arange(cluster.max() + 1)[:, None]) * sd**2
+            gain = z @ v
+            means.append(gain @ rest)
+            variances.append(sd**2 - (gain * z).sum(1) + ((gain @ x) * np.linalg.solve(inside, (gain @ x).T).T).sum(1))
+    weights = np.exp(np.array(logs) - max(logs))
+    weights /= weights.sum()
+    mean = weights @ np.array(means)
+    return mean, weights @ (np.array(variances) + (np.array(means) - mean) ** 2)
+
+
+@pytest.mark.parametrize(("sd", "seed"), [(1.0, 0), (0.0, 1)])
+def test_they_are_the_moments_over_the_posterior_of_the_components(sd, seed):
+    """Also where the best s.d. is 0, with which every effect would be 0 and surely so."""
+    fit, cluster = _fit(8, 6, sd, seed)
+    assert (fit.VarCorr()["sd"][0] < 1e-3) == (sd == 0)
+    table, (mean, variance) = fit.ranef(0.9), _on_a_grid(fit, cluster)
+    half = np.sqrt(variance) * norm.ppf(0.95)
+    np.testing.assert_allclose(table["high"] - table["low"], 2 * half, rtol=0.1)
+    np.testing.assert_allclose((table["high"] + table["low"]) / 2, mean, atol=0.1 * half.mean())
 
 
 def test_many_clusters_tell_the_components():
