@@ -44,8 +44,9 @@ def provenance(partitions: Mapping[str, Any]) -> dict[str, Any]:
         that only one sample has, by which it is known under any name.
     """
     keys = {**KEYS, **partitions.get("keys", {})}
-    everything = [item for part in (*_PARTS, "test", "unseen") for item in partitions.get(part, [])]
-    count = Counter(map(sample_content, everything))
+    found = {part: partitions.get(part, []) for part in (*_PARTS, "test", "unseen")}
+    contents = {part: [sample_content(item) for item in items] for part, items in found.items()}
+    count = Counter(content for part in contents.values() for content in part)
     pairs = {
         part: sorted({(str(item[keys["cluster"]]), str(item[keys["subject"]])) for item in partitions[part]})
         for part in _PARTS
@@ -53,11 +54,15 @@ def provenance(partitions: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "study": partitions["study"],
         "clusters": [str(name) for name in partitions[keys["clusters"]]],
-        **{part: [list(pair) for pair in found] for part, found in pairs.items()},
-        "samples": sorted({sample_mark(item, keys) for item in everything}),
-        "contents": {
-            part: sorted(c for c in map(sample_content, partitions[part]) if c and count[c] == 1) for part in _PARTS
-        },
+        **{part: [list(pair) for pair in known] for part, known in pairs.items()},
+        "samples": sorted(
+            {
+                sample_mark(item, keys, content)
+                for part, items in found.items()
+                for item, content in zip(items, contents[part])
+            }
+        ),
+        "contents": {part: sorted(c for c in contents[part] if c and count[c] == 1) for part in _PARTS},
     }
 
 

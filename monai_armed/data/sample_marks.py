@@ -55,12 +55,18 @@ def sample_content(item: Mapping[str, Any]) -> str:
         return ""
 
 
-def sample_mark(item: Mapping[str, Any], keys: Mapping[str, str] = KEYS) -> str:
+def sample_mark(item: Mapping[str, Any], keys: Mapping[str, str] = KEYS, content: str | None = None) -> str:
     """
     What a sample is known by wherever it lies: a hash of its cluster, its subject and its content; of the name of its
     file where it has no content.
+
+    Args:
+        item: the sample.
+        keys: its keys of cluster and subject.
+        content: its :py:func:`sample_content`, if that is known already.
     """
-    return short_hash([*sample_key(item, keys), sample_content(item) or os.path.basename(item["image"])])
+    content = sample_content(item) if content is None else content
+    return short_hash([*sample_key(item, keys), content or os.path.basename(item["image"])])
 
 
 @functools.lru_cache(maxsize=2**18)

@@ -36,6 +36,7 @@ AT_CHANCE, WINS, MISLED = 0.95, 0.5, 1.05  # shares of the loss of guessing
 LEARNED, NOTHING = 0.1, 0.02  # shares of a constant's loss that are saved
 EPOCHS, STEPS = 3, 100  # so long a network may take until it has learned something
 FEW = 0.1  # of the dimensions that features could have
+LOOKED_AT = 64  # batches of an epoch: whether the task is learned needs no more of them, and each costs time
 
 
 def adversary_verdict(ratios: Sequence[float], uniform: float = 1.0) -> str:
@@ -148,10 +149,10 @@ class AdversaryMonitor:
         self._sums.append(self._cross_entropy(logits, cluster, label) * (cluster >= 0).sum())
         self._batches.append((cluster, label))
         loss = getattr(engine, "loss_function", None)
-        if isinstance(loss, ARMEDLoss):
+        if isinstance(loss, ARMEDLoss) and len(self._errors) < LOOKED_AT:
             fixed = pred["fixed"].detach()
             mean = fixed.transpose(0, 1).flatten(1).mean(1).unflatten(0, (-1, *[1] * (fixed.ndim - 2)))
-            self._constant = mean if self._constant is None else self._constant.lerp(mean, 1 / len(self._sums))
+            self._constant = mean if self._constant is None else self._constant.lerp(mean, 1 / (len(self._errors) + 1))
             guesses = (fixed, self._constant.expand_as(fixed))
             self._errors.append(torch.stack([loss.error(guess, target["label"]) for guess in guesses]))
 
