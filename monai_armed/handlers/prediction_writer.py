@@ -43,8 +43,9 @@ class PredictionWriter:
 
     The interval holds the uncertainty of the random effects alone, not that of the network's weights. What covers for
     new clusters, whatever the network is, are the sets of classes of a calibration, which evaluation writes: where one
-    lies beside the model, samples of an unknown cluster have a ``calibrated_probability`` and a ``prediction_set``.
-    Of a network that knows the distance to its training data every row says whether the sample is unlike them, see
+    lies beside the model, samples of an unknown cluster have a ``calibrated_probability`` and a ``prediction_set``,
+    unless they are unlike the training data, for nothing of the kind was calibrated on. Of a network that knows the
+    distance to its training data every row says whether it is so, see
     :py:func:`monai_armed.networks.training_distance.distance_columns`, and a warning names those that are.
 
     Args:
@@ -98,16 +99,18 @@ class PredictionWriter:
         if isinstance(network, ARMED) and len(network.random_slopes):
             with eval_mode(network):
                 self._add_mixed(network, rows, output["image"], output["label"]["cluster"])
-        if self.calibrations:
-            self._add_sets(rows, output["pred"], output["label"]["cluster"])
         columns = distance_columns(network, output["image"])
+        if self.calibrations:
+            unlike = torch.tensor(columns.get("unlike_training", [False] * len(rows)))
+            unknown = (output["label"]["cluster"].reshape(-1) < 0).cpu()
+            self._add_sets(rows, output["pred"], unknown & ~unlike)
         self.rows += [{**row, **dict(zip(columns, own))} for row, own in zip(rows, zip(*columns.values()))] or rows
 
-    def _add_sets(self, rows: list[dict[str, Any]], logits: torch.Tensor, cluster: torch.Tensor) -> None:
-        """Of samples of unknown clusters, by the calibration of what predicted them."""
+    def _add_sets(self, rows: list[dict[str, Any]], logits: torch.Tensor, wanted: torch.Tensor) -> None:
+        """Of the wanted samples, by the calibration of what predicted them."""
         logits = logits.detach().float().reshape(-1, 1)
         own = next(iter(self.calibrations))
-        for i in (cluster.reshape(-1) < 0).nonzero().flatten().tolist():
+        for i in wanted.nonzero().flatten().tolist():
             population = "population_probability" in rows[i] and "like_1" not in rows[i]
             calibration = self.calibrations["fixed" if population else own]
             columns = set_columns(calibration.probabilities(logits[i : i + 1]), calibration.sets(logits[i : i + 1]))

@@ -109,6 +109,21 @@ def test_samples_of_new_clusters_have_sets_by_what_predicted_them(network, tmp_p
         )
 
 
+def test_of_rows_that_are_unlike_the_training_data_no_set_is_promised(network, tmp_path):
+    data = [{"image": torch.randn(200, 3, generator=torch.Generator().manual_seed(1))}]
+    network.training_distance = fit_training_distance(network, data, data)
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))  # of `rows_of`
+    network.training_distance.threshold = float(network.training_distance(network, x).median())
+    model = tmp_path / "model.pt"
+    torch.save(network.state_dict(), model)
+    write_calibrations({"mixed": calibration(0), "fixed": calibration(1)}, model, tmp_path)
+    with pytest.warns(UserWarning, match="unlike"):
+        rows = rows_of(network, tmp_path / "out", -1, ckpt_path=model)
+    unlike = [row["unlike_training"] for row in rows]
+    assert ["prediction_set" not in row for row in rows] == unlike and sum(unlike) == 2
+    assert pd.read_csv(tmp_path / "out" / "predictions.csv")["prediction_set"].isna().tolist() == unlike
+
+
 def test_rows_that_are_unlike_the_training_data_are_marked_and_named_once(network, tmp_path):
     data = [{"image": 0.1 * torch.randn(200, 3, generator=torch.Generator().manual_seed(1))}]  # rows are further out
     network.training_distance = fit_training_distance(network, data, data)

@@ -60,11 +60,12 @@ def with_sets(table: pd.DataFrame, logits: torch.Tensor, calibration: Calibratio
     Add the sets of images of unknown batches.
 
     Args:
-        table: a row an image, ``batch_known`` among its columns.
+        table: a row an image, ``batch_known`` among its columns; of one that is ``unlike_training`` no set is promised.
         logits: of the images, (N, 1) or more, the first of which is the phenotype's.
         calibration: of the network's own prediction; None: the table stays as it is.
     """
     if calibration is None:
         return table
     columns = set_columns(calibration.probabilities(logits[:, :1]), calibration.sets(logits[:, :1]))
-    return table.assign(**{name: pd.Series(values).mask(table["batch_known"]) for name, values in columns.items()})
+    without = table["batch_known"] | table.get("unlike_training", False)
+    return table.assign(**{name: pd.Series(values).mask(without) for name, values in columns.items()})

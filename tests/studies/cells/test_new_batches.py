@@ -19,10 +19,12 @@ import pytest
 import torch
 from aec_samples import network, samples
 
+from monai_armed.metrics.calibration import Calibration
 from monai_armed.metrics.calibration_file import read_calibrations
 from monai_armed.metrics.prediction_sets import set_columns
 from monai_armed.studies.cells.evaluation import evaluate_cells
 from monai_armed.studies.cells.inference import write_cells
+from monai_armed.studies.cells.new_batches import with_sets
 
 BATCHES = ["a", "b"]
 NEW = [f"new {i}" for i in range(11) for _ in range(4)]
@@ -55,3 +57,13 @@ def test_of_few_batches_there_are_no_sets(tmp_path, capsys):
     figures = evaluate_cells(network(), {"unseen": unseen}, BATCHES, tmp_path, ckpt_path="model.pt")
     assert "unseen_mixed_coverage" not in figures and not (tmp_path / "calibration.json").exists()
     assert "each unseen batch by all others: 5 held-out clusters are too few" in capsys.readouterr().out
+
+
+def test_images_of_known_batches_or_unlike_the_training_data_have_no_set():
+    table = pd.DataFrame({"batch_known": [True, False, False], "unlike_training": [False, False, True]})
+    logits, label = torch.randn(60, 1), torch.arange(60) % 2
+    found = with_sets(table, logits[:3], Calibration(logits, label, [i % 12 for i in range(60)]))
+    assert found["prediction_set"].isna().tolist() == found["calibrated_probability"].isna().tolist()
+    assert found["prediction_set"].isna().tolist() == [True, False, True]
+    unmarked = with_sets(table[["batch_known"]], logits[:3], Calibration(logits, label, [i % 12 for i in range(60)]))
+    assert unmarked["prediction_set"].isna().tolist() == [True, False, False]
