@@ -36,7 +36,7 @@ AT_CHANCE, WINS, MISLED = 0.95, 0.5, 1.05  # shares of the loss of guessing
 LEARNED, NOTHING = 0.1, 0.02  # shares of a constant's loss that are saved
 EPOCHS, STEPS = 3, 100  # so long a network may take until it has learned something
 FEW = 0.1  # of the dimensions that features could have
-LOOKED_AT = 64  # batches of an epoch: whether the task is learned needs no more of them, and each costs time
+LOOKED_AT = 64  # batches of a long epoch, spread over it: more would cost time and tell no more
 
 
 def adversary_verdict(ratios: Sequence[float], uniform: float = 1.0) -> str:
@@ -110,7 +110,8 @@ class AdversaryMonitor:
     Ignite handler that keeps the adversary's loss of each epoch beside that of guessing, and logs in words how it does:
     after the first epoch, and whenever that changes. Guessing by the clusters' sizes costs the entropy of the clusters
     (of each class, for a class-conditional adversary), which is ln(C) if they are of one size and less if not. The loss
-    and that of guessing go into ``engine.state.metrics`` as ``adversary_loss`` and ``adversary_chance``, and with the
+    and that of guessing (of an epoch of 128 batches or more those of every second, or third ..., of at least 64) go
+    into ``engine.state.metrics`` as ``adversary_loss`` and ``adversary_chance``, and with the
     verdict into ``history``. It warns where the task suffers: where the fixed prediction is no better than a constant,
     or no longer, or the features of an :py:class:`ARMEDTrainer` have collapsed, by MONAI's measure. A network without
     an adversary is left alone. An ``ARMEDTrainer`` has one also if none is attached to it.
@@ -138,6 +139,8 @@ class AdversaryMonitor:
     @torch.no_grad()
     def _keep(self, engine: Engine) -> None:
         """What an iteration has; it is summed later: reading a number makes a GPU wait."""
+        if engine.state.iteration % max(1, (engine.state.epoch_length or 1) // LOOKED_AT):
+            return
         output = engine.state.output
         assert isinstance(output, Mapping)
         pred, target = output["pred"], output["label"]
@@ -149,7 +152,7 @@ class AdversaryMonitor:
         self._sums.append(self._cross_entropy(logits, cluster, label) * (cluster >= 0).sum())
         self._batches.append((cluster, label))
         loss = getattr(engine, "loss_function", None)
-        if isinstance(loss, ARMEDLoss) and len(self._errors) < LOOKED_AT:
+        if isinstance(loss, ARMEDLoss):
             fixed = pred["fixed"].detach()
             mean = fixed.transpose(0, 1).flatten(1).mean(1).unflatten(0, (-1, *[1] * (fixed.ndim - 2)))
             self._constant = mean if self._constant is None else self._constant.lerp(mean, 1 / (len(self._errors) + 1))
