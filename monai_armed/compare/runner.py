@@ -30,7 +30,7 @@ from monai_armed.compare.fold_sharing import FoldExecutor, share_folds
 from monai_armed.compare.fold_task import FoldTask
 from monai_armed.compare.fold_tracking import FoldTracker
 from monai_armed.compare.fold_training import train_and_score
-from monai_armed.compare.outcome import ceilings, fold_results, one_test_set, report_results
+from monai_armed.compare.outcome import ceilings, fold_results, one_test_set, report_results, write_pages
 from monai_armed.compare.samples_file import write_samples
 from monai_armed.compare.study_bundle import Samples, StudyBundle
 from monai_armed.data.folds import grouped_folds, monte_carlo_folds, stratified_folds
@@ -279,6 +279,8 @@ def compare(comparison: Comparison) -> dict[str, Path]:
         notes.append(one_test_set(comparison.bundle, results))
     if comparison.failures:
         notes.append(f"{len(comparison.failures)} folds failed and are left out; each folder's error.txt says why.")
+    if write_pages(comparison.bundle, tasks):
+        notes.append("Each model's folder has a page, report.html: whether its predictions tell the cluster.")
     ceiling = ceilings(comparison.bundle, comparison.repetitions)
     ratio = None if comparison.repeat else comparison.test_ratio
     return report_results(comparison.bundle, results, comparison.out, ceiling, notes, ratio)
