@@ -51,7 +51,9 @@ def ends_epoch(engine: Engine, iteration: int) -> bool:
 
 def without_trackers(value: Any) -> Any:
     """A config value without the handlers that only watch a training."""
-    return [part for part in value if not _is_tracker(part)] if isinstance(value, list) else value
+    if isinstance(value, dict):
+        return {key: without_trackers(part) for key, part in value.items()}
+    return [without_trackers(part) for part in value if not _is_tracker(part)] if isinstance(value, list) else value
 
 
 def _is_tracker(value: Any) -> bool:
