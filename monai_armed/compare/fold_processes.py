@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from threading import Thread
+from typing import Any
 
 import torch
 
@@ -34,7 +35,8 @@ __all__ = ["OwnProcesses", "end_with_parent", "train_quietly"]
 class OwnProcesses:
     """A :py:class:`monai_armed.compare.fold_sharing.FoldExecutor`: a process of its own for each group of folds."""
 
-    killed, poll = BrokenProcessPool, 0.2
+    killed: type[Exception] = BrokenProcessPool
+    poll = 0.2
 
     def start(self, bundle: StudyBundle, tasks: Sequence[FoldTask], stacked: bool) -> Future[Outcome]:
         """A process of its own for a group; see :py:class:`monai_armed.compare.fold_sharing.FoldExecutor`."""
@@ -44,10 +46,10 @@ class OwnProcesses:
         pool.shutdown(wait=False)  # when it is done
         return work
 
-    def cancel(self, work: Future[Outcome]) -> None:
+    def cancel(self, work: Any) -> None:
         """Nothing: a process ends with the run."""
 
-    def epitaph(self, work: Future[Outcome]) -> str:
+    def epitaph(self, work: Any) -> str:
         """What is said of the fold at which a process was killed."""
         return "its process was killed, such as by the system for want of memory: run again, with fewer --processes."
 

@@ -50,10 +50,10 @@ class FoldExecutor(Protocol):
     def start(self, bundle: StudyBundle, tasks: Sequence[FoldTask], stacked: bool) -> FoldWork:
         """Train and score folds, see :py:func:`monai_armed.compare.fold_training.train_and_score`, elsewhere."""
 
-    def cancel(self, work: FoldWork) -> None:
+    def cancel(self, work: Any) -> None:
         """End it before its time."""
 
-    def epitaph(self, work: FoldWork) -> str:
+    def epitaph(self, work: Any) -> str:
         """What is said of the fold at which it was killed."""
 
 
@@ -87,8 +87,9 @@ def share_folds(
                 running.append((executor.start(bundle, waiting[0], stacked), waiting.popleft()))
             for work, tasks in [pair for pair in running if pair[0].done()]:
                 running.remove((work, tasks))
+                rest: list[FoldTask] = []
                 try:
-                    outcome, rest = work.result(), []
+                    outcome = work.result()
                 except executor.killed:
                     outcome, rest = _lost(bundle, tasks, stacked, before, executor.epitaph(work))
                 for task, error in outcome:
