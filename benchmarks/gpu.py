@@ -11,7 +11,8 @@
 
 """All that has to be tried on a GPU, by one command in under 9 minutes: ``python benchmarks/gpu.py --out runs/gpu``.
 
-It runs every test of CUDA and mixed precision, trains each bundle on the GPU with mixed precision and resumes it, and
+It runs every test of CUDA and mixed precision, trains each bundle on the GPU with mixed precision and resumes it,
+audits and erases an exported network there and compares with the CPU, and
 measures training steps (conventional, ARMED in one pass, alternating) on the paper's CNN and a 3-D DenseNet121, in
 float32 and bf16, with channels_last and compiled, beside the least time that the work can take, the wait for data, and
 the operations that have no deterministic form. ``gpu.json`` and ``gpu.md`` have the results; the latter goes into
@@ -38,7 +39,7 @@ from typing import Any
 import monai
 import torch
 from campaign.execution import start_server
-from gpu_parts import bundle_runs, steps
+from gpu_parts import audits, bundle_runs, steps
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 520.0  # for everything on a GPU
@@ -77,6 +78,7 @@ def everything(small: bool, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {**device_report(device), "small": small, "tests": run_tests(small, 600 if small else 150)}
     start_server()
     found["bundles"] = list(bundle_runs.rows(folder, device, left))
+    found["audits"] = list(audits.rows(folder / "audits", device, small, left))
     found["data_wait"] = bundle_runs.data_waits(folder, device, small)
     found["nondeterministic"] = steps.nondeterministic(device, small)
     found["steps"] = list(steps.rows(small, device, left))
@@ -107,6 +109,8 @@ def markdown(found: dict[str, Any]) -> str:
     lines += _table(
         ["bundle", "2 epochs, s", "2 more, resumed, s", ""], ([row.get(c) for c in columns] for row in found["bundles"])
     )
+    columns = ["command", "device", "images", "seconds", "leak", "note"]
+    lines += _table(columns, ([row.get(name) for name in columns] for row in found["audits"]))
     waits = ", ".join(f"{name} {share:.0%}" for name, share in found["data_wait"].items())
     lines += [f"Share of a training iteration that waits for data: {waits}.", ""]
     told = sorted({text for texts in found["nondeterministic"].values() for text in texts})
@@ -118,6 +122,7 @@ def failed(found: dict[str, Any]) -> list[str]:
     """What did not go as it should, in words."""
     wrong = [] if found["tests"]["note"] == "ok" else [f"tests: {found['tests']}"]
     wrong += [f"{row['bundle']}: {row['note']}" for row in found["bundles"] if row["note"] != "ok"]
+    wrong += [f"{row['command']} on {row['device']}: {row['note']}" for row in found["audits"] if row["note"] != "ok"]
     return wrong + [f"{row['network']}, {row['option']}: {row['note']}" for row in found["steps"] if "note" in row]
 
 

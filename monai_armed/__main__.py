@@ -18,8 +18,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from monai_armed.audit.arguments import add_audit_arguments, add_erase_arguments
+
+if TYPE_CHECKING:
+    from monai_armed.compare.fold_sharing import FoldExecutor
+    from monai_armed.compare.fold_tracking import FoldTracker
 
 
 def _compare(arguments: argparse.Namespace) -> int:
@@ -39,6 +44,8 @@ def _compare(arguments: argparse.Namespace) -> int:
         arguments.inner_folds if arguments.search else 0,
         arguments.repeat,
         arguments.processes,
+        _executor(arguments),
+        _tracker(arguments, bundle.options["title"]),
     )
     if arguments.command == "spirals":
         from monai_armed.studies.spirals.study import spiral_study
@@ -57,6 +64,28 @@ def _compare(arguments: argparse.Namespace) -> int:
     for folder, error in comparison.failures.items():
         print(f"failed: {folder}: {error}", file=sys.stderr)
     return 1 if comparison.failures else 0
+
+
+def _executor(arguments: argparse.Namespace) -> FoldExecutor:
+    from monai_armed.compare.cluster_jobs import ClusterJobs
+    from monai_armed.compare.fold_processes import OwnProcesses
+    from monai_armed.compare.runner import parse_overrides
+
+    if arguments.executor != "processes":
+        return ClusterJobs(arguments.out.resolve() / "jobs", arguments.executor, parse_overrides(arguments.job))
+    if arguments.job:
+        raise ValueError(f"--job {arguments.job[0]} is for jobs of a cluster: give --executor submitit, too.")
+    return OwnProcesses()
+
+
+def _tracker(arguments: argparse.Namespace, experiment: str) -> FoldTracker | None:
+    from monai_armed.compare.fold_tracking import FoldTracker
+    from monai_armed.compare.runner import check_writable
+
+    if arguments.tracking is None:
+        return None
+    check_writable(out := arguments.out.resolve())
+    return FoldTracker(out, experiment)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -164,7 +193,14 @@ def _add_comparison(add: Callable[..., object]) -> None:
     add("--inner-folds", type=_at_least(2), default=10, help="inner folds of --search")
     add("--repeat", default="", metavar="ID", help="config id, such as data_seed, that is k in fold k")
     add("--seed", type=_at_least(0), default=0, help="seed of the folds and starts")
-    add("--processes", type=_at_least(1), default=1, help="processes to share the work among")
+    add("--processes", type=_at_least(1), default=1, help="processes, or jobs at a time, to share the work among")
+    executors = ("processes", "submitit", "slurm", "local")
+    executor_help = "processes of its own, or submitit's jobs: Slurm's, or local ones; 'submitit' is Slurm where it is"
+    add("--executor", choices=executors, default="processes", help=executor_help)
+    add(
+        "--job", action="append", default=[], metavar="NAME=VALUE", help="of each job: timeout_min, slurm_partition ..."
+    )
+    add("--tracking", choices=("mlflow",), help="write each fold as a run of MLflow, into OUT/mlruns.db")
 
 
 def main(argv: list[str] | None = None) -> int:

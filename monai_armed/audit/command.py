@@ -27,8 +27,8 @@ from .assess import assess
 from .data_list import Columns, Samples, read_samples
 from .erase import write_erased
 from .erased import Told, layer_eraser
-from .images import Images, usual_preprocessing
-from .networks import BundleParts, NoLayers, open_bundle, open_network
+from .images import Images, sizes_said, usual_preprocessing
+from .networks import BundleParts, NoLayers, layer_prefix, open_bundle, open_network
 from .readings import Readings, are_probabilities, read_network, score_of
 from .write import write_audit
 
@@ -101,6 +101,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
         "network": arguments.network or " ".join(map(str, arguments.config_file)) or "none: predictions alone",
         "data list": arguments.predictions or arguments.data,
         "images, subjects, sites": " / ".join(str(n) for n in _sizes(samples)),
+        "image sizes": sizes_said(images),
         "layers": ", ".join(readings.layers) or _no_layers(network),
         "seed": arguments.seed,
         "versions": f"monai_armed {__version__}, torch {torch.__version__}",
@@ -149,6 +150,7 @@ def run_erase(arguments: argparse.Namespace) -> int:
     told = Told(label, samples.site, samples.subject, not masks)
     eraser = layer_eraser(readings, arguments.layer, told, np.arange(len(samples)))
     example = next(iter(images.batches()))["image"][:2]
-    files = write_erased(network.cpu(), arguments.layer, eraser, example, arguments.out)
+    layer = layer_prefix(network) + arguments.layer
+    files = write_erased(network.cpu(), layer, eraser, example, arguments.out)
     print(f"{int(eraser.rank)} of {len(eraser.offset)} directions of {arguments.layer} are erased: written to {files}")
     return 0

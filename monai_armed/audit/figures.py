@@ -111,7 +111,7 @@ def _probes(tables: dict[str, pd.DataFrame]) -> Figure:
     table = tables["probes"]
     figure, axis = _axis(len(table), 7.5)
     at = np.arange(len(table))
-    axis.hlines(at, table["chance"], table["null_high"], colors=CHANCE, linewidth=5, label="chance, to its 95 %")
+    axis.hlines(at, table["chance"], table["chance_high"], colors=CHANCE, linewidth=5, label="chance, to its 95 %")
     found = table["p_adjusted"] < 0.05
     for chosen, colour, text in ((found, OTHER, "beyond chance"), (~found, OURS, "not beyond chance")):
         if chosen.any():

@@ -22,7 +22,7 @@ from monai.transforms import Compose, EnsureTyped, LoadImaged, Resized, ScaleInt
 
 from .data_list import Samples
 
-__all__ = ["Images", "usual_preprocessing"]
+__all__ = ["Images", "SizeNote", "sizes_said", "usual_preprocessing"]
 
 KEPT_BYTES = 2**30  # what has been read is kept up to here
 
@@ -40,11 +40,40 @@ def usual_preprocessing(size: Sequence[int], value_range: Sequence[float], masks
     return Compose(
         [
             LoadImaged(keys, ensure_channel_first=True),
+            SizeNote(),
             Resized(keys, size, mode=["area", "nearest"][: len(keys)]),
             ScaleIntensityRanged("image", value_range[0], value_range[1], 0, 1, clip=True),
             EnsureTyped(keys, track_meta=False),
         ]
     )
+
+
+class SizeNote(Transform):
+    """Keeps the spatial sizes of the images that pass, ``sizes``."""
+
+    def __init__(self) -> None:
+        self.sizes: set[tuple[int, ...]] = set()
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Args: data: with ``image`` (C, *spatial)."""
+        self.sizes.add(tuple(data["image"].shape[1:]))
+        return data
+
+
+def sizes_said(images: Images | None) -> str:
+    """Which sizes the images had before they were resized, and by how much that has changed their proportions."""
+    parts = getattr(getattr(images, "preprocessing", None), "transforms", ())
+    sizes = sorted({size for part in parts if isinstance(part, SizeNote) for size in part.sizes})
+    if not sizes:
+        return "as the preprocessing makes them"
+    resize = next(part for part in parts if isinstance(part, Resized))
+    target = np.array(resize.resizer.spatial_size, float)
+    scales = target / np.array(sizes, float)
+    stretch = float((scales.max(1) / scales.min(1)).max())
+    shown = " to ".join(" x ".join(map(str, size)) for size in dict.fromkeys([sizes[0], sizes[-1]]))
+    to = " x ".join(f"{n:g}" for n in target)
+    said = f"{len(sizes)} size{'s' * (len(sizes) > 1)}, {shown}, resized to {to}"
+    return f"{said}; proportions changed by up to a factor of {stretch:.2f}" if stretch > 1.005 else said
 
 
 class Images:

@@ -22,9 +22,10 @@ import torch
 from monai.bundle import ConfigParser
 from monai.utils import optional_import
 
-__all__ = ["BundleParts", "NoLayers", "open_bundle", "open_network"]
+__all__ = ["BundleParts", "NoLayers", "layer_prefix", "open_bundle", "open_network"]
 
 onnxruntime, has_onnxruntime = optional_import("onnxruntime")
+ERASED = {"eraser", "network"}  # parts of monai_armed.audit.erase.ErasedNetwork
 
 
 class NoLayers(torch.nn.Module):
@@ -73,6 +74,17 @@ class BundleParts:
             has = ", ".join(map(repr, self.parser.get()))
             raise ValueError(f"the config has no {id!r}; it has {has}.")
         return self.parser.get_parsed_content(id)
+
+
+def layer_prefix(network: torch.nn.Module) -> str:
+    """
+    What stands before the names that layers had before ``erase`` put the network into an exported program of its own:
+    ``"network."`` for each time that it did; else nothing.
+    """
+    prefix, inner = "", network
+    while isinstance(network, torch.export.UnflattenedModule) and ERASED == dict(inner.named_children()).keys():
+        prefix, inner = f"{prefix}network.", inner.get_submodule("network")
+    return prefix
 
 
 def open_bundle(parts: BundleParts, network_id: str | None = None, weights: str | Path | None = None) -> Any:

@@ -25,7 +25,7 @@ from .leaks import one_a_subject
 
 __all__ = ["halves", "probe_layers"]
 
-COLUMNS = ["layer", "class", "probe", "samples", "clusters", "balanced_accuracy", "chance", "null_high", "p"]
+COLUMNS = ["layer", "class", "probe", "samples", "clusters", "balanced_accuracy", "chance", "chance_high", "p"]
 
 
 def halves(label: np.ndarray, site: np.ndarray, subject: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -74,5 +74,6 @@ def probe_layers(
         learn, test = (LayerFeatures({n: x[part] for n, x in layers.items()}, codes[part]) for part in parts)
         table = audit_features(learn, test, seed)
         tables += [table.assign(**{"class": f"{value:g}"})] if len(table) else []
-    table = pd.concat(tables, ignore_index=True)[COLUMNS] if tables else pd.DataFrame(columns=COLUMNS)
+    joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
+    table = joined.rename(columns={"null_high": "chance_high"})[COLUMNS]
     return table.assign(p_adjusted=false_discovery_control(table["p"]) if len(table) else [])

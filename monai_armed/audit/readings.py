@@ -24,7 +24,7 @@ from ..metrics.audit import pooled
 from ..networks.layers.dry_run import default_feature_layers, dry_run
 from ..networks.layers.feature_layers import first_tensor, record_layers
 from ..networks.nets.armed import ARMED
-from .networks import NoLayers
+from .networks import NoLayers, layer_prefix
 
 __all__ = ["Readings", "are_probabilities", "read_network", "score_of"]
 
@@ -130,7 +130,7 @@ def read_network(
         network: any network that takes images alone; of an :py:class:`monai_armed.networks.nets.ARMED` network what it
             predicts of unknown clusters is read, and the layers of the wrapped one.
         batches: dicts with ``image`` and, of masks, ``label``.
-        layers: names of layers; by default those that ARMED's adversary would see.
+        layers: names of layers, of an erased network as they were; by default those that ARMED's adversary would see.
         masks: whether it segments.
         changes: what is done to the output of layers before the network goes on, by their name.
         positive: of several classes the one that is class 1.
@@ -144,7 +144,11 @@ def read_network(
         ValueError: when there is no batch, the output is not understood, or a score is not finite.
     """
     inner = network.network if isinstance(network, ARMED) else network
-    names: Sequence[str] | None = () if isinstance(network, NoLayers) else layers
+    prefix = layer_prefix(network)
+    changes = {prefix + name: change for name, change in (changes or {}).items()}
+    names = None if layers is None else [prefix + name for name in layers]
+    if isinstance(network, NoLayers):
+        names = []
     scores, dices, channels = [], [], {}
     features: dict[str, list[np.ndarray]] = {}
     with eval_mode(network) if not isinstance(network, torch.export.UnflattenedModule) else torch.no_grad():
@@ -155,7 +159,8 @@ def read_network(
             copied = {("output", name) for name in names}
             with record_layers(inner, outputs=names, copied=copied, changes=changes) as record:
                 output = first_tensor(network(x))
-            for name, value in record.outputs.items():
+            for full, value in record.outputs.items():
+                name = full.removeprefix(prefix)
                 features.setdefault(name, []).append(pooled(value, x.ndim - 2))
                 if value.ndim in (2, x.ndim):
                     channels[name] = value.shape[1]

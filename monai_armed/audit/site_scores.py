@@ -132,23 +132,23 @@ def coverage_by_site(label: np.ndarray, score: np.ndarray, site: np.ndarray) -> 
         site: name (N,).
 
     Returns:
-        a row a site: ``site``, ``images``, share ``covered``, mean ``set_size``, and the share that is ``promised`` of
-        a new site, 0.9 m / (m + 1), for m other sites, whatever the sites are like; the last row is the ``mean`` over
-        sites, of which the promise holds. No rows where there are no three sites.
+        a row a site: ``site``, ``images``, share ``covered``, mean ``set_size``, and the share that is
+        ``guaranteed`` of a new site, 0.9 m / (m + 1), for m other sites, whatever the sites are like; the last row is
+        the ``mean`` over sites, of which the guarantee holds. No rows where there are no three sites.
     """
     names = np.unique(site)
-    promised = COVERAGE * (len(names) - 1) / len(names)
+    guaranteed = COVERAGE * (len(names) - 1) / len(names)
     logits, labels, rows = torch.tensor(score)[:, None], torch.tensor(label), []
     for name in names if len(names) > 2 else ():
         inside = site == name
         rest = torch.as_tensor(~inside)
-        calibration = Calibration(logits[rest], labels[rest], site[~inside].tolist(), promised, classification=True)
+        calibration = Calibration(logits[rest], labels[rest], site[~inside].tolist(), guaranteed, classification=True)
         covered = calibration.covered(logits[~rest], labels[~rest]).double().mean()
         size = calibration.sets(logits[~rest]).double().sum(1).mean()
         row = {"site": name, "images": int(inside.sum()), "covered": float(covered), "set_size": float(size)}
-        rows.append(row | {"promised": promised})
-    table = pd.DataFrame(rows, columns=["site", "images", "covered", "set_size", "promised"])
+        rows.append(row | {"guaranteed": guaranteed})
+    table = pd.DataFrame(rows, columns=["site", "images", "covered", "set_size", "guaranteed"])
     if len(table):
-        mean = {"site": "mean", "images": len(site), **table[["covered", "set_size", "promised"]].mean()}
+        mean = {"site": "mean", "images": len(site), **table[["covered", "set_size", "guaranteed"]].mean()}
         table = pd.concat([table, pd.DataFrame([mean])], ignore_index=True)
     return table

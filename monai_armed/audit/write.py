@@ -24,7 +24,7 @@ from .assess import Audit
 from .figures import audit_figures, has_matplotlib
 from .page import report_page
 
-__all__ = ["write_audit"]
+__all__ = ["audit_page", "write_audit"]
 
 SECTIONS = {
     "sites": (
@@ -36,7 +36,8 @@ SECTIONS = {
         "What its predictions tell besides",
         "AUROC with which the prediction tells a level of an attribute from the others, mean over levels, among images "
         "of class 0, one a subject (of masks: with which the predicted over the true size does). 0.5: nothing; few "
-        "samples alone make a little more, which the columns of chance show.",
+        "samples alone make a little more: chance is the mean where the levels are shuffled, chance_high what 5 % of "
+        "shuffles exceed, and p their share that does as well.",
     ),
     "levels": (
         "Each level",
@@ -45,21 +46,26 @@ SECTIONS = {
     "probes": (
         "What its layers tell",
         "Fresh classifiers learn the site from a layer's features, within a class, and are tested on other subjects. "
-        "p is by permutation; p_adjusted keeps the share of false findings among all rows.",
+        "Accuracy is balanced over sites; chance is its mean where the sites are shuffled, and chance_high what 5 % of "
+        "shuffles exceed. p is their share that does as well; p_adjusted keeps the share of false findings among all "
+        "rows.",
     ),
     "erased": (
         "What erasing would give",
         "A layer is made to forget the site in closed form by half of the subjects, and the network is run with it on "
-        "the others. within_site: AUROC over pairs of images of one site, in which the site plays no part.",
+        "the others. within_site: AUROC over pairs of images of one site, in which the site plays no part. A "
+        "leak_erased below chance_high is no more than chance makes.",
     ),
     "calibration": (
         "Calibration",
-        "Expected calibration error. by_chance is what as many samples would show of a network that is calibrated.",
+        "Expected calibration error: how far probabilities are from the shares of class 1 that come true. by_chance is "
+        "what as many samples would show of a network that is calibrated, and by_chance_high its 95th percentile.",
     ),
     "coverage": (
         "Prediction sets on a site that was held out",
-        "Sets of classes that the other sites calibrate. They cover 0.9 of a site that is like those; the promise, "
-        "whatever the sites are like, is of the mean over sites.",
+        "Sets of classes that the other sites calibrate: covered is the share of a site's images whose class is in "
+        "its set, and set_size how many classes a set has. guaranteed is the least that the mean over sites covers, "
+        "whatever the sites are like; a single site may be below it.",
     ),
 }
 
@@ -82,16 +88,20 @@ def write_audit(audit: Audit, folder: str | Path, title: str, facts: Mapping[str
     files = {name: folder / f"{name}.csv" for name in audit.tables}
     for name, path in files.items():
         write_csv(audit.tables[name], path)
-    facts = dict(facts) if has_matplotlib else {**facts, "figures": "none, as matplotlib is not installed"}
-    sections = [(name, *said, audit.tables[name]) for name, said in SECTIONS.items() if name in audit.tables]
-    page = report_page(title, audit.verdict, audit.reads_site, sections, audit_figures(audit.tables), facts)
     shown = {name: _records(table) for name, table in audit.tables.items() if name in SECTIONS}
     content = {"reads_site": audit.reads_site, "verdict": audit.verdict, "facts": facts, "tables": shown}
-    texts = {"audit": json.dumps(content, indent=2, default=str), "report": page}
+    texts = {"audit": json.dumps(content, indent=2, default=str), "report": audit_page(audit, title, facts)}
     for name, text in texts.items():
         files[name] = folder / f"{name}.{'json' if name == 'audit' else 'html'}"
         write_text(text, files[name])
     return files
+
+
+def audit_page(audit: Audit, title: str, facts: Mapping[str, Any]) -> str:
+    """The page, HTML; see :py:func:`write_audit`."""
+    facts = dict(facts) if has_matplotlib else {**facts, "figures": "none, as matplotlib is not installed"}
+    sections = [(name, *said, audit.tables[name]) for name, said in SECTIONS.items() if name in audit.tables]
+    return report_page(title, audit.verdict, audit.reads_site, sections, audit_figures(audit.tables), facts)
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -23,6 +24,7 @@ from ignite.handlers.tqdm_logger import ProgressBar
 from monai.data import DataLoader
 from monai.engines import PrepareBatch, SupervisedEvaluator
 
+from monai_armed.audit.of_predictions import report_predictions
 from monai_armed.bundle.new_clusters import calibrate_table
 from monai_armed.data.replaced_file import write_csv
 from monai_armed.metrics.calibration import Calibration
@@ -35,6 +37,7 @@ __all__ = ["collect_predictions", "evaluate_partitions", "partition_metrics", "w
 
 GENERAL_ELECTRIC = r"(?i)ge\b|general electric"  # as people write it, and as DICOM headers do: "GE MEDICAL SYSTEMS"
 UNSEEN, CLUSTER = "unseen", "site"
+SITES = (CLUSTER, "cluster")
 COLUMNS = ("subject", "session", "site", "cluster", "manufacturer", "diagnosis")
 
 
@@ -122,7 +125,8 @@ def evaluate_partitions(
 ) -> pd.DataFrame:
     """
     Evaluate every kind of prediction on every partition that has samples; prints the metrics and writes
-    ``predictions.csv`` and ``metrics.csv``. On the partition ``"unseen"`` predictions are calibrated for new clusters,
+    ``predictions.csv``, ``metrics.csv`` and ``report.html``, the page of :py:mod:`monai_armed.audit`. On the
+    partition ``"unseen"`` predictions are calibrated for new clusters,
     see :py:func:`monai_armed.bundle.new_clusters.calibrate_table`; the calibrations are written as
     ``calibration.json``, which inference uses where it lies beside the model.
 
@@ -168,6 +172,7 @@ def evaluate_partitions(
     write_csv(frame, folder / "metrics.csv")
     print(frame.to_string(index=False, float_format="%.3f"))
     print(f"written to {folder / 'predictions.csv'} and {folder / 'metrics.csv'}")
+    _write_page(tables, metrics, folder)
     if calibrations and ckpt_path is not None:
         path = write_calibrations(calibrations, ckpt_path, folder)
         print(f"calibrated for new clusters: {path}; inference uses it where it lies beside {Path(ckpt_path).name}")
@@ -177,6 +182,16 @@ def evaluate_partitions(
     if audit is not None:
         audit(evaluator)
     return frame
+
+
+def _write_page(tables: Sequence[pd.DataFrame], metrics: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """The audit's page of the first partition: of the fixed effects where there are any, which must not tell it."""
+    kinds = [row["prediction"] for row in metrics if row["partition"] == metrics[0]["partition"]]
+    k = kinds.index("fixed") if "fixed" in kinds else 0
+    site = next((name for name in SITES if name in tables[k]), CLUSTER)
+    of = f"{kinds[k]} predictions of {metrics[0]['partition']} samples"
+    if page := report_predictions(tables[k], site, "subject", folder / "report.html", of):
+        print(f"whether the {of} tell the {site}: {page}")
 
 
 def with_samples(loaders: Mapping[str, DataLoader]) -> dict[str, DataLoader]:

@@ -22,6 +22,7 @@ from monai.bundle import ConfigParser
 
 from monai_armed.bundle.caller import calling_parser
 from monai_armed.bundle.config_ids import references
+from monai_armed.bundle.tracking import without_trackers
 
 __all__ = ["fingerprint"]
 
@@ -54,7 +55,7 @@ def _settings(parser: ConfigParser) -> Iterator[tuple[str, str]]:
         id = pending.pop(0)
         if id in LENGTHS | MACHINE or id.endswith(PATHS):
             continue
-        value = parser.get(id)
+        value = without_trackers(parser.get(id))
         yield from _leaves(id, value)
         found = {other for other in references(value) if other in parser} - known
         pending += sorted(found)

@@ -25,6 +25,7 @@ from monai_armed.bundle.config_ids import bundle_ids, check_ids, read_words, tak
 from monai_armed.bundle.config_values import check_values, check_whole_numbers
 from monai_armed.bundle.config_warning import warn_of_configs_once
 from monai_armed.bundle.plain_errors import plain_errors
+from monai_armed.bundle.tracking import mend_tracking
 
 __all__ = ["prepare_run", "require_versions"]
 
@@ -79,6 +80,7 @@ def _settle(parser: ConfigParser, workflow: ConfigWorkflow) -> None:
     take_reading(config)
     tracking = command_argument("tracking")
     settings = ConfigParser.load_config_files(tracking) if tracking and tracking != "mlflow" else {}
+    mend_tracking(parser)
     check_ids(config, bundle_ids(folder), settings.get("configs", {}))
     check_values(config, folder)
     if isinstance(config["bundle_root"], dict):  # for whoever asks the parser later, when nobody knows its file

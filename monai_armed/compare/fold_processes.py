@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Folds in processes of their own, which end with the run, and which a run outlives."""
+"""Folds in processes of their own, which end with the run."""
 
 from __future__ import annotations
 
@@ -17,49 +17,41 @@ import multiprocessing
 import os
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from threading import Thread
+from typing import Any
 
 import torch
 
+from monai_armed.compare.fold_sharing import Outcome
 from monai_armed.compare.fold_task import FoldTask
 from monai_armed.compare.fold_training import train_and_score
 from monai_armed.compare.study_bundle import StudyBundle
 
-__all__ = ["end_with_parent", "train_in_own_process"]
-
-KILLED = "its process was killed, such as by the system for want of memory: run again, with fewer --processes."
+__all__ = ["OwnProcesses", "end_with_parent", "train_quietly"]
 
 
-def train_in_own_process(bundle: StudyBundle, tasks: Sequence[FoldTask], stacked: bool) -> list[tuple[FoldTask, str]]:
-    """
-    Train and score folds in a process of their own. If it is killed, it costs the fold that it was at, or the whole
-    stack, and the others are trained by a new one.
+class OwnProcesses:
+    """A :py:class:`monai_armed.compare.fold_sharing.FoldExecutor`: a process of its own for each group of folds."""
 
-    Args:
-        bundle, tasks, stacked: see :py:func:`monai_armed.compare.fold_training.train_and_score`.
+    killed: type[Exception] = BrokenProcessPool
+    poll = 0.2
 
-    Returns:
-        each fold with an error message, empty if all went well.
-    """
-    outcome: list[tuple[FoldTask, str]] = []
-    spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
-    missing = list(tasks)
-    while missing:
-        try:
-            with ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with_parent) as pool:
-                return outcome + pool.submit(_train, bundle, missing, stacked).result()
-        except BrokenProcessPool:
-            lost = [task for task in missing if task.result(bundle) is None]
-            killed = lost if stacked else lost[:1]
-            outcome += [(task, "") for task in missing if task not in lost]
-            outcome += [(task, KILLED) for task in killed]
-            for task in killed:
-                task.folder.mkdir(parents=True, exist_ok=True)
-                (task.folder / "error.txt").write_text(KILLED, encoding="utf-8")
-            missing = lost[len(killed) :]
-    return outcome
+    def start(self, bundle: StudyBundle, tasks: Sequence[FoldTask], stacked: bool) -> Future[Outcome]:
+        """A process of its own for a group; see :py:class:`monai_armed.compare.fold_sharing.FoldExecutor`."""
+        spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
+        pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with_parent)
+        work = pool.submit(train_quietly, bundle, tasks, stacked)
+        pool.shutdown(wait=False)  # when it is done
+        return work
+
+    def cancel(self, work: Any) -> None:
+        """Nothing: a process ends with the run."""
+
+    def epitaph(self, work: Any) -> str:
+        """What is said of the fold at which a process was killed."""
+        return "its process was killed, such as by the system for want of memory: run again, with fewer --processes."
 
 
 def end_with_parent() -> None:
@@ -74,9 +66,19 @@ def end_with_parent() -> None:
         Thread(target=wait, daemon=True).start()
 
 
-def _train(bundle: StudyBundle, tasks: Sequence[FoldTask], stacked: bool) -> list[tuple[FoldTask, str]]:
-    torch.set_num_threads(1)
+def train_quietly(bundle: StudyBundle, tasks: Sequence[FoldTask], stacked: bool, threads: int = 1) -> Outcome:
+    """
+    Train and score folds with a number of threads, without warnings.
+
+    Args:
+        bundle, tasks, stacked: see :py:func:`monai_armed.compare.fold_training.train_and_score`.
+        threads: of PyTorch.
+
+    Returns:
+        each fold with an error message, empty if all went well.
+    """
+    torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
-    outcome: list[tuple[FoldTask, str]] = []
+    outcome: Outcome = []
     train_and_score(bundle, tasks, stacked, lambda task, error: outcome.append((task, error)))
     return outcome

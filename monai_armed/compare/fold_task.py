@@ -94,6 +94,15 @@ class FoldTask:
         except (ValueError, FileNotFoundError):  # damaged, such as by a full disk
             return False
 
+    def was_started(self, bundle: StudyBundle) -> bool:
+        """Whether a training of this config was started in its folder, which can go on from its last epoch."""
+        path = self.folder / "started.txt"
+        return path.is_file() and path.read_text(encoding="utf-8") == self.fingerprint(bundle, "train")
+
+    def mark_started(self, bundle: StudyBundle) -> None:
+        """Note that its training starts."""
+        write_text(self.fingerprint(bundle, "train"), self.folder / "started.txt")
+
     def mark_trained(self, bundle: StudyBundle) -> None:
         """Note that its weights are there."""
         write_text(self.fingerprint(bundle, "train"), self.folder / "trained.txt")

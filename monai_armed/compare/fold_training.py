@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ignite.engine import Events
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset
 from monai.utils import set_determinism
@@ -49,7 +50,8 @@ def train_and_score(
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """
-    Train folds, and save the metrics of each as soon as it is scored. Weights that are there are not trained again.
+    Train folds, and save the metrics of each as soon as it is scored. Weights that are there are not trained again, and
+    a training of one fold that was interrupted goes on from its last epoch; that of a stack starts anew.
 
     Args:
         bundle: the bundle.
@@ -107,9 +109,21 @@ def _train_stack_of_one(bundle: StudyBundle, task: FoldTask) -> None:
 
 
 def _train_alone(bundle: StudyBundle, task: FoldTask) -> None:
-    """What ``python -m monai.bundle run`` does with the train config."""
+    """What ``python -m monai.bundle run`` does with the train config; goes on with what was interrupted."""
+    parser = fold_config(bundle, "train", task)
+    resume = "resume" in parser and task.was_started(bundle)
+    if resume:
+        parser["resume"] = True
     set_determinism(task.seed)
-    fold_config(bundle, "train", task).get_parsed_content("training").run()
+    try:
+        training = parser.get_parsed_content("training")
+        # not before: then the folder is claimed, and what an earlier training has left is gone
+        training.trainer.add_event_handler(Events.STARTED, lambda: task.mark_started(bundle))
+        training.run()
+    except ValueError:
+        if resume:  # what was left there may be at fault: the next run starts anew
+            (task.folder / "started.txt").unlink(missing_ok=True)
+        raise
 
 
 def _finish(bundle: StudyBundle, task: FoldTask) -> None:

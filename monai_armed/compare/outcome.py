@@ -20,12 +20,13 @@ from typing import Any
 
 import pandas as pd
 
+from monai_armed.audit.of_predictions import report_predictions
 from monai_armed.compare.fold_task import FoldTask
 from monai_armed.compare.report import write_report
 from monai_armed.compare.study_bundle import BASE_MODEL, StudyBundle
 from monai_armed.data.replaced_file import write_csv
 
-__all__ = ["ceilings", "fold_results", "one_test_set", "report_results"]
+__all__ = ["ceilings", "fold_results", "one_test_set", "report_results", "write_pages"]
 
 
 def fold_results(tasks: Sequence[FoldTask], bundle: StudyBundle) -> pd.DataFrame:
@@ -92,6 +93,28 @@ def report_results(
     files["delong"] = out / "delong.csv"
     write_csv(_delong(bundle, results), files["delong"])
     return files
+
+
+def write_pages(bundle: StudyBundle, tasks: Sequence[FoldTask]) -> list[Path]:
+    """
+    The page of :py:mod:`monai_armed.audit`, ``report.html``, in the folder of each model in each setting that has
+    predictions: of its fixed effects where it has any, of the test samples of all folds.
+    """
+    options, pages = bundle.options, []
+    for (folder, model), members in itertools.groupby(tasks, key=lambda task: (task.folder.parent, task.model)):
+        files = [task.folder / "predictions.csv" for task in members if (task.folder / "result.json").is_file()]
+        tables = [pd.read_csv(file) for file in files if file.is_file()]
+        if not tables:
+            continue
+        table = pd.concat(tables, ignore_index=True)
+        table = table[table["partition"] == "seen"]
+        fixed = table[table["model"] == f"{model}, fixed"]
+        table, name = (table[table["model"] == model], model) if fixed.empty else (fixed, f"{model}, fixed")
+        of = f"{name}, test samples of {len(tables)} folds"
+        pages.append(
+            report_predictions(table, options["cluster_key"], options["group_key"], folder / "report.html", of)
+        )
+    return [page for page in pages if page is not None]
 
 
 def ceilings(bundle: StudyBundle, repetitions: Sequence[Mapping[str, Any]]) -> pd.DataFrame | None:

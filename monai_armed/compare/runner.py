@@ -16,9 +16,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +25,12 @@ import pandas as pd
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
-from monai_armed.compare.fold_processes import train_in_own_process
+from monai_armed.compare.fold_processes import OwnProcesses
+from monai_armed.compare.fold_sharing import FoldExecutor, share_folds
 from monai_armed.compare.fold_task import FoldTask
+from monai_armed.compare.fold_tracking import FoldTracker
 from monai_armed.compare.fold_training import train_and_score
-from monai_armed.compare.outcome import ceilings, fold_results, one_test_set, report_results
+from monai_armed.compare.outcome import ceilings, fold_results, one_test_set, report_results, write_pages
 from monai_armed.compare.samples_file import write_samples
 from monai_armed.compare.study_bundle import Samples, StudyBundle
 from monai_armed.data.folds import grouped_folds, monte_carlo_folds, stratified_folds
@@ -56,7 +56,9 @@ class Comparison:
         seed: of the folds, and of the starts: fold k starts from seed + k.
         inner_folds: folds of the nested cross-validation that chooses hyperparameters; 0: as configured.
         repeat: config id whose value is k for fold k, such as a seed of the data: fold k is then one of other data.
-        processes: number of processes among which the models and settings are shared.
+        processes: number of processes, or of jobs at a time, among which the folds are shared.
+        executor: where folds are trained.
+        tracker: where each fold is written as a run.
     """
 
     bundle: StudyBundle
@@ -68,6 +70,8 @@ class Comparison:
     inner_folds: int = 0
     repeat: str = ""
     processes: int = 1
+    executor: FoldExecutor = field(default_factory=OwnProcesses)
+    tracker: FoldTracker | None = None
     failures: dict[Path, str] = field(default_factory=dict)
 
     def folds(self, samples: Samples, pool: np.ndarray, num_folds: int) -> list[dict[str, np.ndarray]]:
@@ -138,33 +142,47 @@ class Comparison:
         """Train and score the folds that have no result yet."""
         missing = [task for task in tasks if task.result(self.bundle) is None]
         stacked = self.bundle.options["stacked"]
-        groups = []
-        for _, members in itertools.groupby(sorted(missing, key=lambda t: t.model), key=lambda t: t.model):
-            whole = list(members)
-            groups += [whole[i : i + STACK_SIZE] for i in range(0, len(whole), STACK_SIZE)]
-        bar = tqdm(total=len(tasks), initial=len(tasks) - len(missing), desc=name, unit="fold")
+        in_process = isinstance(self.executor, OwnProcesses) and self.processes == 1
+        groups = self._groups(missing, stacked or in_process)
+        in_process = in_process or (isinstance(self.executor, OwnProcesses) and len(groups) < 2)
+        start = len(tasks) - len(missing)
+        for task in tasks if self.tracker is not None else []:
+            self.tracker.write(self.bundle, task)  # type: ignore[union-attr]
+        bar = tqdm(total=len(tasks), initial=start, desc=name, unit="fold")
 
         def note(task: FoldTask, error: str) -> None:
             if error:
                 self.failures[task.folder] = error
-            bar.update()
+            if self.tracker is not None:
+                self.tracker.write(self.bundle, task, error)
+            if in_process:
+                bar.update()
 
         with bar:
-            if self.processes == 1 or len(groups) < 2:
-                for group in groups:
-                    label = f"{len(group)} folds of {group[0].model}"
-                    bar.set_postfix_str(label)
-
-                    def epoch(done: int, of: int, label: str = label) -> None:
-                        bar.set_postfix_str(f"{label}, epoch {done} of {of}")
-
-                    train_and_score(self.bundle, group, stacked, note, epoch)
+            if not in_process:
+                at_once = self.processes
+                share_folds(
+                    self.bundle, groups, stacked, self.executor, at_once, note, lambda n: bar.update(start + n - bar.n)
+                )
                 return
-            with ThreadPoolExecutor(self.processes) as threads:  # each waits for the processes of its group
-                work = partial(train_in_own_process, self.bundle, stacked=stacked)
-                for outcome in threads.map(work, groups):
-                    for task, error in outcome:
-                        note(task, error)
+            for group in groups:
+                label = f"{len(group)} folds of {group[0].model}"
+                bar.set_postfix_str(label)
+
+                def epoch(done: int, of: int, label: str = label) -> None:
+                    bar.set_postfix_str(f"{label}, epoch {done} of {of}")
+
+                train_and_score(self.bundle, group, stacked, note, epoch)
+
+    def _groups(self, tasks: Sequence[FoldTask], by_model: bool) -> list[list[FoldTask]]:
+        """What is trained in one go: stacks of one model, or else an equal share for each process."""
+        if not by_model:
+            return [list(tasks[i :: self.processes]) for i in range(min(self.processes, len(tasks)))]
+        groups = []
+        for _, members in itertools.groupby(sorted(tasks, key=lambda t: t.model), key=lambda t: t.model):
+            whole = list(members)
+            groups += [whole[i : i + STACK_SIZE] for i in range(0, len(whole), STACK_SIZE)]
+        return groups
 
     def search(self, tasks: Sequence[FoldTask], samples: Mapping[Path, Samples]) -> list[FoldTask]:
         """The tasks with the hyperparameters that nested cross-validation within their training samples chose."""
@@ -261,6 +279,8 @@ def compare(comparison: Comparison) -> dict[str, Path]:
         notes.append(one_test_set(comparison.bundle, results))
     if comparison.failures:
         notes.append(f"{len(comparison.failures)} folds failed and are left out; each folder's error.txt says why.")
+    if write_pages(comparison.bundle, tasks):
+        notes.append("Each model's folder has a page, report.html: whether its predictions tell the cluster.")
     ceiling = ceilings(comparison.bundle, comparison.repetitions)
     ratio = None if comparison.repeat else comparison.test_ratio
     return report_results(comparison.bundle, results, comparison.out, ceiling, notes, ratio)

@@ -55,7 +55,7 @@ def test_calibration_of_right_and_of_exaggerated_probabilities(data):
 def test_sets_cover_sites_that_are_alike_and_not_one_that_differs(data):
     label, score, site = data
     table = coverage_by_site(label, score, site).set_index("site")
-    assert table["promised"].iloc[0] == pytest.approx(0.9 * 3 / 4)
+    assert table["guaranteed"].iloc[0] == pytest.approx(0.9 * 3 / 4)
     assert table["covered"]["mean"] == pytest.approx(0.9, abs=0.03)
     flipped = np.where(site == "d", -score, score)
     assert coverage_by_site(label, flipped, site).set_index("site")["covered"]["d"] < 0.8

@@ -35,7 +35,10 @@ def modules():
     """The benchmark's modules by name."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "benchmarks")
-        yield {name: importlib.import_module(name) for name in ("gpu", "gpu_parts.floor", "gpu_parts.steps")}
+        yield {
+            name: importlib.import_module(name)
+            for name in ("gpu", "gpu_parts.audits", "gpu_parts.floor", "gpu_parts.steps")
+        }
 
 
 def test_work_of_a_step_is_what_its_matrices_say(modules):
@@ -70,6 +73,7 @@ def results() -> dict:
         "tests": {"passed": 7, "failures": [], "note": "ok"},
         "steps": [step, {**step, "note": "OutOfMemoryError: no room"}],
         "bundles": [{"bundle": "mci", "train_s": 3.0, "resume_s": 2.0, "note": "ok"}],
+        "audits": [{"command": "audit", "device": "cuda", "images": 9, "seconds": 4.0, "leak": 0.75, "note": "ok"}],
         "data_wait": {"ad_mri": 0.25},
         "nondeterministic": {"CNN, one pass": ["index_add_cuda_"]},
     }
@@ -78,11 +82,18 @@ def results() -> dict:
 def test_tables_have_what_was_measured_and_failures_are_named(modules):
     gpu, found = modules["gpu"], results()
     text = gpu.markdown(found)
-    for word in ("| CNN | bf16 | one pass | 12 | 1.07 | 99 |", "OutOfMemoryError", "ad_mri 25%", "index_add_cuda_"):
+    for word in (
+        "| CNN | bf16 | one pass | 12 | 1.07 | 99 |",
+        "OutOfMemoryError",
+        "ad_mri 25%",
+        "| audit | cuda | 9 | 4.00 | 0.75 | ok |",
+        "index_add_cuda_",
+    ):
         assert word in text
     assert gpu.failed(found) == ["CNN, bf16: OutOfMemoryError: no room"]
     found["tests"]["note"], found["bundles"][0]["note"] = "exit code 1", "resume failed: no"
-    assert len(gpu.failed(found)) == 3
+    found["audits"][0]["note"] = "not what the CPU gives"
+    assert len(gpu.failed(found)) == 4
 
 
 def test_what_fails_or_comes_too_late_is_a_row(modules, monkeypatch):
@@ -101,6 +112,19 @@ def test_without_a_gpu_it_says_so(modules, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         modules["gpu"].main(["--out", str(tmp_path)])
     assert "there is no CUDA device: give --small" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_network_is_audited_and_erased(modules, tmp_path):
+    audits, cpu = modules["gpu_parts.audits"], torch.device("cpu")
+    found = list(audits.rows(tmp_path / "a", cpu, True, lambda: 999.0))
+    assert [(row["command"], row["device"], row["note"]) for row in found] == [
+        ("erase", "cpu", "ok"),
+        ("audit", "cpu", "ok"),
+    ]
+    assert 0.5 <= found[1]["leak"] <= 1
+    late = list(audits.rows(tmp_path / "b", cpu, True, lambda: -1.0))
+    assert {row["note"] for row in late} == {"left out: the time was up"}
 
 
 EMULATED = """
@@ -137,5 +161,6 @@ def test_everything_in_small(modules, tmp_path, monkeypatch):
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert [row["note"] for row in found["bundles"]] == ["ok"] * 4
     assert all(row["ms"] > 0 and row["flops"] > 0 for row in found["steps"]) and len(found["steps"]) == 12
+    assert [row["note"] for row in found["audits"]] == ["ok"] * 2
     assert set(found["data_wait"]) == {"ad_mri", "cell_aec"}
     assert "| conventional |" in (tmp_path / "gpu.md").read_text()

@@ -110,6 +110,7 @@ def test_files_and_rows(network, tmp_path, capsys):
     again = table[(table["partition"] == "unseen") & (table["prediction"] == "mixed")]
     assert frame["auroc"][2] == pytest.approx(youden_metrics(again["label"], again["score"])["auroc"])
     printed = capsys.readouterr().out
+    assert "mixed predictions of seen samples" in (folder / "report.html").read_text(encoding="utf-8")
     assert "metrics.csv" in printed and "best attainable on seen: auroc 0.900" in printed
 
 

@@ -50,6 +50,15 @@ def test_it_names_all_that_training_depends_on():
     assert "unused" not in found
 
 
+def test_what_watches_a_training_is_no_part_of_it():
+    """Else a training that MLflow follows, whose artifact has the time in its name, could not be gone on with."""
+    tracker = {"_target_": "MLFlowHandler", "artifacts": "@saved"}
+    training = {**CONFIG["training"], "handlers": ["@network"]}
+    plain = fingerprint(training=training)
+    watched = {**training, "handlers": ["@network", tracker]}
+    assert fingerprint(training=watched, saved="config_1.json") == plain != fingerprint()
+
+
 @pytest.mark.parametrize("change", [{"max_epochs": 9}, {"output_dir": "elsewhere"}, {"device": "cuda"}, {"unused": 2}])
 def test_how_long_where_and_on_what_it_runs_is_no_other_training(change):
     assert fingerprint(**change) == fingerprint()

@@ -26,6 +26,7 @@ from monai_armed.__main__ import main
 from monai_armed.compare import fold_training, runner
 from monai_armed.compare.runner import Comparison, compare, parse_overrides
 from monai_armed.compare.study_bundle import StudyBundle
+from monai_armed.handlers import TrainingCheckpoint
 from monai_armed.metrics.comparison import delong_interval
 from monai_armed.studies.spirals.simulator import simulate_spirals
 
@@ -71,6 +72,8 @@ def test_report_and_resuming(bundle, tmp_path, monkeypatch):
     value = accuracy[(accuracy["model"] == "armed") & (accuracy["fold"] == 0)]["value"].item()
     assert value == pytest.approx(((own["score"] > 0) == own["label"]).mean())
     assert "Ceiling" in files["report"].read_text() and files["comparison"].is_file()
+    page = (out / "simulation=1" / "armed" / "report.html").read_text(encoding="utf-8")
+    assert "armed, fixed, test samples of 2 folds" in page and "report.html" in files["report"].read_text()
     delong = pd.read_csv(files["delong"])
     assert (delong["auroc_low"] <= delong["auroc"]).all() and (delong["auroc"] <= delong["auroc_high"]).all()
 
@@ -234,6 +237,31 @@ def test_a_failing_fold_does_not_lose_the_others(bundle, tmp_path, monkeypatch, 
     monkeypatch.undo()
     assert main(arguments) == 0
     assert "failed" not in capsys.readouterr().out
+
+
+def test_an_interrupted_fold_goes_on_from_its_last_epoch(bundle, tmp_path, monkeypatch):
+    change(bundle, "compare", stacked=False, models=["armed"])
+    change(bundle, "train", max_epochs=5)
+    expected = compare(comparison_of(bundle, tmp_path / "one"))["results"].read_bytes()
+    save, epochs = TrainingCheckpoint.save, []
+
+    def interrupt(self, engine):
+        save(self, engine)
+        epochs.append(engine.state.epoch)
+        if len(epochs) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingCheckpoint, "save", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        compare(comparison_of(bundle, tmp_path / "two"))
+    files = compare(comparison_of(bundle, tmp_path / "two"))
+    assert epochs[:5] == [1, 2, 3, 4, 5] and files["results"].read_bytes() == expected
+
+    # of another config: anew
+    change(bundle, "train", max_epochs=4)
+    epochs[:] = [0] * 3
+    compare(comparison_of(bundle, tmp_path / "two"))
+    assert epochs[3:7] == [1, 2, 3, 4]
 
 
 def test_nested_search_chooses_what_learns(bundle, tmp_path):

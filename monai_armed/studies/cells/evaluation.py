@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from monai_armed.audit.of_predictions import report_predictions
 from monai_armed.data.replaced_file import write_csv, write_text
 from monai_armed.metrics.comparison import delong_interval
 from monai_armed.networks.nets.armed_aec import ARMEDAEC
@@ -148,7 +149,8 @@ def evaluate_cells(
     beside its permutation null; a fresh classifier's accuracy at naming the batch; on simulated cells the errors
     against the truth; of unseen batches how well sets of phenotypes cover that are calibrated on the others, see
     :py:func:`monai_armed.studies.cells.new_batches.calibrate_cells`. Prints them, and writes ``metrics.csv``,
-    ``metrics.json``, ``predictions.csv``, ``calibration.json`` for inference, and pictures.
+    ``metrics.json``, ``predictions.csv``, ``report.html``, the page of :py:mod:`monai_armed.audit`,
+    ``calibration.json`` for inference, and pictures.
 
     Args:
         network: in evaluation every part of it is used; unknown batches are treated by its own policy.
@@ -197,6 +199,10 @@ def evaluate_cells(
     write_csv(rows.assign(batch_known=rows["cluster"] >= 0), folder / "predictions.csv")
     write_csv(pd.DataFrame(table), folder / "metrics.csv")
     write_text(json.dumps(figures, indent=2), folder / "metrics.json")
+    first = next(name for name in ("test", "unseen") if name in outputs)
+    cells = outputs[first].cells.reset_index()
+    shown = f"fixed predictions of {first} cells"
+    report_predictions(cells.assign(score=cells["fixed"]), "batch", "subject", folder / "report.html", shown)
     print(pd.DataFrame(table).to_string(index=False, float_format="%.4f"))
     print(
         "\n".join(
