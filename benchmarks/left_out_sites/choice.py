@@ -87,7 +87,6 @@ CHOSEN: dict[str, Method] = {
         _candidates(
             {
                 "within label": lambda mixed: armed(mixed),
-                "within label, all directions": lambda mixed: armed(mixed, above_noise=False),
                 "marginal, all directions": lambda mixed: armed(
                     mixed, within_label=False, keep_label=False, above_noise=False
                 ),

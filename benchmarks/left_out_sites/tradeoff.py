@@ -33,7 +33,7 @@ from monai_armed.networks.erasure import cluster_means, erase_directions
 
 __all__ = ["erased", "points"]
 
-COMPONENTS = (100, 200, 300)
+COMPONENTS = (100, 200)
 
 
 def erased(directions: int) -> Method:
