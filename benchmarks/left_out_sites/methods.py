@@ -14,13 +14,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegressionCV, RidgeCV
-from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from monai_armed.losses import GaussianLikelihoodLoss
@@ -28,30 +28,55 @@ from monai_armed.networks import fit_random_effects
 from monai_armed.networks.erasure import ClusterEraser, FeatureSums, fit_eraser
 from monai_armed.networks.nets import ARMED
 
-__all__ = ["METHODS", "Fitted", "prepare"]
+__all__ = [
+    "COMPONENTS",
+    "METHODS",
+    "Fitted",
+    "Method",
+    "are_many",
+    "armed",
+    "conventional",
+    "intercepts",
+    "on_components",
+]
 
-MOST_COMPONENTS = 100  # of features that are more than half as many as the people
+COMPONENTS = 100  # of features that are more than half as many as the people
 
 
 class Fitted(NamedTuple):
     """
     A model that was fitted to the training sites: what the last layer reads, its prediction for people of any site,
-    and that for people of training sites whose site is used, too (None: the model has no use for it).
+    that for people of training sites whose site is used, too (None: the model has no use for it), and what a model that
+    chooses has chosen.
     """
 
     features: Callable[[np.ndarray, np.ndarray], np.ndarray]
     fixed: Callable[[np.ndarray, np.ndarray], np.ndarray]
     mixed: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    recipe: str = ""
 
 
 Method = Callable[[np.ndarray, np.ndarray, np.ndarray, bool], Fitted]
 
 
-def prepare(x: np.ndarray) -> Pipeline:
+def are_many(x: np.ndarray) -> bool:
+    """Whether principal components are taken of the features."""
+    return x.shape[1] >= len(x) / 2
+
+
+def prepare(x: np.ndarray, components: int = COMPONENTS) -> Callable[[np.ndarray], np.ndarray]:
     """Features standardised; where they are many, their first principal components in place of them."""
-    if x.shape[1] < len(x) / 2:
-        return make_pipeline(StandardScaler()).fit(x)
-    return make_pipeline(PCA(min(MOST_COMPONENTS, len(x) // 4), random_state=0)).fit(x)
+    if not are_many(x):
+        return StandardScaler().fit(x).transform
+    pca = _principal_components(x.shape, x.tobytes())
+    return lambda a: pca.transform(a)[:, :components]
+
+
+@lru_cache(maxsize=20)  # as many as there are parts of a study
+def _principal_components(shape: tuple[int, int], numbers: bytes) -> PCA:
+    """Half as many as there are people, once for all methods that are fitted to the same people."""
+    x = np.frombuffer(numbers).reshape(shape)
+    return PCA(len(x) // 2, svd_solver="full").fit(x)
 
 
 def linear(x: np.ndarray, y: np.ndarray, is_class: bool) -> tuple[np.ndarray, float]:
@@ -130,56 +155,109 @@ def _combat(keep_label: bool) -> Method:
     return fit
 
 
-def _armed(num_values: int = 1, **options: bool) -> Method:
+def armed(mixed: bool = True, **options: bool) -> Method:
+    """Erased as ``options`` of :py:func:`fit_eraser` say; ``mixed``: with random effects of what was before."""
+
     def fit(x: np.ndarray, y: np.ndarray, site: np.ndarray, is_class: bool) -> Fitted:
-        """Erased, the last layer fitted to what is left, random effects of what was before."""
-        count, size = site.max() + 1, x.shape[1]
-        middle, spread = (0.0, 1.0) if is_class else (y.mean(), y.std())
-        scaled = (y - middle) / spread
-        sums = FeatureSums(size, count, 2, 0) if is_class else FeatureSums(size, count, 0, num_values)
-        powers = y.astype(int) if is_class else np.stack([scaled ** (k + 1) for k in range(num_values)], axis=1)
-        sums.update(torch.tensor(x), torch.tensor(site), torch.tensor(powers))
-        eraser = fit_eraser(sums, **options).double()
-        with torch.no_grad():
-            weight, bias = linear(eraser(torch.tensor(x)).numpy(), y if is_class else scaled, is_class)
-        head = torch.nn.Linear(size, 1).double()
-        head.load_state_dict({"weight": torch.tensor(weight[None]), "bias": torch.tensor([bias])})
-        net = ARMED(
-            torch.nn.Sequential(torch.nn.Identity(), head), count, (size,), adversary=None,
-            erasers={"0": ClusterEraser(size)}, random_effects={"learn_prior": True, "sampling": "sample"},
-        ).double().eval()  # fmt: skip
-        net.erasers[0].load_state_dict(eraser.state_dict())
+        sums = FeatureSums(x.shape[1], site.max() + 1, 2 * is_class, int(not is_class))
+        label = y.astype(int) if is_class else ((y - y.mean()) / y.std())[:, None]
+        sums.update(torch.tensor(x), torch.tensor(site), torch.tensor(label))
+        return _wrapped(x, y, site, is_class, lambda a, s: a, fit_eraser(sums, **options).double(), mixed)
+
+    return fit
+
+
+def intercepts(mixed: bool = True) -> Method:
+    """
+    Each feature less its intercept of the site, which is fitted beside the label's slope: the location of ComBat. A new
+    site has that of the population, 0. Of people of seen sites the site must be known, which an erasure does not need.
+    """
+
+    def fit(x: np.ndarray, y: np.ndarray, site: np.ndarray, is_class: bool) -> Fitted:
+        of_site = np.eye(site.max() + 1)[site]
+        effects = np.linalg.lstsq(np.c_[of_site, y - y.mean()], x, rcond=None)[0][:-1]
+        effects -= np.average(effects, axis=0, weights=of_site.sum(0))
+        effects = np.r_[effects, np.zeros((1, x.shape[1]))]
+
+        def less_intercept(a: np.ndarray, s: np.ndarray) -> np.ndarray:
+            return a - effects[np.minimum(s, len(effects) - 1)]
+
+        return _wrapped(x, y, site, is_class, less_intercept, ClusterEraser(x.shape[1]).double(), mixed)
+
+    return fit
+
+
+def _wrapped(
+    x: np.ndarray,
+    y: np.ndarray,
+    site: np.ndarray,
+    is_class: bool,
+    change: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    eraser: ClusterEraser,
+    mixed: bool,
+) -> Fitted:
+    """A last layer of what the change and the eraser leave, and random effects of what the eraser was given."""
+    count, size = site.max() + 1, x.shape[1]
+    middle, spread = (0.0, 1.0) if is_class else (y.mean(), y.std())
+    scaled, given = (y - middle) / spread, torch.tensor(change(x, site))
+    weight, bias = linear(eraser(given).numpy(), y if is_class else scaled, is_class)
+    head = torch.nn.Linear(size, 1).double()
+    head.load_state_dict({"weight": torch.tensor(weight[None]), "bias": torch.tensor([bias])})
+    net = ARMED(
+        torch.nn.Sequential(torch.nn.Identity(), head), count, (size,), adversary=None,
+        erasers={"0": ClusterEraser(size)}, random_effects={"learn_prior": True, "sampling": "sample"},
+    ).double().eval()  # fmt: skip
+    net.erasers[0].load_state_dict(eraser.state_dict())
+    if mixed:
         batch = {
-            "image": torch.tensor(x),
+            "image": given,
             "label": torch.tensor(scaled[:, None], dtype=torch.double),
             "cluster": torch.tensor(site),
         }
-        residual = float((net(batch["image"]).detach() - batch["label"]).std())
+        residual = float((net(given).detach() - batch["label"]).std())
         loss = torch.nn.BCEWithLogitsLoss() if is_class else GaussianLikelihoodLoss(residual)
         fit_random_effects(net, [batch], loss.requires_grad_(False))
 
-        @torch.no_grad()
-        def predict(a: np.ndarray, s: np.ndarray, effects: str) -> np.ndarray:
-            given = torch.tensor(np.where(s < count, s, -1))
-            return middle + spread * net(torch.tensor(a), given, effects=effects).squeeze(1).numpy()
+    @torch.no_grad()
+    def predict(a: np.ndarray, s: np.ndarray, effects: str) -> np.ndarray:
+        cluster = torch.tensor(np.where(s < count, s, -1))
+        return middle + spread * net(torch.tensor(change(a, s)), cluster, effects=effects).squeeze(1).numpy()
 
+    return Fitted(
+        lambda a, s: net.erasers[0](torch.tensor(change(a, s))).numpy(),
+        lambda a, s: predict(a, s, "fixed"),
+        (lambda a, s: predict(a, s, "mixed")) if mixed else None,
+    )
+
+
+def on_components(method: Method, components: int = COMPONENTS) -> Method:
+    """A method of features as they come, which are prepared by what the training people are."""
+
+    def fit(x: np.ndarray, y: np.ndarray, site: np.ndarray, is_class: bool) -> Fitted:
+        transform = prepare(x, components)
+        fitted = method(transform(x), y, site, is_class)
+        mixed = fitted.mixed
         return Fitted(
-            lambda a, s: net.erasers[0](torch.tensor(a)).numpy(),
-            lambda a, s: predict(a, s, "fixed"),
-            lambda a, s: predict(a, s, "mixed"),
+            lambda a, s: fitted.features(transform(a), s),
+            lambda a, s: fitted.fixed(transform(a), s),
+            None if mixed is None else lambda a, s: mixed(transform(a), s),
         )
 
     return fit
 
 
 METHODS: dict[str, Method] = {
-    "conventional": conventional,
-    "site alone": site_alone,
-    "site as input": site_input,
-    "sites' means subtracted": centred,
-    "ComBat": _combat(keep_label=False),
-    "ComBat, label kept": _combat(keep_label=True),
-    "ARMED: erased within label": _armed(),
-    "ARMED: the same, the label's covariance not kept": _armed(keep_label=False),
-    "ARMED: erased marginally": _armed(within_label=False, keep_label=False),
+    name: on_components(method)
+    for name, method in {
+        "conventional": conventional,
+        "site alone": site_alone,
+        "site as input": site_input,
+        "sites' means subtracted": centred,
+        "ComBat": _combat(keep_label=False),
+        "ComBat, label kept": _combat(keep_label=True),
+        "ARMED: erased within label": armed(),
+        "ARMED: the same, the label's covariance not kept": armed(keep_label=False),
+        "ARMED: erased marginally": armed(within_label=False, keep_label=False),
+        "ARMED: features less an intercept a site": intercepts(),
+    }.items()
 }

@@ -12,7 +12,7 @@
 """Brains of many sites, each site left out in turn; ``python benchmarks/left_out_sites/run.py STUDY --data PATH``.
 
 STUDY is ``fcon1000`` (age from cortical thickness) or ``abide`` (autism from connectomes). Every row of
-:py:data:`methods.METHODS` is fitted, and ``results.csv`` and ``results.md`` are written after each.
+:py:data:`METHODS` is fitted, and ``results.csv`` and ``results.md`` are written after each.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
-from methods import METHODS
+from choice import CHOSEN
+from methods import METHODS as FIXED
 from scores import score
 from studies import READERS
 from tqdm import tqdm
+
+METHODS = {**FIXED, **CHOSEN}
 
 
 def main() -> None:

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import numpy as np
-from methods import Fitted, Method, prepare
+from methods import Method
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, r2_score, roc_auc_score
 from sklearn.model_selection import StratifiedKFold
@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from studies import Study
 
-__all__ = ["score"]
+__all__ = ["left_out", "score", "seen", "within_site"]
 
 FOLDS = 5
 LEAST = 10  # people that a site must have to be probed for
@@ -43,36 +43,43 @@ def score(study: Study, method: Method, seed: int = 0) -> dict[str, float]:
         reads; ``given label``: the same, from that and the label (a number also squared); ``label alone`` and
         ``chance``: what these are to be compared with.
     """
-    return {**_left_out(study, method), **_seen(study, method, seed)}
+    prediction = left_out(study, method, len(study.names))
+    of_new_sites = within_site(study, prediction)[0] if study.is_class else r2_score(study.label, prediction)
+    return {"left out": of_new_sites, **seen(study, method, FOLDS, seed)}
 
 
-def _fit(study: Study, method: Method, train: np.ndarray) -> tuple[Fitted, np.ndarray]:
-    """Fitted to training people, and the features of all; sites that they lack are given another index by nobody."""
-    x = prepare(study.features[train]).transform(study.features)
-    return method(x[train], study.label[train], study.site[train], study.is_class), x
+def left_out(study: Study, method: Method, folds: int) -> np.ndarray:
+    """
+    Args:
+        study: the people.
+        method: one of :py:data:`methods.METHODS`.
+        folds: parts that the sites are divided into; as many as there are sites: each by itself.
+
+    Returns:
+        fixed effects' prediction for all people (N,) by models that did not have their site.
+    """
+    prediction, sites = np.zeros(len(study.label)), np.unique(study.site)
+    for fold in range(folds):
+        seen = np.setdiff1d(sites, sites[fold::folds])
+        # sites that are left out come last, so that those of the training are 0 to C - 1
+        order = np.where(np.isin(study.site, seen), np.searchsorted(seen, study.site), len(seen))
+        test = order == len(seen)
+        fitted = method(study.features[~test], study.label[~test], order[~test], study.is_class)
+        prediction[test] = fitted.fixed(study.features[test], order[test])
+    return prediction
 
 
-def _left_out(study: Study, method: Method) -> dict[str, float]:
-    prediction = np.zeros(len(study.label))
-    for left_out in range(len(study.names)):
-        # the left-out site comes last, so that those of the training are 0 to C - 1
-        order = np.where(study.site == left_out, len(study.names) - 1, study.site - (study.site > left_out))
-        part = study._replace(site=order)
-        test = study.site == left_out
-        fitted, x = _fit(part, method, np.flatnonzero(~test))
-        prediction[test] = fitted.fixed(x[test], order[test])
-    return {"left out": _within(study, prediction) if study.is_class else r2_score(study.label, prediction)}
-
-
-def _seen(study: Study, method: Method, seed: int) -> dict[str, float]:
+def seen(study: Study, method: Method, folds: int, seed: int) -> dict[str, float]:
+    """All of :py:func:`score` but what is left out, in so many folds."""
     size = len(study.label)
     fixed, mixed = np.zeros(size), np.full(size, np.nan)
     given = np.stack([study.label, study.label**2], axis=1)[:, : 1 if study.is_class else 2]
     probes = {name: np.zeros(size, int) for name in ("site probe", "given label", "label alone")}
     probed = np.isin(study.site, np.flatnonzero(np.bincount(study.site) >= LEAST))
     strata = study.site * 2 + study.label if study.is_class else study.site
-    for train, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(strata, strata):
-        fitted, x = _fit(study, method, train)
+    for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(strata, strata):
+        x = study.features
+        fitted = method(x[train], study.label[train], study.site[train], study.is_class)
         fixed[test] = fitted.fixed(x[test], study.site[test])
         if fitted.mixed is not None:
             mixed[test] = fitted.mixed(x[test], study.site[test])
@@ -86,14 +93,14 @@ def _seen(study: Study, method: Method, seed: int) -> dict[str, float]:
     return {
         "seen fixed": measure(study.label, fixed),
         "seen mixed": np.nan if np.isnan(mixed).any() else measure(study.label, mixed),
-        "within site": _within(study, fixed),
+        "within site": within_site(study, fixed)[0],
         **{name: balanced_accuracy_score(study.site[probed], found[probed]) for name, found in probes.items()},
         "chance": 1 / len(np.unique(study.site[probed])),
     }
 
 
-def _within(study: Study, prediction: np.ndarray) -> float:
-    """AUROC over the pairs, or correlation over the people, of one site."""
+def within_site(study: Study, prediction: np.ndarray) -> tuple[float, float]:
+    """AUROC over the pairs, or correlation over the people, of one site, and its standard error over sites."""
     found, weight = [], []
     for site in range(len(study.names)):
         own = study.site == site
@@ -104,4 +111,7 @@ def _within(study: Study, prediction: np.ndarray) -> float:
         elif not study.is_class and own.sum() >= LEAST and prediction[own].std() > 0:
             found.append(np.corrcoef(label, prediction[own])[0, 1])
             weight.append(float(own.sum()))
-    return float(np.average(found, weights=weight)) if found else np.nan
+    if not found:
+        return np.nan, np.nan
+    mean, share = np.average(found, weights=weight), np.array(weight) / np.sum(weight)
+    return float(mean), float(np.sqrt(np.sum((share * (np.array(found) - mean)) ** 2)))

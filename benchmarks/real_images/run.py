@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -35,16 +36,19 @@ from monai_armed.data.replaced_file import replaced_file
 
 
 def trained(folder: Path, name: str, left_out: str, seed: int, args: argparse.Namespace, parts: dict, images: dict):
-    """The network of a training: read where it is there, else trained and kept."""
+    """The network of a training, and the seconds that it took: read where it is there, else trained and kept."""
     path = folder / f"{name} {left_out} {seed}.pt".replace(" ", "_")
-    network = build_network(args.size).to(args.device)
+    network, took = build_network(args.size).to(args.device), path.with_suffix(".seconds")
     if path.exists():
         network.load_state_dict(torch.load(path, map_location=args.device, weights_only=True))
-        return network.eval()
+        return network.eval(), float(took.read_text(encoding="utf-8")) if took.exists() else float("nan")
+    begun = time.monotonic()
     network = train(name, parts["train"], images, args.size, args.epochs, seed, args.device)
+    seconds = time.monotonic() - begun
+    took.write_text(f"{seconds:.1f}", encoding="utf-8")
     with replaced_file(path) as partial:
         torch.save(network.state_dict(), partial)
-    return network
+    return network, seconds
 
 
 def main() -> None:
@@ -66,11 +70,13 @@ def main() -> None:
     plan = list(itertools.product(args.trainings, range(args.seeds), sources))
     for name, seed, left_out in tqdm(plan, desc="trainings"):
         parts = leave_one_out(table, left_out, seed)
-        network = trained(folder, name, left_out, seed, args, parts, images)
+        network, training_seconds = trained(folder, name, left_out, seed, args, parts, images)
         latents, head = read_latents(network, parts, images, args.device), network.head.cpu()
         for row, make in ROWS.get(name, {}).items():
-            scores = score(make(head, latents), parts)
-            results.append({"model": row, "left out": left_out, "seed": seed, **scores})
+            begun = time.monotonic()
+            prediction = make(head, latents)
+            seconds = {"training seconds": training_seconds, "further seconds": time.monotonic() - begun}
+            results.append({"model": row, "left out": left_out, "seed": seed, **score(prediction, parts), **seconds})
         text = write_results(pd.DataFrame(results), args.out)
     print(text)
 

@@ -20,6 +20,7 @@ import pandas as pd
 from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
 
+from monai_armed.metrics.comparison import delong_interval
 from monai_armed.metrics.leak import cluster_leak
 
 __all__ = ["Prediction", "score"]
@@ -43,10 +44,11 @@ def score(prediction: Prediction, parts: dict[str, pd.DataFrame]) -> dict[str, f
         AUROC on seen sources (fixed, mixed), of pairs of images within one source, and on the unseen source; the leak,
         AUROC with which the fixed logit tells a source from the others among benign lesions (a logit that tells it with
         the opposite sign leaks as much: what is below .5 is folded to above it); log-loss and calibration error of the
-        best that there is for a seen source.
+        best that there is for a seen source; the limits of DeLong's 95 % interval of the unseen source's AUROC.
     """
     test, unseen = parts["test"], parts["unseen"]
     label, cluster = test["label"].to_numpy(), test["cluster"].to_numpy()
+    auroc, low, high = delong_interval(unseen["label"].to_numpy(), prediction.unseen)
     best = prediction.fixed if prediction.mixed is None else prediction.mixed
     benign = label == 0
     return {
@@ -54,9 +56,11 @@ def score(prediction: Prediction, parts: dict[str, pd.DataFrame]) -> dict[str, f
         "seen mixed": np.nan if prediction.mixed is None else roc_auc_score(label, prediction.mixed),
         "within source": _within(label, prediction.fixed, cluster),
         "leak": _leak(prediction.fixed[benign], cluster[benign]),
-        "unseen": roc_auc_score(unseen["label"], prediction.unseen),
+        "unseen": auroc,
         "log-loss": log_loss(label, expit(best)),
         "calibration error": _calibration_error(label, expit(best)),
+        "unseen low": low,
+        "unseen high": high,
     }
 
 

@@ -37,9 +37,9 @@ from monai.transforms import (
     ScaleIntensityRanged,
 )
 from torch import nn
-from torch.utils.data import WeightedRandomSampler
 from tqdm import tqdm
 
+from monai_armed.data import balanced_sampler
 from monai_armed.networks.nets import CNN
 
 __all__ = ["LAYER", "TRAININGS", "build_network", "eval_batches", "read_images", "train"]
@@ -158,13 +158,9 @@ def train(
     transforms, balanced, make_loss = TRAININGS[name]
     torch.manual_seed(seed)
     preprocess = Compose([*transforms, _NORMALIZE, EnsureTyped(_KEYS, track_meta=False)]).set_random_state(seed)
-    sampler = None
-    if balanced:
-        cell = part["cluster"] * 2 + part["label"]
-        # each source keeps its share of the images, and has as many of one class as of the other
-        weight = part["cluster"].map(part["cluster"].value_counts()) / cell.map(cell.value_counts())
-        sampler = WeightedRandomSampler(weight.tolist(), len(part))
-    data = CacheDataset(_rows(part, images), preprocess, progress=False)
+    rows = _rows(part, images)
+    sampler = balanced_sampler(rows, "cluster") if balanced else None
+    data = CacheDataset(rows, preprocess, progress=False)
     loader = DataLoader(data, batch_size=64, shuffle=sampler is None, sampler=sampler, drop_last=True)
     network = build_network(size).to(device)
     latents: list[torch.Tensor] = []

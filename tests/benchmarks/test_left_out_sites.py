@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "left_out_sites"
-NAMES = ("studies", "methods", "scores", "run")
+NAMES = ("studies", "methods", "scores", "choice", "tradeoff", "run")
 SITES, PEOPLE, FEATURES = 4, 60, 12
 
 
@@ -78,6 +78,59 @@ def test_erasure_within_the_label_hides_the_site_and_keeps_the_age(modules, thic
     assert armed["within site"] > plain["within site"] - 0.05
     assert armed["seen mixed"] > alone["seen mixed"] + 0.1
     assert armed["chance"] == 1 / SITES
+
+
+def test_what_is_erased_is_chosen_on_training_people_alone(modules, thickness):
+    study, methods, choice = modules["studies"].read_fcon1000(thickness), modules["methods"], modules["choice"]
+    train, seen = study.site < SITES - 1, []
+
+    def spied(method):
+        def fit(x, y, site, is_class):
+            seen.append(x)
+            return method(x, y, site, is_class)
+
+        return fit
+
+    candidates = {
+        "as it is, 100": lambda mixed: spied(methods.on_components(methods.conventional)),
+        "erased, 100": lambda mixed: spied(methods.on_components(methods.armed(mixed))),
+        "lost, 100": lambda mixed: spied(methods.on_components(methods.site_alone)),
+    }
+    people = study.features[train], study.label[train], study.site[train], False
+    fitted = choice.chosen(candidates)(*people)
+    assert fitted.recipe == "erased, 100" and fitted.mixed is not None
+    known = {row.tobytes() for row in study.features[train]}
+    assert len(seen) == 3 * 2 * choice.INNER_FOLDS + 1
+    assert all(row.tobytes() in known for part in seen for row in part)
+
+
+def test_components_are_as_many_as_asked_for(modules):
+    x = np.random.default_rng(0).standard_normal((40, 60))
+    prepare = modules["methods"].prepare
+    assert prepare(x, 7)(x).shape == (40, 7) and prepare(x, 500)(x).shape == (40, 20)
+    np.testing.assert_array_equal(prepare(x, 7)(x), prepare(x, 500)(x)[:, :7])
+    assert prepare(x[:, :5])(x[:, :5]).shape == (40, 5)
+
+
+def test_intercepts_are_taken_off_beside_the_label(modules, thickness):
+    """A site's intercept is what is left of its mean when the label's part is taken off; a new site keeps its own."""
+    x, age, site = _people()
+    fitted = modules["methods"].intercepts()(x, age, site, False)
+    left = fitted.features(x, site)
+    slopes = np.linalg.lstsq(np.c_[np.ones(len(x)), age], left, rcond=None)[0]
+    residual = left - np.c_[np.ones(len(x)), age] @ slopes
+    assert max(abs(residual[site == s].mean(axis=0)).max() for s in range(SITES)) < 1e-8
+    assert abs(slopes[1, :3] + 0.15).max() < 0.03 and fitted.mixed is not None
+    np.testing.assert_array_equal(fitted.features(x, np.full(len(x), SITES)), x)
+
+
+def test_the_trade_off_is_written(modules, thickness, tmp_path, monkeypatch):
+    words = ["tradeoff.py", "fcon1000", "--data", str(thickness), "--out", str(tmp_path), "--components", "100"]
+    monkeypatch.setattr(sys, "argv", words)
+    modules["tradeoff"].main()
+    table = pd.read_csv(tmp_path / "tradeoff_fcon1000.csv").set_index("directions")
+    assert list(table.index) == [0, 1, 2, SITES - 1] and (tmp_path / "tradeoff_fcon1000.png").stat().st_size > 5000
+    assert table.loc[0, "site probe"] > 0.9 and table.loc[SITES - 1, "site probe"] < 1 / SITES + 0.1
 
 
 def test_a_run_writes_the_table(modules, thickness, tmp_path, monkeypatch, capsys):
