@@ -22,6 +22,7 @@ import torch
 from .hospital import Hospital
 from .hospital_config import hospital_config, hospital_training
 from .message import Message
+from .record import recorded
 from .rounds import federate
 
 __all__ = ["run_locally"]
@@ -33,7 +34,8 @@ def run_locally(
     """
     Args:
         bundle: folder of the bundle.
-        folder: where each hospital, ``site-1`` and so on, has a folder for what is its own.
+        folder: where each hospital, ``site-1`` and so on, has a folder for what is its own; ``messages.csv`` in it has
+            the names of all that crossed.
         overrides: config values by id.
         hospitals: how many there are; the bundle's clusters are shared out among them.
         rounds, local_epochs: see :py:func:`monai_armed.federated.federate`.
@@ -51,4 +53,4 @@ def run_locally(
     def ask(message: Message) -> dict[str, Message]:
         return {name: hospital.answer(message) for name, hospital in present.items()}
 
-    return federate(ask, rounds, local_epochs)
+    return federate(recorded(ask, folder / "messages.csv"), rounds, local_epochs)
