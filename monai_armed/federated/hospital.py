@@ -30,11 +30,11 @@ __all__ = ["Hospital"]
 class Hospital:
     """
     One hospital of a federated training: trains on its own samples what the server sends, and answers with what
-    :py:func:`monai_armed.federated.shared_state` gives. The posteriors of its clusters and the optimizer's state stay in
-    its folder, from where a hospital that was killed goes on.
+    :py:func:`monai_armed.federated.shared_state` gives. The posteriors of its clusters and the optimizer's state
+    stay in its folder, from where a hospital that was killed goes on.
 
     Its objective is the mean error over its own samples and the KL term of its own clusters. Averages are weighted by
-    samples, so that with ``lambda_kl`` = 1 / (its own samples) the whole is the pooled objective with 1 / (all samples).
+    samples: with ``lambda_kl`` = 1 / (its own samples) the whole is the pooled objective with 1 / (all samples).
 
     Args:
         training: of a bundle, whose clusters are the hospital's own, and whose network has no adversary.

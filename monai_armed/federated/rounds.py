@@ -76,7 +76,8 @@ def federate(
             say("there is one cluster: there is nothing to erase")
             break
         eraser = fit_eraser(sums, keep_label=False)
-        shared = {**shared, **{f"erasers.{index}.{name}": value for name, value in eraser.state_dict().items()}}
+        fitted = {f"erasers.{index}.{name}": value for name, value in eraser.state_dict().items()}
+        shared = {**shared, **{name: value.to(shared[name].dtype) for name, value in fitted.items()}}
         say(f"erased {int(eraser.rank)} directions from {layer!r}")
     finished = ask(Message("finish", shared))
     say(f"{len(finished)} hospitals have written their models")

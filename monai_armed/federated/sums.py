@@ -41,9 +41,7 @@ def join_sums(parts: Sequence[FeatureSums]) -> FeatureSums:
     first = parts[0]
     sizes = [(part.num_features, part.num_classes, part.num_values) for part in parts]
     if len(set(sizes)) > 1:
-        raise ValueError(
-            f"sums of (features, classes, values) {sorted(set(sizes))} do not go together: one network's do."
-        )
+        raise ValueError(f"sums of (features, classes, values) {sorted(set(sizes))} are of different networks.")
     clusters = sum(part.num_clusters for part in parts)
     joined = FeatureSums(first.num_features, clusters, first.num_classes, first.num_values)
     tables = ((joined.count, [part.count for part in parts]), (joined.total, [part.total for part in parts]))
