@@ -174,7 +174,7 @@ def _add_federated(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, help="folder for results")
     add("--hospitals", type=_at_least(2), default=4, help="hospitals that the bundle's clusters are shared out among")
     add("--rounds", type=_at_least(1), default=20, help="how often the hospitals' networks are averaged")
-    add("--local_epochs", type=_at_least(1), default=4, help="epochs that a hospital trains in each round")
+    add("--local_epochs", type=_at_least(1), default=1, help="epochs that a hospital trains in each round")
     add("--set", action="append", default=[], metavar="ID=VALUE", help="override a config value; repeatable")
     add("--nvflare", action="store_true", help="each hospital a process, in NVFLARE's simulator")
     add("--export", action="store_true", help="write NVFLARE's job for real hospitals; nothing is trained")

@@ -103,8 +103,8 @@ class Hospital:
         if self.training.erasure is not None and len(self.network.random_slopes):
             with prior_as_it_is(self.network):
                 fit_random_effects(self.network, self._batches(), self.training.erasure.loss)
-        path = self.training.write(self.network)
-        return Message("finish", {}, {"model": path.name})
+        self.training.write(self.network)
+        return Message("finish")
 
     def _batches(self) -> DataLoader:
         dataset: Dataset = self.training.erasure.dataset
