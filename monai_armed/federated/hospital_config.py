@@ -22,7 +22,7 @@ import numpy as np
 from monai.bundle import ConfigParser
 
 from ..bundle.training import Training
-from ..compare.study_bundle import StudyBundle
+from ..compare.study_bundle import StudyBundle, evaluated
 
 __all__ = ["hospital_config", "hospital_training", "part_of"]
 
@@ -67,7 +67,7 @@ def hospital_config(
 def hospital_training(parser: ConfigParser) -> Training:
     """The training of a config, its random generators started from the config's seed."""
     monai.utils.set_determinism(parser.get_parsed_content("seed"))
-    return parser.get_parsed_content("training")
+    return evaluated(parser, "training")
 
 
 def part_of(partitions: Mapping[str, Any], hospital: int, hospitals: int) -> dict[str, Any]:

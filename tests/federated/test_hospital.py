@@ -59,7 +59,7 @@ def test_a_hospital_that_was_killed_goes_on_to_the_same_bit(hospital):
             asked.append(message.kind)
             if killed and len(asked) == 3:  # between the first round and the second
                 hospitals["a"] = hospital(0, folder)
-            return ask_all(hospitals)(message)
+            return {} if message.kind == "finish" else ask_all(hospitals)(message)
 
         federate(ask, 3, 1)
         return {f"{n} {k}": v for n, one in hospitals.items() for k, v in one.network.state_dict().items()}
@@ -111,3 +111,14 @@ def test_clusters_are_shared_out_whole_and_each_once():
     assert [part["sites"] for part in parts] == [["a", "b", "c"], ["d", "e"]]
     assert [[item["cluster"] for item in part["train"]] for part in parts] == [[0, 1, 2, 0], [0, 1]]
     assert [item["image"] for part in parts for item in part["train"]] == [0, 1, 2, 0, 3, 4]
+
+
+def test_a_single_cluster_has_nothing_to_be_told_from(hospital, capsys):
+    alone = hospital(0)
+    alone.answer(Message("start"))
+    sums = alone.answer(Message("sums", {}, {"layer": "hidden"}))
+    sums.tensors["count"], sums.tensors["total"] = sums.tensors["count"][-2:], sums.tensors["total"][-2:]
+    answers = {"start": alone.answer(Message("start")), "sums": sums, "finish": Message("finish")}
+    answers["train"] = Message("train", shared_state(alone.network), {"samples": 3, "loss": 1.0})
+    shared = federate(lambda message: {"alone": answers[message.kind]}, 1)
+    assert int(shared["erasers.0.rank"]) == 0 and "there is nothing to erase" in capsys.readouterr().out
