@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,23 +32,23 @@ def _job(
 ) -> Any:
     if not HAS_NVFLARE:
         raise ValueError('NVFLARE is not installed: pip install "monai_armed[federated]".')
+    from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor
     from nvflare.client.config import ExchangeFormat
-    from nvflare.fuel.utils.constants import FrameworkType
-    from nvflare.job_config.script_runner import ScriptRunner
 
     from .nvflare_controller import FederatedARMED
 
     job = FedJob(name="federated_armed", min_clients=hospitals)
+    job.set_app_packages(["monai_armed"])  # which every machine has installed: else its source travels in the job
     job.to_server(FederatedARMED(*rounds, folder=str(folder)))
-    words = ["--bundle", str(bundle), "--folder", str(folder), "--set", f"'{json.dumps(dict(overrides))}'"]
+    words = ["--bundle", str(bundle), "--folder", str(folder), "--set", json.dumps(dict(overrides))]
     words += ["--hospitals", str(hospitals)] if simulated else []
-    runner = ScriptRunner(
-        str(CLIENT),
-        " ".join(words),
-        framework=FrameworkType.RAW,
-        server_expected_format=ExchangeFormat.RAW,
+    formats = {"params_exchange_format": ExchangeFormat.RAW, "server_expected_format": ExchangeFormat.RAW}
+    job.to_clients(
+        ClientAPIExecutor(
+            execution_mode="in_process", task_script_path=CLIENT.name, task_script_args=shlex.join(words), **formats
+        )
     )
-    job.to_clients(runner)
+    job.to_clients(str(CLIENT))
     return job
 
 

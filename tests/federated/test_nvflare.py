@@ -30,8 +30,13 @@ def test_an_exported_job_shares_no_clusters_out(tmp_path):
     job = export_job(SPIRALS, tmp_path, {"dataset_dir": "/my data"}, 3, 5, 1)
     meta = json.loads((job / "meta.json").read_text(encoding="utf-8"))
     assert meta["min_clients"] == 3
+    assert [path.name for path in job.rglob("*.py")] == ["nvflare_client.py"]  # nothing else travels
     (client,) = job.rglob("config_fed_client.json")
-    assert "/my data" in client.read_text(encoding="utf-8") and "--hospitals" not in client.read_text(encoding="utf-8")
+    text = client.read_text(encoding="utf-8")
+    assert (
+        "/my data" in text and "--hospitals" not in text
+    assert str(Path(__file__).parents[2] / "monai_armed") not in text
+    )
 
 
 @pytest.mark.slow
