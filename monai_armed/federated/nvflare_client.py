@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import nvflare.client as flare
 
@@ -31,7 +33,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where the hospital keeps what is its own")
     parser.add_argument("--hospitals", type=int, default=1, help="simulated hospitals that share the bundle's clusters")
     parser.add_argument("--set", default="{}", help="config values by id, as JSON")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args([unquote(word) for word in sys.argv[1:]])
 
     flare.init()
     site = flare.get_site_name()

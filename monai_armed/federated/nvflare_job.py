@@ -14,10 +14,10 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from monai.utils import optional_import
 
@@ -40,12 +40,16 @@ def _job(
     job = FedJob(name="federated_armed", min_clients=hospitals)
     job.set_app_packages(["monai_armed"])  # which every machine has installed: else its source travels in the job
     job.to_server(FederatedARMED(*rounds, folder=str(folder)))
+    # NVFLARE splits the words at spaces, whatever the quotes: they are encoded, as in a URL
     words = ["--bundle", str(bundle), "--folder", str(folder), "--set", json.dumps(dict(overrides))]
     words += ["--hospitals", str(hospitals)] if simulated else []
     formats = {"params_exchange_format": ExchangeFormat.RAW, "server_expected_format": ExchangeFormat.RAW}
     job.to_clients(
         ClientAPIExecutor(
-            execution_mode="in_process", task_script_path=CLIENT.name, task_script_args=shlex.join(words), **formats
+            execution_mode="in_process",
+            task_script_path=CLIENT.name,
+            task_script_args=" ".join(map(quote, words)),
+            **formats,
         )
     )
     job.to_clients(str(CLIENT))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import torch
@@ -26,6 +27,10 @@ def test_a_message_survives_the_way():
     torch.testing.assert_close(got.tensors, sent.tensors, rtol=0, atol=0)
 
 
+def find_args(config: dict) -> str:
+    return config["executors"][0]["executor"]["args"]["task_script_args"]
+
+
 def test_an_exported_job_shares_no_clusters_out(tmp_path):
     job = export_job(SPIRALS, tmp_path, {"dataset_dir": "/my data"}, 3, 5, 1)
     meta = json.loads((job / "meta.json").read_text(encoding="utf-8"))
@@ -33,10 +38,9 @@ def test_an_exported_job_shares_no_clusters_out(tmp_path):
     assert [path.name for path in job.rglob("*.py")] == ["nvflare_client.py"]  # nothing else travels
     (client,) = job.rglob("config_fed_client.json")
     text = client.read_text(encoding="utf-8")
-    assert (
-        "/my data" in text and "--hospitals" not in text
+    words = [unquote(word) for word in find_args(json.loads(text)).split()]  # as NVFLARE splits them
+    assert json.loads(words[words.index("--set") + 1]) == {"dataset_dir": "/my data"} and "--hospitals" not in words
     assert str(Path(__file__).parents[2] / "monai_armed") not in text
-    )
 
 
 @pytest.mark.slow
