@@ -14,8 +14,8 @@
 from __future__ import annotations
 
 from monai.data import DataLoader
-from torch.utils.data import Dataset
 
+from ..bundle.erasure import Erasure
 from ..bundle.training import Training
 from ..networks.erasure import layer_sums
 from ..networks.nets.armed import ARMED
@@ -88,12 +88,13 @@ class Hospital:
         state.iteration, state.max_epochs = state.epoch * state.epoch_length, state.epoch + epochs
         trainer.run()
         samples = len(trainer.data_loader.dataset)  # type: ignore[union-attr,arg-type]
-        validator = self.training.checkpoint.validator
-        loss = float("nan") if validator is None else float(validator.state.metrics[validator.state.key_metric_name])
+        loss = float("nan")
+        if (validator := self.training.checkpoint.validator) is not None:
+            loss = float(validator.state.metrics[validator.state.key_metric_name])  # type: ignore[attr-defined]
         return Message("train", shared_state(self.network), {"samples": samples, "loss": loss})
 
     def _sums(self, message: Message) -> Message:
-        erasure = self.training.erasure
+        erasure = self._erasure
         sums = layer_sums(
             self.network, message.about["layer"], self._batches(), erasure.num_classes, erasure.num_values
         )
@@ -102,10 +103,18 @@ class Hospital:
     def _finish(self, message: Message) -> Message:
         if self.training.erasure is not None and len(self.network.random_slopes):
             with prior_as_it_is(self.network):
-                fit_random_effects(self.network, self._batches(), self.training.erasure.loss)
+                fit_random_effects(self.network, self._batches(), self._erasure.loss)
         self.training.write(self.network)
         return Message("finish")
 
+    @property
+    def _erasure(self) -> Erasure:
+        """What the bundle says of the erasure: its data, loss and label."""
+        if not isinstance(self.training.erasure, Erasure):
+            raise ValueError(
+                "the network has erasers, and the training no erasure: give the bundle's one as `erasure`."
+            )
+        return self.training.erasure
+
     def _batches(self) -> DataLoader:
-        dataset: Dataset = self.training.erasure.dataset
-        return DataLoader(dataset, batch_size=64, num_workers=0)
+        return DataLoader(self._erasure.dataset, batch_size=self._erasure.batch_size, num_workers=0)

@@ -43,7 +43,11 @@ def _job(
     # NVFLARE splits the words at spaces, whatever the quotes: they are encoded, as in a URL
     words = ["--bundle", str(bundle), "--folder", str(folder), "--set", json.dumps(dict(overrides))]
     words += ["--hospitals", str(hospitals)] if simulated else []
-    formats = {"params_exchange_format": ExchangeFormat.RAW, "server_expected_format": ExchangeFormat.RAW}
+    words_as_one = " ".join(map(quote, words))
+    formats: dict[str, Any] = {
+        "params_exchange_format": ExchangeFormat.RAW,
+        "server_expected_format": ExchangeFormat.RAW,
+    }
     job.to_clients(
         ClientAPIExecutor(
             execution_mode="in_process",

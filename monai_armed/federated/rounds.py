@@ -59,7 +59,8 @@ def federate(
     if not started:
         raise ValueError("no hospital has answered: start their clients first.")
     first = started[min(started)]
-    shared, layers, seen = first.tensors, first.about["layers"], set()
+    shared, layers = first.tensors, first.about["layers"]
+    seen: set[str] = set()
     for number in range(rounds):
         answers = ask(Message("train", shared, {"round": number, "epochs": local_epochs}))
         samples = {name: answer.about["samples"] for name, answer in answers.items()}
