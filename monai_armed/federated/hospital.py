@@ -111,9 +111,7 @@ class Hospital:
     def _erasure(self) -> Erasure:
         """What the bundle says of the erasure: its data, loss and label."""
         if not isinstance(self.training.erasure, Erasure):
-            raise ValueError(
-                "the network has erasers, and the training no erasure: give the bundle's one as `erasure`."
-            )
+            raise ValueError("the network has erasers, and the training no erasure: give it a bundle's Erasure.")
         return self.training.erasure
 
     def _batches(self) -> DataLoader:

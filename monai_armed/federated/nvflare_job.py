@@ -43,19 +43,15 @@ def _job(
     # NVFLARE splits the words at spaces, whatever the quotes: they are encoded, as in a URL
     words = ["--bundle", str(bundle), "--folder", str(folder), "--set", json.dumps(dict(overrides))]
     words += ["--hospitals", str(hospitals)] if simulated else []
-    words_as_one = " ".join(map(quote, words))
-    formats: dict[str, Any] = {
-        "params_exchange_format": ExchangeFormat.RAW,
-        "server_expected_format": ExchangeFormat.RAW,
-    }
-    job.to_clients(
-        ClientAPIExecutor(
-            execution_mode="in_process",
-            task_script_path=CLIENT.name,
-            task_script_args=" ".join(map(quote, words)),
-            **formats,
-        )
+    raw = ExchangeFormat.RAW
+    executor = ClientAPIExecutor(
+        execution_mode="in_process",
+        task_script_path=CLIENT.name,
+        task_script_args=" ".join(map(quote, words)),
+        params_exchange_format=raw,
+        server_expected_format=raw,
     )
+    job.to_clients(executor)
     job.to_clients(str(CLIENT))
     return job
 
