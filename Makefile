@@ -5,12 +5,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo tables-spirals tables-mci bench docs test test-slow lint sbom format clean
+.PHONY: help install demo tables-spirals tables-mci federated bench docs test test-slow lint sbom format clean
 
 help:
 	@echo "make demo     train the AD study on simulated MRI of many sites and print the results"
 	@echo "make tables-spirals   Tables 1 and 2 on simulated spirals, 10 folds of every model, in runs/spirals"
 	@echo "make tables-mci   Table 3, Figs. 3, 4 and S6 on a simulated MCI study, 10 folds of every model, in runs/mci"
+	@echo "make federated   four simulated hospitals on the spirals: pooled, federated and alone, in runs/federated"
 	@echo "make bench    cost of a training step of ARMED over the conventional network, and with many clusters"
 	@echo "make docs     the docs site, in docs/_build/html/index.html"
 	@echo "make test     style, types, safety and all tests but the slow ones"
@@ -45,6 +46,13 @@ MCI ?=
 tables-mci: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m monai_armed mci --bundle bundles/armed_mci --processes 2 \
 		--out runs/mci$(if $(MCI),_own --set dataset_dir=$(MCI))
+
+# NVFLARE=1 runs each hospital as a process of its own, in NVFLARE's simulator.
+NVFLARE ?=
+federated: $(INSTALLED)
+	$(if $(NVFLARE),$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[federated]")
+	OMP_NUM_THREADS=1 $(BIN)/python -m monai_armed federated --bundle bundles/armed_spirals --hospitals 4 \
+		--out runs/federated $(if $(NVFLARE),--nvflare)
 
 bench: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step_cost.py

@@ -122,6 +122,21 @@ def _erase(arguments: argparse.Namespace) -> int:
     return run_erase(arguments)
 
 
+def _federated(arguments: argparse.Namespace) -> int:
+    from monai_armed.compare.runner import parse_overrides
+    from monai_armed.federated import nvflare_job
+    from monai_armed.federated.comparison import compare_federated
+    from monai_armed.federated.local import run_locally
+
+    job = (parse_overrides(arguments.set), arguments.hospitals, arguments.rounds, arguments.local_epochs)
+    if arguments.export:
+        print(f"written to {nvflare_job.export_job(arguments.bundle, arguments.out, *job)}")
+        return 0
+    run = nvflare_job.simulate if arguments.nvflare else run_locally
+    compare_federated(arguments.bundle, arguments.out, *job, run)
+    return 0
+
+
 def _check_bundle(arguments: argparse.Namespace) -> int:
     from monai_armed.check_bundle import check_bundle
 
@@ -170,6 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--package", action="append", default=[], metavar="NAME", help="that it may use, too; imported")
     check.add_argument("--ignore", action="append", default=[], metavar="FOLDER", help="in it that is not looked into")
     check.set_defaults(run=_check_bundle)
+    _add_federated(commands.add_parser("federated", help="train across hospitals, beside pooled and alone"))
     compare = commands.add_parser("compare", help="compare all models of a bundle on the same folds")
     spirals = commands.add_parser("spirals", help="compare, and Table 2 and the figures of the spiral study")
     spirals.add_argument("--starts", type=_at_least(0), default=0, help="further starts for Table 2")
@@ -178,6 +194,19 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=_compare)
         _add_comparison(command.add_argument)
     return parser
+
+
+def _add_federated(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_federated)
+    add = parser.add_argument
+    add("--bundle", type=Path, required=True, help="folder of the bundle, with a configs/federated.json")
+    add("--out", type=Path, required=True, help="folder for results")
+    add("--hospitals", type=_at_least(2), default=4, help="hospitals that the bundle's clusters are shared out among")
+    add("--rounds", type=_at_least(1), default=20, help="how often the hospitals' networks are averaged")
+    add("--local_epochs", type=_at_least(1), default=1, help="epochs that a hospital trains in each round")
+    add("--set", action="append", default=[], metavar="ID=VALUE", help="override a config value; repeatable")
+    add("--nvflare", action="store_true", help="each hospital a process, in NVFLARE's simulator")
+    add("--export", action="store_true", help="write NVFLARE's job for real hospitals; nothing is trained")
 
 
 def _add_comparison(add: Callable[..., object]) -> None:

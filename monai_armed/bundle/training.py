@@ -98,7 +98,7 @@ class Training:
             if not len(self.trainer.data_loader):  # type: ignore[arg-type]
                 raise ValueError("the training samples do not fill a single batch: give a smaller batch_size.")
             if is_main_process() and not self.checkpoint.resume:
-                self._clear()
+                self.clear()
             _wait_for_all()
             self.trainer.run()
             self.finish()
@@ -114,10 +114,11 @@ class Training:
         if self.erasure is not None:
             self.erasure(network)
         if is_main_process():
-            path = self._write(network)
+            path = self.write(network)
             print(f"model written to {path}: evaluate it with --ckpt_path {path}")
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Remove what an earlier training into the folder has left."""
         for checkpoint in [self.checkpoint, *([] if self.z_predictor is None else [self.z_predictor.checkpoint])]:
             checkpoint.clear()
         self.model_path.unlink(missing_ok=True)
@@ -127,7 +128,8 @@ class Training:
         """File of the model."""
         return self.folder / "model.pt"
 
-    def _write(self, network: torch.nn.Module) -> Path:
+    def write(self, network: torch.nn.Module) -> Path:
+        """Write the model of a network that has its final weights; returns its file."""
         if self.writer is not None:
             self.writer(self.trainer)
         if self.z_predictor is not None:

@@ -56,7 +56,7 @@ from monai_armed.bundle.config_values import check_values, check_whole_numbers
 from monai_armed.data.reading import READING
 from monai_armed.metrics.youden import youden_metrics
 
-__all__ = ["BASE_MODEL", "Samples", "StudyBundle", "seen_samples"]
+__all__ = ["BASE_MODEL", "Samples", "StudyBundle", "evaluated", "seen_samples"]
 
 BASE_MODEL = "armed"  # the model that train.json trains without any override
 DEFAULTS: dict[str, Any] = {
@@ -224,7 +224,7 @@ class StudyBundle:
                 than 0 and 1.
         """
         options, parser = self.options, self.config("train", BASE_MODEL, setting)
-        partitions = _evaluated(parser, "partitions") if "partitions" in parser else {}
+        partitions = evaluated(parser, "partitions") if "partitions" in parser else {}
         if not isinstance(partitions, dict) or not {"train", "val", "test"} <= set(partitions):
             raise ValueError(f"{self._file('train')} has no id 'partitions' with 'train', 'val' and 'test'.")
         samples = Samples(partitions, np.empty(0), np.empty(0), None)
@@ -256,7 +256,7 @@ class StudyBundle:
         return {name: value for name, value in youden_metrics(label, probability).items() if name != "threshold"}
 
 
-def _evaluated(parser: ConfigParser, name: str) -> Any:
+def evaluated(parser: ConfigParser, name: str) -> Any:
     """An id's value; an error of ours inside it comes out as it is, not in MONAI's wrapping."""
     try:
         return parser.get_parsed_content(name)

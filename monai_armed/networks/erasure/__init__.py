@@ -15,6 +15,14 @@ from .eraser import ClusterEraser
 from .feature_sums import FeatureSums
 from .fit import fit_eraser
 from .linear_layer import cluster_means, erase_directions
-from .network_erasers import fit_erasers
+from .network_erasers import fit_erasers, layer_sums
 
-__all__ = ["ClusterEraser", "FeatureSums", "cluster_means", "erase_directions", "fit_eraser", "fit_erasers"]
+__all__ = [
+    "ClusterEraser",
+    "FeatureSums",
+    "cluster_means",
+    "erase_directions",
+    "fit_eraser",
+    "fit_erasers",
+    "layer_sums",
+]

@@ -29,7 +29,7 @@ from .fit import fit_eraser
 if TYPE_CHECKING:
     from ..nets.armed import ARMED
 
-__all__ = ["fit_erasers"]
+__all__ = ["fit_erasers", "layer_sums"]
 
 
 def fit_erasers(
@@ -77,14 +77,13 @@ def fit_erasers(
             "the network has no ClusterEraser to fit: build it with "
             "ARMED(..., erasers={layer: ClusterEraser(num_features)})."
         )
-    prepare = default_prepare_batch(net.factors) if prepare_batch is None else prepare_batch
     before = copy.deepcopy(net.erasers.state_dict())
     try:
         for eraser in erasers.values():
             eraser.load_state_dict(ClusterEraser(len(eraser.offset)).state_dict())  # the identity
         for name, eraser in erasers.items():
-            sums = FeatureSums(len(eraser.offset), net.num_clusters, num_classes, num_values)
-            _add_up(sums, net, name, loader, prepare)
+            sums = layer_sums(net, name, loader, num_classes, num_values, prepare_batch)
+            sums.all_reduce()
             eraser.load_state_dict(fit_eraser(sums, within_label, keep_label, above_noise).state_dict())
     except ValueError:
         net.erasers.load_state_dict(before)
@@ -92,15 +91,32 @@ def fit_erasers(
     return {name: int(eraser.rank) for name, eraser in erasers.items()}
 
 
-def _add_up(
-    sums: FeatureSums, net: ARMED, name: str, loader: Iterable[Mapping[str, Any]], prepare_batch: Callable
-) -> None:
-    """Add what the layer gives before its eraser, over all batches of all processes."""
+def layer_sums(
+    net: ARMED,
+    name: str,
+    loader: Iterable[Mapping[str, Any]],
+    num_classes: int = 0,
+    num_values: int = 0,
+    prepare_batch: Callable | None = None,
+) -> FeatureSums:
+    """
+    Sums of what a layer gives before its eraser, over all batches of this process, in evaluation mode.
+
+    Args:
+        net: the network, whose erasers stay as they are.
+        name: the layer, one of ``net.erased_layers``.
+        loader, num_classes, num_values, prepare_batch: see :py:func:`fit_erasers`.
+
+    Returns:
+        the sums.
+    """
+    prepare = default_prepare_batch(net.factors) if prepare_batch is None else prepare_batch
     device, erasers = next(net.erasers.buffers()).device, dict(zip(net.erased_layers, net.erasers))
+    sums = FeatureSums(len(erasers[name].offset), net.num_clusters, num_classes, num_values)  # type: ignore[arg-type]
     with eval_mode(net):
         for batch in loader:
-            x, target, _, _ = prepare_batch(batch, device)
+            x, target, _, _ = prepare(batch, device)
             with record_layers(net.network, copied=net.overwritten, changes=erasers) as record:
                 net.network(x)
             sums.update(record.unchanged[name], target["cluster"], target["label"])
-    sums.all_reduce()
+    return sums

@@ -24,12 +24,12 @@ __all__ = ["cluster_names", "feature_names", "points_to_predict"]
 
 def cluster_names(partitions: Mapping[str, Any]) -> list[str]:
     """
-    Names of the clusters of the training points, which are their numbers.
+    Names of the clusters in the order of their index: the numbers that the simulation gave them.
 
     Args:
         partitions: from :py:func:`monai_armed.studies.spirals.simulator.spiral_partitions`.
     """
-    return [str(k) for k in range(1 + max(item["cluster"] for item in partitions["train"]))]
+    return [str(name) for name in partitions["clusters"]]
 
 
 def feature_names(partitions: Mapping[str, Any]) -> list[str]:

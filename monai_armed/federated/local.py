@@ -1,0 +1,56 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Federated training of simulated hospitals in one process, without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .hospital import Hospital
+from .hospital_config import hospital_config, hospital_training
+from .message import Message
+from .record import recorded
+from .rounds import federate
+
+__all__ = ["run_locally"]
+
+
+def run_locally(
+    bundle: Path, folder: Path, overrides: Mapping[str, Any], hospitals: int, rounds: int, local_epochs: int
+) -> dict[str, torch.Tensor]:
+    """
+    Args:
+        bundle: folder of the bundle.
+        folder: where each hospital, ``site-1`` and so on, has a folder for what is its own; ``messages.csv`` in it has
+            the names of all that crossed.
+        overrides: config values by id.
+        hospitals: how many there are; the bundle's clusters are shared out among them.
+        rounds, local_epochs: see :py:func:`monai_armed.federated.federate`.
+
+    Returns:
+        what the hospitals share in the end.
+    """
+    present = {
+        f"site-{number + 1}": Hospital(
+            hospital_training(hospital_config(bundle, folder / f"site-{number + 1}", overrides, number, hospitals))
+        )
+        for number in range(hospitals)
+    }
+
+    def ask(message: Message) -> dict[str, Message]:
+        return {name: hospital.answer(message) for name, hospital in present.items()}
+
+    return federate(recorded(ask, folder / "messages.csv"), rounds, local_epochs)

@@ -1,0 +1,51 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""NVFLARE's client script (Client API): one hospital that answers the server's messages."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from urllib.parse import unquote
+
+import nvflare.client as flare
+
+from monai_armed.federated.hospital import Hospital
+from monai_armed.federated.hospital_config import hospital_config, hospital_training
+from monai_armed.federated.nvflare_messages import from_flare, to_flare
+
+
+def main() -> None:
+    """Answer until the job is over."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", type=Path, required=True, help="folder of the bundle on this machine")
+    parser.add_argument("--folder", type=Path, required=True, help="where the hospital keeps what is its own")
+    parser.add_argument("--hospitals", type=int, default=1, help="simulated hospitals that share the bundle's clusters")
+    parser.add_argument("--set", default="{}", help="config values by id, as JSON")
+    arguments = parser.parse_args([unquote(word) for word in sys.argv[1:]])
+
+    flare.init()
+    site = flare.get_site_name()
+    number = int(site.rpartition("-")[2]) - 1 if arguments.hospitals > 1 else 0
+    overrides = json.loads(arguments.set)
+    config = hospital_config(arguments.bundle, arguments.folder / site, overrides, number, arguments.hospitals)
+    hospital = Hospital(hospital_training(config))
+    while flare.is_running():
+        if (question := flare.receive()) is None:
+            break
+        flare.send(to_flare(hospital.answer(from_flare(question))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""NVFLARE's job of a federated training: to be simulated here, or exported to be run by hospitals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from monai.utils import optional_import
+
+__all__ = ["export_job", "simulate"]
+
+FedJob, HAS_NVFLARE = optional_import("nvflare.job_config.api", name="FedJob")
+CLIENT = Path(__file__).with_name("nvflare_client.py")
+
+
+def _job(
+    bundle: Path, folder: Path, overrides: Mapping[str, Any], hospitals: int, simulated: bool, *rounds: int
+) -> Any:
+    if not HAS_NVFLARE:
+        raise ValueError('NVFLARE is not installed: pip install "monai_armed[federated]".')
+    from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor
+    from nvflare.client.config import ExchangeFormat
+
+    from .nvflare_controller import FederatedARMED
+
+    job = FedJob(name="federated_armed", min_clients=hospitals)
+    job.set_app_packages(["monai_armed"])  # which every machine has installed: else its source travels in the job
+    job.to_server(FederatedARMED(*rounds, folder=str(folder)))
+    # NVFLARE splits the words at spaces, whatever the quotes: they are encoded, as in a URL
+    words = ["--bundle", str(bundle), "--folder", str(folder), "--set", json.dumps(dict(overrides))]
+    words += ["--hospitals", str(hospitals)] if simulated else []
+    raw = ExchangeFormat.RAW
+    executor = ClientAPIExecutor(
+        execution_mode="in_process",
+        task_script_path=CLIENT.name,
+        task_script_args=" ".join(map(quote, words)),
+        params_exchange_format=raw,
+        server_expected_format=raw,
+    )
+    job.to_clients(executor)
+    job.to_clients(str(CLIENT))
+    return job
+
+
+def simulate(
+    bundle: Path, folder: Path, overrides: Mapping[str, Any], hospitals: int, rounds: int, local_epochs: int
+) -> None:
+    """
+    Run a federated training in NVFLARE's simulator, where every hospital is a process of its own.
+
+    Args:
+        bundle: folder of the bundle.
+        folder: where each hospital, ``site-1`` and so on, has a folder for what is its own, and the server writes
+            ``messages.csv`` and ``shared.pt``.
+        overrides: config values by id.
+        hospitals: how many there are; the bundle's clusters are shared out among them.
+        rounds, local_epochs: see :py:func:`monai_armed.federated.federate`.
+
+    Raises:
+        ValueError: when NVFLARE is not installed, or the training has failed.
+    """
+    bundle, folder = bundle.resolve(), folder.resolve()
+    job = _job(bundle, folder, overrides, hospitals, True, rounds, local_epochs)
+    (folder / "shared.pt").unlink(missing_ok=True)
+    job.simulator_run(str(folder / "nvflare"), n_clients=hospitals, log_config="concise")
+    if not (folder / "shared.pt").is_file():
+        raise ValueError(f"the federated training has failed: {folder / 'nvflare'} has the logs of its hospitals.")
+
+
+def export_job(
+    bundle: Path, folder: Path, overrides: Mapping[str, Any], hospitals: int, rounds: int, local_epochs: int
+) -> Path:
+    """
+    Write the job that NVFLARE's admin submits: the bundle and the overrides are then those of each hospital's machine.
+
+    Args:
+        bundle: folder of the bundle, the same on all machines.
+        folder: folder of each hospital's own files on its machine, the same on all; the job is written here into it.
+        overrides: config values by id, such as ``dataset_dir``.
+        hospitals: how many must be there for the training to start.
+        rounds, local_epochs: see :py:func:`monai_armed.federated.federate`.
+
+    Returns:
+        folder of the job.
+
+    Raises:
+        ValueError: when NVFLARE is not installed.
+    """
+    job = _job(bundle, folder, overrides, hospitals, False, rounds, local_epochs)
+    job.export_job(str(folder / "job"))
+    return folder / "job" / "federated_armed"

@@ -1,0 +1,94 @@
+# Copyright (c) the monai_armed authors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the server does, by whatever way messages travel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from ..networks.erasure import FeatureSums, fit_eraser
+from .message import Message
+from .shared import average
+from .sums import join_sums
+
+__all__ = ["federate"]
+
+Ask = Callable[[Message], Mapping[str, Message]]
+
+
+def federate(
+    ask: Ask, rounds: int, local_epochs: int = 1, say: Callable[[str], None] = print
+) -> dict[str, torch.Tensor]:
+    """
+    Train across hospitals: in each round every hospital trains what the last one came to on its own samples, and what
+    they share is averaged. Then, if the network has erasers, they are fitted to the sums of all, one layer after the
+    other, and every hospital fits its random effects anew and writes its model.
+
+    A hospital that does not answer in a round is left out of its average, and takes part again once it answers. In
+    fitting an eraser all that took part in a round must answer: the clusters of one that is missing would not be
+    erased.
+
+    Args:
+        ask: sends a message to all hospitals and returns the answers by the hospital's name.
+        rounds: how many averages.
+        local_epochs: epochs over its own samples that a hospital trains in each.
+        say: shows progress.
+
+    Returns:
+        what the hospitals share in the end.
+
+    Raises:
+        ValueError: when there are no rounds, no hospital answers, or one that is needed for the erasure does not.
+    """
+    for name, number in (("rounds", rounds), ("local_epochs", local_epochs)):
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}.")
+    started = ask(Message("start"))
+    if not started:
+        raise ValueError("no hospital has answered: start their clients first.")
+    first = started[min(started)]
+    shared, layers = first.tensors, first.about["layers"]
+    seen: set[str] = set()
+    for number in range(rounds):
+        answers = ask(Message("train", shared, {"round": number, "epochs": local_epochs}))
+        samples = {name: answer.about["samples"] for name, answer in answers.items()}
+        shared = average({name: answer.tensors for name, answer in answers.items()}, samples)
+        seen |= set(answers)
+        losses = sum(samples[name] * answer.about["loss"] for name, answer in answers.items()) / sum(samples.values())
+        say(f"round {number + 1} of {rounds}: {len(answers)} hospitals, loss {losses:.4f}")
+    for index, layer in enumerate(layers):
+        answers = ask(Message("sums", shared, {"layer": layer}))
+        if missing := sorted(seen - set(answers)):
+            raise ValueError(f"no sums of layer {layer!r} from {', '.join(missing)}: what tells them cannot be erased.")
+        sums = join_sums([_read_sums(answers[name]) for name in sorted(answers)])
+        if sums.num_clusters == 1:
+            say("there is one cluster: there is nothing to erase")
+            break
+        eraser = fit_eraser(sums, keep_label=False)
+        fitted = {f"erasers.{index}.{name}": value for name, value in eraser.state_dict().items()}
+        shared = {**shared, **{name: value.to(shared[name].dtype) for name, value in fitted.items()}}
+        say(f"erased {int(eraser.rank)} directions from {layer!r}")
+    finished = ask(Message("finish", shared))
+    say(f"{len(finished)} hospitals have written their models")
+    return shared
+
+
+def _read_sums(answer: Message) -> FeatureSums:
+    about: Mapping[str, Any] = answer.about
+    features = answer.tensors["second"].shape[0] - about["num_values"]
+    clusters = answer.tensors["count"].shape[0] - 1
+    sums = FeatureSums(features, clusters, about["num_classes"], about["num_values"])
+    sums.load_state_dict(answer.tensors)
+    return sums

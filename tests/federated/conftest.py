@@ -1,0 +1,31 @@
+"""Two small hospitals of three simulated clusters each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from monai_armed.federated.hospital import Hospital
+from monai_armed.federated.hospital_config import hospital_config, hospital_training
+from monai_armed.studies.spirals.simulator import simulate_spirals
+
+SPIRALS = Path(__file__).parents[2] / "bundles" / "armed_spirals"
+
+
+@pytest.fixture(scope="session")
+def overrides(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("points")
+    simulate_spirals(1, num_clusters=5, samples_per_cluster=60, seed=5).save(folder / "sim1.npz")
+    return {"dataset_dir": str(folder), "hidden_channels": [8, 8], "batch_size": 16, "max_epochs": 2}
+
+
+@pytest.fixture
+def hospital(overrides, tmp_path):
+    """Makes the hospital of a number, of two, in a folder of its own."""
+
+    def make(number: int, folder: str = "run", **more) -> Hospital:
+        place = tmp_path / folder / f"site-{number + 1}"
+        return Hospital(hospital_training(hospital_config(SPIRALS, place, {**overrides, **more}, number, 2)))
+
+    return make
