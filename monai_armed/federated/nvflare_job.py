@@ -28,7 +28,13 @@ CLIENT = Path(__file__).with_name("nvflare_client.py")
 
 
 def _job(
-    bundle: Path, folder: Path, overrides: Mapping[str, Any], hospitals: int, simulated: bool, *rounds: int
+    bundle: Path,
+    folder: Path,
+    overrides: Mapping[str, Any],
+    hospitals: int,
+    simulated: bool,
+    rounds: int,
+    local_epochs: int,
 ) -> Any:
     if not HAS_NVFLARE:
         raise ValueError('NVFLARE is not installed: pip install "monai_armed[federated]".')
@@ -39,7 +45,7 @@ def _job(
 
     job = FedJob(name="federated_armed", min_clients=hospitals)
     job.set_app_packages(["monai_armed"])  # which every machine has installed: else its source travels in the job
-    job.to_server(FederatedARMED(*rounds, folder=str(folder)))
+    job.to_server(FederatedARMED(rounds, local_epochs, folder=str(folder)))
     # NVFLARE splits the words at spaces, whatever the quotes: they are encoded, as in a URL
     words = ["--bundle", str(bundle), "--folder", str(folder), "--set", json.dumps(dict(overrides))]
     words += ["--hospitals", str(hospitals)] if simulated else []
