@@ -130,6 +130,7 @@ def test_images_and_masks_agree_with_the_truth(small_study):
         assert voxels[:, 6:7][labels == 2].mean() < voxels[:, 6:7][labels == 1].mean()
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_for_any_number_of_workers(few, small_study, tmp_path):
     again = simulate_ad_mri(tmp_path / "again", scale=0.01, seed=3, num_workers=2, progress=False)
     assert digests(again) == digests(small_study)
