@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import threading
 import time
@@ -23,41 +22,26 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from small_study import change, comparison_of, small_bundle
 
 from monai_armed.__main__ import main
 from monai_armed.compare.cluster_jobs import ClusterJobs, FoldJob
 from monai_armed.compare.runner import Comparison, compare
-from monai_armed.compare.study_bundle import StudyBundle
-from monai_armed.studies.spirals.simulator import simulate_spirals
 
 pytest.importorskip("submitit", reason="jobs of a cluster need submitit: pip install monai_armed[cluster]")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="submitit's jobs are POSIX's")
 
-SPIRALS = Path(__file__).parents[2] / "bundles" / "armed_spirals"
-TINY = {"max_epochs": 2, "hidden_channels": [4, 4, 4], "adversary_channels": [4], "batch_size": 16}
-
-
-def change(bundle: Path, name: str, **values) -> None:
-    path = bundle / "configs" / f"{name}.json"
-    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.is_file() else {}), **values}))
-
 
 @pytest.fixture
 def bundle(tmp_path):
-    """Three clusters of forty points; simulation 1 alone; two models, trained one by one."""
-    root = tmp_path / "bundle"
-    shutil.copytree(SPIRALS / "configs", root / "configs")
-    simulate_spirals(1, num_clusters=3, samples_per_cluster=40, seed=5).save(tmp_path / "sim1.npz")
-    change(root, "train", dataset_dir=str(tmp_path), **TINY)
-    change(root, "compare", settings={"simulation": [1]}, models=["conventional", "armed"], stacked=False)
-    (root / "configs" / "published.csv").unlink()
+    """Its models are trained one by one."""
+    root = small_bundle(tmp_path)
+    change(root, "compare", stacked=False)
     return root
 
 
-def comparison_of(bundle: Path, out: Path, jobs: bool = False, **kwargs) -> Comparison:
-    study = StudyBundle(bundle)
-    executor = {"executor": ClusterJobs(out / "jobs", "local", {"timeout_min": 5})} if jobs else {}
-    return Comparison(study, study.models("all"), out, **{"num_folds": 2, **executor, **kwargs})
+def comparison_by_jobs(bundle: Path, out: Path, **kwargs) -> Comparison:
+    return comparison_of(bundle, out, executor=ClusterJobs(out / "jobs", "local", {"timeout_min": 5}), **kwargs)
 
 
 @pytest.mark.slow
@@ -80,7 +64,7 @@ def test_a_killed_job_costs_its_fold_which_the_next_call_trains(bundle, tmp_path
     kill = f"$torch.os.kill(torch.os.getpid(), 9) if @seed == 1 and torch.os.path.exists('{weapon}') else 0.001"
     rate = json.loads((bundle / "configs" / "train.json").read_text())["learning_rate"]
     change(bundle, "conventional", learning_rate=kill.replace("0.001", str(rate)))
-    comparison = comparison_of(bundle, tmp_path / "two", True, num_folds=3)
+    comparison = comparison_by_jobs(bundle, tmp_path / "two", num_folds=3)
     results = pd.read_csv(compare(comparison)["results"])
     folds = results[results["metric"] == "accuracy"].groupby("model")["fold"].unique()
     assert sorted(folds["conventional"]) == [0, 2] and sorted(folds["armed"]) == [0, 1, 2]
@@ -88,7 +72,7 @@ def test_a_killed_job_costs_its_fold_which_the_next_call_trains(bundle, tmp_path
     assert failed.name == "fold_01" and "ended without a result" in error
 
     weapon.unlink()
-    again = comparison_of(bundle, tmp_path / "two", True, num_folds=3)
+    again = comparison_by_jobs(bundle, tmp_path / "two", num_folds=3)
     assert compare(again)["results"].read_bytes() == expected and not again.failures
     assert not (failed / "error.txt").exists()
 
@@ -99,7 +83,7 @@ def test_a_job_whose_time_is_up_goes_on(bundle, tmp_path):
     change(bundle, "compare", models=["armed"])
     change(bundle, "train", max_epochs=60)
     expected = compare(comparison_of(bundle, tmp_path / "one"))["results"].read_bytes()
-    comparison = comparison_of(bundle, tmp_path / "two", True)
+    comparison = comparison_by_jobs(bundle, tmp_path / "two")
     sent = []
 
     def interrupt() -> None:
@@ -123,7 +107,7 @@ def test_a_job_whose_time_is_up_goes_on(bundle, tmp_path):
 
 def test_a_job_goes_on_with_what_it_has(bundle, tmp_path, monkeypatch):
     """What submitit puts into the queue again does not train the folds that have a result."""
-    comparison = comparison_of(bundle, tmp_path / "out", True)
+    comparison = comparison_by_jobs(bundle, tmp_path / "out")
     tasks, _ = comparison.plan()
     trained = []
 

@@ -16,11 +16,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from small_study import SPIRALS, change, comparison_of, small_bundle
 
 from monai_armed.__main__ import main
 from monai_armed.compare import fold_training, runner
@@ -30,33 +30,14 @@ from monai_armed.handlers import TrainingCheckpoint
 from monai_armed.metrics.comparison import delong_interval
 from monai_armed.studies.spirals.simulator import simulate_spirals
 
-SPIRALS = Path(__file__).parents[2] / "bundles" / "armed_spirals"
 IMPORT = ["$from monai_armed.studies.spirals.simulator import spiral_partitions"]
 SPLIT = "spiral_partitions(@dataset_dir, @simulation, @data_seed, split_seed=@seed)"
 KILL = "$torch.os.kill(torch.os.getpid(), 9) if @seed == 1 else 0.01"
-TINY = {"max_epochs": 2, "hidden_channels": [4, 4, 4], "adversary_channels": [4], "batch_size": 16}
-
-
-def change(bundle: Path, name: str, **values) -> None:
-    path = bundle / "configs" / f"{name}.json"
-    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.is_file() else {}), **values}))
 
 
 @pytest.fixture
 def bundle(tmp_path):
-    """Three clusters of forty points; simulation 1 alone; two models."""
-    root = tmp_path / "bundle"
-    shutil.copytree(SPIRALS / "configs", root / "configs")
-    simulate_spirals(1, num_clusters=3, samples_per_cluster=40, seed=5).save(tmp_path / "sim1.npz")
-    change(root, "train", dataset_dir=str(tmp_path), **TINY)
-    change(root, "compare", settings={"simulation": [1]}, models=["conventional", "armed"])
-    (root / "configs" / "published.csv").unlink()
-    return root
-
-
-def comparison_of(bundle: Path, out: Path, **kwargs) -> Comparison:
-    study = StudyBundle(bundle)
-    return Comparison(study, study.models("all"), out, **{"num_folds": 2, **kwargs})
+    return small_bundle(tmp_path)
 
 
 def test_report_and_resuming(bundle, tmp_path, monkeypatch):
