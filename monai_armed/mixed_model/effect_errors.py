@@ -27,7 +27,7 @@ from scipy.stats import chi2, multivariate_t, norm, qmc
 
 from .design import Design
 from .gpboost_fit import Estimate, Moments, moments, profile
-from .standard_errors import MOST, free_components, hessian, moved
+from .standard_errors import MOST, component_values, free_components, hessian, moved
 
 __all__ = ["FEW_CLUSTERS", "with_component_errors"]
 
@@ -62,7 +62,7 @@ def with_component_errors(
     few = min(len(np.unique(factor.cluster)) for factor in design.factors) <= FEW_CLUSTERS
     if not few or not free or len(free) > MOST:
         return list(given)
-    theta, scale = _parameters(design, start, free)
+    theta, scale = component_values(design, start, free)
 
     def at(change: np.ndarray) -> Estimate:
         return moved(start, free, theta + change * scale)
@@ -86,21 +86,6 @@ def _from_zero(design: Design, fit: Estimate) -> Estimate:
     largest = max([*(float((v * s).max()) for v, s in zip(fit.variances, sizes)), (fit.residual or 1.0) ** 2])
     variances = [np.maximum(v, SMALLEST**2 * largest / s) for v, s in zip(fit.variances, sizes)]
     return fit._replace(variances=variances)
-
-
-def _parameters(design: Design, fit: Estimate, free: Sequence[tuple[str, int, tuple]]) -> tuple[np.ndarray, np.ndarray]:
-    """Value of each free component, and by how much it changes when its standardised value changes by 1."""
-    theta, scale = [], []
-    for kind, k, place in free:
-        if kind == "lower":
-            size = np.sqrt((design.factors[k].z ** 2).mean(0))
-            theta.append(fit.lower[k][place])
-            scale.append(size[place[1]] / max(size[place[0]], 1e-12))
-        else:
-            value = fit.residual**2 if kind == "residual" and fit.residual else fit.variances[k][place]
-            theta.append(np.log(value))
-            scale.append(2.0)  # of the s.d.'s logarithm 1
-    return np.array(theta), np.array(scale)
 
 
 def _log_prior(design: Design, at: Callable[[np.ndarray], Estimate], change: np.ndarray) -> float:

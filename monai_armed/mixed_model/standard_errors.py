@@ -19,7 +19,8 @@ variances of the effects after decorrelation, and the entries of L.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,16 @@ import numpy as np
 from .design import Design
 from .gpboost_fit import Estimate, profile
 
-__all__ = ["MOST", "ThetaCurvature", "free_components", "hessian", "moved", "theta_curvature", "with_full_errors"]
+__all__ = [
+    "MOST",
+    "ThetaCurvature",
+    "component_values",
+    "free_components",
+    "hessian",
+    "moved",
+    "theta_curvature",
+    "with_full_errors",
+]
 
 STEP = 0.05
 MOST = 12  # components; with more the errors are those given the components
@@ -53,6 +63,23 @@ def free_components(design: Design, fit: Estimate) -> list[tuple[str, int, tuple
         if factor.correlated:
             free += [("lower", k, (i, j)) for j in np.flatnonzero(alive) for i in range(j + 1, len(variance))]
     return free
+
+
+def component_values(
+    design: Design, fit: Estimate, free: Sequence[tuple[str, int, tuple]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Value of each free component, and by how much it changes where its standardised value changes by 1."""
+    theta, scale = [], []
+    for kind, k, place in free:
+        if kind == "lower":
+            size = np.sqrt((design.factors[k].z ** 2).mean(0))
+            theta.append(fit.lower[k][place])
+            scale.append(size[place[1]] / max(size[place[0]], 1e-12))
+        else:
+            value = fit.residual**2 if kind == "residual" and fit.residual else fit.variances[k][place]
+            theta.append(np.log(value))
+            scale.append(2.0)  # of the s.d.'s logarithm 1
+    return np.array(theta), np.array(scale)
 
 
 def moved(fit: Estimate, free: list[tuple[str, int, tuple]], theta: np.ndarray) -> Estimate:
@@ -84,27 +111,17 @@ def theta_curvature(design: Design, likelihood: str, fit: Estimate, restricted: 
     free = free_components(design, fit)
     if not free or len(free) > MOST:
         return None
-    theta, steps = [], []
-    for kind, k, place in free:
-        if kind == "lower":
-            size = np.sqrt((design.factors[k].z ** 2).mean(0))
-            theta.append(fit.lower[k][place])
-            steps.append(STEP * size[place[1]] / max(size[place[0]], 1e-12))
-        else:
-            value = fit.residual**2 if kind == "residual" and fit.residual else fit.variances[k][place]
-            theta.append(np.log(value))
-            steps.append(2 * STEP)
-    start, width = np.array(theta), np.array(steps)
+    start, scale = component_values(design, fit, free)
+    width = STEP * scale
 
-    def at(change: np.ndarray) -> tuple[float, np.ndarray]:
-        return profile(design, likelihood, moved(fit, free, start + change * width), restricted)
+    @functools.cache
+    def at(*change: float) -> tuple[float, np.ndarray]:
+        return profile(design, likelihood, moved(fit, free, start + np.array(change) * width), restricted)
 
-    unit = np.eye(len(free))
-    plus, minus = [at(u) for u in unit], [at(-u) for u in unit]
-    curvature = hessian(lambda change: at(change)[0], np.zeros(len(free)), 1.0)
+    curvature = hessian(lambda change: at(*change)[0], np.zeros(len(free)), 1.0)
     if np.linalg.eigvalsh(curvature).min() <= 0:
         return None
-    slope = np.stack([(p[1] - m[1]) / 2 for p, m in zip(plus, minus)], 1)
+    slope = np.stack([(at(*unit)[1] - at(*-unit)[1]) / 2 for unit in np.eye(len(free))], 1)
     covariance = np.linalg.inv(curvature) * np.outer(width, width)
     return ThetaCurvature(covariance, slope / width, start, free)
 
