@@ -20,8 +20,9 @@ import pandas as pd
 from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
 
+from monai_armed.audit.erased import within_site_auroc
 from monai_armed.metrics.comparison import delong_interval
-from monai_armed.metrics.leak import cluster_leak
+from monai_armed.metrics.leak import mean_cluster_leak
 
 __all__ = ["Prediction", "score"]
 
@@ -54,30 +55,14 @@ def score(prediction: Prediction, parts: dict[str, pd.DataFrame]) -> dict[str, f
     return {
         "seen fixed": roc_auc_score(label, prediction.fixed),
         "seen mixed": np.nan if prediction.mixed is None else roc_auc_score(label, prediction.mixed),
-        "within source": _within(label, prediction.fixed, cluster),
-        "leak": _leak(prediction.fixed[benign], cluster[benign]),
+        "within source": within_site_auroc(label, prediction.fixed, cluster),
+        "leak": mean_cluster_leak(prediction.fixed[benign], cluster[benign]),
         "unseen": auroc,
         "log-loss": log_loss(label, expit(best)),
         "calibration error": _calibration_error(label, expit(best)),
         "unseen low": low,
         "unseen high": high,
     }
-
-
-def _leak(score: np.ndarray, cluster: np.ndarray) -> float:
-    """Mean over the sources."""
-    return float(np.mean([cluster_leak(score, cluster == c) for c in np.unique(cluster)]))
-
-
-def _within(label: np.ndarray, score: np.ndarray, cluster: np.ndarray) -> float:
-    """AUROC over the pairs of one source."""
-    right = pairs = 0.0
-    for c in np.unique(cluster):
-        of_c = cluster == c
-        number = float((label[of_c] == 1).sum() * (label[of_c] == 0).sum())
-        if number:
-            right, pairs = right + number * roc_auc_score(label[of_c], score[of_c]), pairs + number
-    return right / pairs
 
 
 def _calibration_error(label: np.ndarray, probability: np.ndarray, bins: int = 10) -> float:

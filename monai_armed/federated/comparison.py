@@ -26,7 +26,7 @@ from sklearn.metrics import roc_auc_score
 
 from ..bundle.models import load_model
 from ..data.replaced_file import write_csv
-from ..metrics.leak import cluster_leak
+from ..metrics.leak import mean_cluster_leak
 from ..networks.nets.armed import ARMED
 from ..networks.random_effects_fit import fit_random_effects
 from .hospital import Hospital
@@ -139,13 +139,10 @@ def _scores(places: Sequence[_Trained]) -> pd.DataFrame:
 
 def _figures(table: pd.DataFrame, reference: pd.DataFrame) -> dict[str, float]:
     controls = table[table["label"] == 0]
-    leaks = [
-        cluster_leak(controls["fixed"], controls["cluster"] == cluster) for cluster in controls["cluster"].unique()
-    ]
     return {
         "auroc_mixed": float(roc_auc_score(table["label"], table["mixed"])),
         "auroc_fixed": float(roc_auc_score(table["label"], table["fixed"])),
-        "leak": float(np.nanmean(leaks)),
+        "leak": mean_cluster_leak(controls["fixed"], controls["cluster"]),
         "random_effects_deviation": _deviation(table, reference),
     }
 

@@ -132,7 +132,7 @@ def _check_same(wanted: Mapping[str, torch.Tensor], got: Mapping[str, torch.Tens
 def prior_as_it_is(net: ARMED) -> Iterator[None]:
     """Keep the prior, which all hospitals share, from being learned anew in one of them."""
     effects = [module for module in net.random_slopes.modules() if isinstance(module, RandomEffects)]
-    named = [getattr(e, name) for e in effects for name in ("log_prior_scale", "prior_lower", "log_stretch")]
+    named = [getattr(e, name) for e in effects for name in (*PRIOR, "log_stretch")]
     learned = [p for p in named if p is not None and p.requires_grad]
     try:
         for parameter in learned:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import roc_auc_score
 
-__all__ = ["cluster_leak"]
+__all__ = ["cluster_leak", "mean_cluster_leak"]
 
 
 def cluster_leak(score: ArrayLike, attribute: ArrayLike) -> float:
@@ -36,3 +36,18 @@ def cluster_leak(score: ArrayLike, attribute: ArrayLike) -> float:
     if attribute.all() or not attribute.any():
         return float("nan")
     return 0.5 + abs(float(roc_auc_score(attribute, np.asarray(score, dtype=float))) - 0.5)
+
+
+def mean_cluster_leak(score: ArrayLike, cluster: ArrayLike) -> float:
+    """
+    :py:func:`cluster_leak` of each cluster against the others, mean over the clusters.
+
+    Args:
+        score: prediction for each sample, (N,), of samples that do not differ in what it is for.
+        cluster: name or index of each sample's cluster, (N,).
+
+    Returns:
+        between 0.5 and 1; NaN where there is one cluster.
+    """
+    cluster = np.asarray(cluster)
+    return float(np.mean([cluster_leak(score, cluster == one) for one in np.unique(cluster)]))

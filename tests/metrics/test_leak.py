@@ -16,7 +16,7 @@ import math
 import numpy as np
 import pytest
 
-from monai_armed.metrics.leak import cluster_leak
+from monai_armed.metrics.leak import cluster_leak, mean_cluster_leak
 
 
 def test_none_and_all():
@@ -34,3 +34,10 @@ def test_the_sign_does_not_matter():
 @pytest.mark.parametrize("attribute", [[True, True], [False, False]])
 def test_nan_where_there_is_nothing_to_tell_apart(attribute):
     assert math.isnan(cluster_leak([0.1, 0.2], attribute))
+
+
+def test_the_mean_is_over_clusters():
+    score, cluster = np.random.default_rng(0).normal(size=60), np.arange(60) % 3
+    each = [cluster_leak(score, cluster == one) for one in range(3)]
+    assert mean_cluster_leak(score, [f"site {k}" for k in cluster]) == pytest.approx(np.mean(each))
+    assert math.isnan(mean_cluster_leak(score, np.zeros(60)))
