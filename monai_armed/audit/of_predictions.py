@@ -20,10 +20,6 @@ import pandas as pd
 
 from .. import __version__
 from ..data.replaced_file import write_text
-from .assess import assess
-from .data_list import Samples
-from .readings import Readings
-from .write import audit_page
 
 __all__ = ["report_predictions"]
 
@@ -45,6 +41,11 @@ def report_predictions(table: pd.DataFrame, site: str, subject: str, path: str |
     Returns:
         the file; None where nothing can be said: there is no such site, or one alone.
     """
+    from .assess import assess  # not when a training starts, whose config imports what evaluates it
+    from .data_list import Samples
+    from .readings import Readings
+    from .write import audit_page
+
     if site not in table:
         return None
     table = table[table["label"].isin([0, 1]) & np.isfinite(table["score"])].reset_index(drop=True)

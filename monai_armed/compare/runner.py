@@ -142,12 +142,13 @@ class Comparison:
         """Train and score the folds that have no result yet."""
         missing = [task for task in tasks if task.result(self.bundle) is None]
         stacked = self.bundle.options["stacked"]
-        in_process = isinstance(self.executor, OwnProcesses) and self.processes == 1
-        groups = self._groups(missing, stacked or in_process)
-        in_process = in_process or (isinstance(self.executor, OwnProcesses) and len(groups) < 2)
+        here = isinstance(self.executor, OwnProcesses)
+        groups = self._groups(missing, stacked or (here and self.processes == 1))
+        in_process = here and (self.processes == 1 or len(groups) < 2)
         start = len(tasks) - len(missing)
-        for task in tasks if self.tracker is not None else []:
-            self.tracker.write(self.bundle, task)  # type: ignore[union-attr]
+        if self.tracker is not None:
+            for task in tasks:
+                self.tracker.write(self.bundle, task)
         bar = tqdm(total=len(tasks), initial=start, desc=name, unit="fold")
 
         def note(task: FoldTask, error: str) -> None:

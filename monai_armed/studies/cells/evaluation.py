@@ -133,6 +133,26 @@ def _held_out_metrics(
     return table
 
 
+def _write(
+    outputs: Mapping[str, CellOutputs], first: str, table: pd.DataFrame, figures: Mapping[str, float], folder: Path
+) -> None:
+    """Predictions, metrics and the page of the first held-out partition; prints the metrics."""
+    rows = pd.concat([o.rows.assign(partition=name) for name, o in outputs.items()])
+    write_csv(rows.assign(batch_known=rows["cluster"] >= 0), folder / "predictions.csv")
+    write_csv(table, folder / "metrics.csv")
+    write_text(json.dumps(figures, indent=2), folder / "metrics.json")
+    cells = outputs[first].cells.reset_index()
+    shown = f"fixed predictions of {first} cells"
+    report_predictions(cells.assign(score=cells["fixed"]), "batch", "subject", folder / "report.html", shown)
+    print(table.to_string(index=False, float_format="%.4f"))
+    print(
+        "\n".join(
+            f"{name:36s} {value:.4g}" for name, value in figures.items() if not name.startswith(("test_", "unseen_"))
+        )
+    )
+    print(f"written to {folder}")
+
+
 def evaluate_cells(
     network: ARMEDAEC,
     loaders: Mapping[str, Iterable[Mapping]],
@@ -194,20 +214,7 @@ def evaluate_cells(
             )
     else:
         print("what the latents tell of the batch is not measured: it needs training and test cells of seen batches.")
-    _pictures(network, next(outputs[name] for name in ("test", "unseen") if name in outputs), batches, folder, device)
-    rows = pd.concat([o.rows.assign(partition=name) for name, o in outputs.items()])
-    write_csv(rows.assign(batch_known=rows["cluster"] >= 0), folder / "predictions.csv")
-    write_csv(pd.DataFrame(table), folder / "metrics.csv")
-    write_text(json.dumps(figures, indent=2), folder / "metrics.json")
     first = next(name for name in ("test", "unseen") if name in outputs)
-    cells = outputs[first].cells.reset_index()
-    shown = f"fixed predictions of {first} cells"
-    report_predictions(cells.assign(score=cells["fixed"]), "batch", "subject", folder / "report.html", shown)
-    print(pd.DataFrame(table).to_string(index=False, float_format="%.4f"))
-    print(
-        "\n".join(
-            f"{name:36s} {value:.4g}" for name, value in figures.items() if not name.startswith(("test_", "unseen_"))
-        )
-    )
-    print(f"written to {folder}")
+    _pictures(network, outputs[first], batches, folder, device)
+    _write(outputs, first, pd.DataFrame(table), figures, folder)
     return figures
