@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def erase_clusters(network: ARMEDAEC, batches: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+def erase_clusters(network: ARMEDAEC, batches: Iterable[Mapping[str, Any]]) -> int:
     """
     Remove from the fixed latent e_F of an ARMEDAEC what tells the clusters within a class, in closed form, and freeze
     the encoder, see :py:func:`monai_armed.networks.erasure.fit_eraser`. Cells without a label tell how latents vary;
@@ -49,12 +49,11 @@ def erase_clusters(network: ARMEDAEC, batches: Iterable[Mapping[str, Any]]) -> d
             image, the same for all frames of a cell of its cluster.
 
     Returns:
-        how many directions were erased, by the layer of the latent that they were erased from.
+        how many directions were erased.
 
     Raises:
         ValueError: when no two clusters have images.
     """
-    layers = network.fixed.latent_layers
     latents, clusters, labels, cells = [], [], [], []
     with eval_mode(network):
         for batch in batches:
@@ -68,15 +67,10 @@ def erase_clusters(network: ARMEDAEC, batches: Iterable[Mapping[str, Any]]) -> d
         raise ValueError("erasing what tells the clusters needs images of at least two known clusters.")
     cluster, label = torch.cat(clusters), torch.cat(labels)
     latent, first = _by_cell(torch.cat(latents), cluster, cells)
-    erased, unit = {}, 0
-    for name, layer in layers.items():
-        part = latent[:, unit : unit + layer.out_features]
-        unit += layer.out_features
-        eraser = _fitted(part, cluster[first], label[first], network.num_clusters)
-        fold_eraser(layer, eraser)
-        erased[name] = int(eraser.rank)
+    eraser = _fitted(latent, cluster[first], label[first], network.num_clusters)
+    fold_eraser(network.fixed.to_latent, eraser)
     network.freeze_encoder()
-    return erased
+    return int(eraser.rank)
 
 
 def _by_cell(latent: torch.Tensor, cluster: torch.Tensor, cells: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -161,6 +155,5 @@ class ClusterErasure:
             erased = erase_clusters(self.network, self.batches)
             self.erased = True
             logger.info(
-                f"what tells the clusters was erased from the fixed latent ({erased}: directions); its encoder stays "
-                "as it is."
+                f"{erased} directions that tell the clusters were erased from the fixed latent; its encoder stays as it is."
             )

@@ -15,6 +15,5 @@ from .cluster_light import ClusterLight
 from .factor_slopes import FactorSlopes
 from .random_slopes import RandomSlopes
 from .recon import RECON, RECONNorm
-from .texture_encoder import TextureEncoder
 
-__all__ = ["ClusterLight", "FactorSlopes", "RECON", "RECONNorm", "RandomSlopes", "TextureEncoder"]
+__all__ = ["ClusterLight", "FactorSlopes", "RECON", "RECONNorm", "RandomSlopes"]

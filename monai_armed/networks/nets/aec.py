@@ -19,8 +19,6 @@ import torch.nn as nn
 import torch.nn.functional as F
 from monai.networks.blocks import ADN, Convolution
 
-from ..blocks.texture_encoder import TextureEncoder
-
 __all__ = ["AEC"]
 
 
@@ -35,13 +33,10 @@ class AEC(nn.Module):
         in_shape: shape of one image, (channels, size, size); the size is a multiple of 2 ** len(channels).
         out_channels: number of logits of the classifier; 0 for an autoencoder without one.
         channels: output channels of each block; the paper has 6 blocks.
-        latent_channels: units of the picture's latent.
+        latent_channels: units of the latent.
         classifier_channels: units of the classifier's hidden layer.
         norm: normalisation of the blocks, such as ``"batch"``, or ``("recon", {"num_clusters": 13})`` for the
             autoencoder of random effects.
-        texture: encoder of a second latent beside that of the picture, which loses what is small, such as a
-            :py:class:`monai_armed.networks.blocks.TextureEncoder`. The classifier reads both; the picture is decoded
-            from its own.
 
     Raises:
         ValueError: when the images are not square or the size is no such multiple.
@@ -59,7 +54,6 @@ class AEC(nn.Module):
         latent_channels: int = 56,
         classifier_channels: int = 32,
         norm: str | tuple = "batch",
-        texture: TextureEncoder | None = None,
     ) -> None:
         super().__init__()
         in_channels, *size = in_shape
@@ -69,8 +63,7 @@ class AEC(nn.Module):
                 f"in_shape must be (channels, size, size) with a multiple of {step}, as {len(channels)} blocks halve "
                 f"it that often, got {tuple(in_shape)}: resize or pad the images."
             )
-        self.picture_channels, self.out_channels = latent_channels, out_channels
-        self.latent_channels = latent_channels + (0 if texture is None else texture.latent_channels)
+        self.latent_channels, self.out_channels = latent_channels, out_channels
         self.map_shape = (channels[-1], size[0] // step, size[0] // step)
         widths = [in_channels, *channels]
         self.encoder = nn.ModuleList(
@@ -84,33 +77,24 @@ class AEC(nn.Module):
         # biases of the transposed layers: of the dense one, and of each transposed convolution from the inside out
         self.map_bias = nn.Parameter(torch.zeros(self.map_shape))
         self.biases = nn.ParameterList(torch.zeros(width) for width in reversed(widths[:-1]))
-        self.texture = texture
         self.classifier = None
         if out_channels:
             self.classifier = nn.Sequential(
-                nn.Linear(self.latent_channels, classifier_channels),
+                nn.Linear(latent_channels, classifier_channels),
                 nn.PReLU(),
                 nn.Linear(classifier_channels, out_channels),
             )
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
-        """Latent (B, latent_channels) of images (B, *in_shape): of the picture, then of the texture."""
+        """Latent (B, latent_channels) of images (B, *in_shape)."""
         out = x
         for block in self.encoder:
             out = block(out)
-        latent = self.to_latent(out.flatten(1))
-        return latent if self.texture is None else torch.cat([latent, self.texture(x)], dim=1)
-
-    @property
-    def latent_layers(self) -> dict[str, nn.Linear]:
-        """The layers that give the latent, by name, in the order of its units."""
-        layers = {"to_latent": self.to_latent}
-        return layers if self.texture is None else {**layers, "texture.to_latent": self.texture.to_latent}
+        return self.to_latent(out.flatten(1))
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """Images (B, *in_shape) from the latent (B, latent_channels)."""
-        picture = latent[:, : self.picture_channels]
-        out = F.linear(picture, self.to_latent.weight.T).unflatten(1, self.map_shape) + self.map_bias
+        out = F.linear(latent, self.to_latent.weight.T).unflatten(1, self.map_shape) + self.map_bias
         for block, conv, bias in zip(self.decoder, reversed(self.encoder), self.biases):
             out = F.conv_transpose2d(block(out), conv.get_parameter("conv.weight"), bias, stride=2, padding=1)
         return out

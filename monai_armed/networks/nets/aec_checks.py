@@ -55,8 +55,8 @@ def check_random_aec(
     named = dry_run(image_classifier, in_shape).output.shape[1]
     if named != num_clusters:
         raise ValueError(f"the network has {num_clusters} clusters, its image_classifier tells {named} apart.")
-    if decodes_fixed and fixed.picture_channels != random.picture_channels:
+    if decodes_fixed and fixed.latent_channels != random.latent_channels:
         raise ValueError(
-            f"the fixed latent has {fixed.picture_channels} units and the random one "
-            f"{random.picture_channels}: give both the same latent_channels, or mixed_latent='random'."
+            f"the fixed latent has {fixed.latent_channels} units and the random one "
+            f"{random.latent_channels}: give both the same latent_channels, or mixed_latent='random'."
         )

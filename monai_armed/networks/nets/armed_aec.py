@@ -151,24 +151,18 @@ class ARMEDAEC(AECPictures):
     def freeze_encoder(self) -> None:
         """Keep the encoder of the fixed effects as it is from now on, also its running statistics; all else learns."""
         self.encoder_frozen = True
-        for part in self._encoder_parts:
+        for part in (self.fixed.encoder, self.fixed.to_latent):
             part.requires_grad_(False)
             for weight in part.parameters():
                 weight.grad = None  # at a gradient of zero an optimizer's momentum would move it on
         self.train(self.training)
-
-    @property
-    def _encoder_parts(self) -> list[nn.Module]:
-        parts = (self.fixed.encoder, self.fixed.to_latent, self.fixed.texture)
-        return [part for part in parts if part is not None]
 
     def train(self, mode: bool = True) -> ARMEDAEC:
         super().train(mode)
         if self.freeze_fixed:
             self.fixed.eval()
         if self.encoder_frozen:
-            for part in self._encoder_parts:
-                part.eval()
+            self.fixed.encoder.eval()
         return self
 
     def complete_older(self, state: dict[str, torch.Tensor], prefix: str = "") -> None:
