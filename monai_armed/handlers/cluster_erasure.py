@@ -20,7 +20,8 @@ import torch.distributed
 from ignite.engine import Events
 from monai.networks.utils import eval_mode
 
-from ..networks.erasure import ClusterEraser, FeatureSums, fit_eraser, fold_eraser
+from ..networks.erasure import ClusterEraser, FeatureSums, fit_eraser
+from ..networks.erasure.linear_layer import fold_eraser
 from ..utils.parallel import unwrap
 
 if TYPE_CHECKING:
@@ -155,5 +156,5 @@ class ClusterErasure:
             erased = erase_clusters(self.network, self.batches)
             self.erased = True
             logger.info(
-                f"{erased} directions that tell the clusters were erased from the fixed latent; its encoder stays as it is."
+                f"{erased} directions that tell the clusters are erased from the fixed latent; its encoder stays as it is"
             )

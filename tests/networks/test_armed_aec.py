@@ -402,7 +402,7 @@ def latents(net: ARMEDAEC, batches: list[dict[str, torch.Tensor]]) -> tuple[torc
 @pytest.fixture
 def batches() -> list[dict[str, torch.Tensor]]:
     """Images of three clusters, each with its own brightness at the left, as has class 1 at the top; some unknown."""
-    return in_batches(*labelled_images(0.3))
+    return in_batches(*labelled_images(1.0))
 
 
 def labelled_images(strength: float, count: int = 480) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

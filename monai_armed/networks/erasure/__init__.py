@@ -14,15 +14,7 @@ from __future__ import annotations
 from .eraser import ClusterEraser
 from .feature_sums import FeatureSums
 from .fit import fit_eraser
-from .linear_layer import cluster_means, erase_directions, fold_eraser
+from .linear_layer import cluster_means, erase_directions
 from .network_erasers import fit_erasers
 
-__all__ = [
-    "ClusterEraser",
-    "FeatureSums",
-    "cluster_means",
-    "erase_directions",
-    "fit_eraser",
-    "fit_erasers",
-    "fold_eraser",
-]
+__all__ = ["ClusterEraser", "FeatureSums", "cluster_means", "erase_directions", "fit_eraser", "fit_erasers"]
