@@ -156,5 +156,5 @@ class ClusterErasure:
             erased = erase_clusters(self.network, self.batches)
             self.erased = True
             logger.info(
-                f"{erased} directions that tell the clusters are erased from the fixed latent; its encoder stays as it is"
+                f"{erased} directions that tell clusters are erased from the fixed latent, and its encoder is frozen"
             )
