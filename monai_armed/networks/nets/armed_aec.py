@@ -98,6 +98,8 @@ class ARMEDAEC(AECPictures):
         torch.Size([8, 1, 64, 64])
     """
 
+    light_removed: torch.Tensor
+
     @deprecated_arg("taps", since="0.1.0", removed="0.2.0", new_name="feature_layers", version_val=__version__)
     def __init__(
         self,
