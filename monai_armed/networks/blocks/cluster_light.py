@@ -181,7 +181,7 @@ class ClusterLight(nn.Module):
 
     def relight(self, x: torch.Tensor, own: torch.Tensor | None, other: torch.Tensor | None) -> torch.Tensor:
         """Images (B, 1, H, W) of the light of effects (B, 4), in that of others (B, 4); None: the population's."""
-        zeros = torch.zeros_like(self.effects[:1]).expand(len(x), -1)
+        zeros = torch.zeros_like(self.effects[:1])
         own, other = (zeros if effects is None else effects for effects in (own, other))
         gain = (other[:, 3] - own[:, 3]).exp()[:, None, None, None]
         before, after = (light_plane((self.mean + u)[:, :3], x.shape[2:]) for u in (own, other))
