@@ -14,7 +14,7 @@ from __future__ import annotations
 from ..engines.adversary_monitor import AdversaryMonitor
 from .cluster_audit import ClusterAudit
 from .cluster_erasure import ClusterErasure, erase_clusters
-from .cluster_light_fit import fit_cluster_light
+from .cluster_light_fit import ClusterLightFit
 from .early_stop import EarlyStop
 from .epoch_seed import EpochSeed
 from .linear_warm_up import LinearWarmUp
@@ -31,6 +31,7 @@ __all__ = [
     "AdversaryMonitor",
     "ClusterAudit",
     "ClusterErasure",
+    "ClusterLightFit",
     "EarlyStop",
     "EpochSeed",
     "ImageError",
@@ -45,7 +46,6 @@ __all__ = [
     "TrainingLog",
     "ValidationLog",
     "erase_clusters",
-    "fit_cluster_light",
     "load_weights",
     "loss_terms",
 ]

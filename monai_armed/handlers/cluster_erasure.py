@@ -12,15 +12,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed
 from ignite.engine import Events
 from monai.networks.utils import eval_mode
 
-from ..networks.erasure import cluster_means, erase_directions
+from ..networks.erasure import ClusterEraser, FeatureSums, fit_eraser
+from ..networks.erasure.linear_layer import fold_eraser
 from ..utils.parallel import unwrap
 
 if TYPE_CHECKING:
@@ -34,48 +35,67 @@ logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def erase_clusters(
-    network: ARMEDAEC, batches: Iterable[Mapping[str, torch.Tensor]], shrinkage: float = 1e-3
-) -> torch.Tensor:
+def erase_clusters(network: ARMEDAEC, batches: Iterable[Mapping[str, Any]]) -> int:
     """
-    Remove from the fixed latent e_F of an ARMEDAEC what tells the clusters, in closed form, and freeze the encoder.
-    Erased are the differences between the clusters' mean latents and, with random effects, between the latents of the
-    same images shown as if from one cluster or another, in which no sample's own differences take part. The decoders
-    and classifiers do not know the latent that is left: train them on.
+    Remove from the fixed latent e_F of an ARMEDAEC what tells the clusters within a class, in closed form, and freeze
+    the encoder, see :py:func:`monai_armed.networks.erasure.fit_eraser`. Cells without a label tell how latents vary;
+    where a cluster has no others, they are a class of their own and are compared, too. Where no class has cells of two
+    clusters all that tells the clusters is erased. Chance is that between cells, as frames of one are not independent:
+    their latents are averaged. The decoders and classifiers do not know the latent that is left: train them on.
 
     Args:
         network: the network, changed in place.
-        batches: the training images and their clusters: dicts of ``"image"``, (B, *in_shape), and ``"cluster"``, index
-            (B,), -1 where not known.
-        shrinkage: see :py:func:`monai_armed.networks.erasure.erase_directions`.
+        batches: the training images: dicts of ``"image"``, (B, *in_shape), ``"cluster"``, index (B,), -1 where not
+            known, and, if there are, ``"label"``, class (B,), -1 where not known, and ``"cell"``, a name for each
+            image, the same for all frames of a cell of its cluster.
 
     Returns:
-        the projection (D, D) of the latent.
+        how many directions were erased.
 
     Raises:
         ValueError: when no two clusters have images.
     """
-    device, count = network.fixed.to_latent.weight.device, network.num_clusters
-    latents, clusters, changes, shown = [], [], [], []
+    latents, clusters, labels, cells = [], [], [], []
     with eval_mode(network):
         for batch in batches:
-            image, cluster = (torch.as_tensor(batch[name]).to(device) for name in ("image", "cluster"))
-            latents.append(network.fixed.encode(image))
-            clusters.append(cluster)
-            if network.random is not None:
-                step = 1 + torch.arange(len(cluster), device=device) % max(1, count - 1)
-                shown.append(torch.where(cluster < 0, -1, (cluster + step) % count))
-                as_other = network.reconstruct(image, cluster, as_cluster=shown[-1])
-                changes.append(network.fixed.encode(as_other) - latents[-1])
-    cluster = torch.cat(clusters) if clusters else torch.empty(0, dtype=torch.long)
-    if len(cluster[cluster >= 0].unique()) < 2:
+            image, cluster = (torch.as_tensor(batch[name]) for name in ("image", "cluster"))
+            device = network.fixed.to_latent.weight.device
+            latents.append(network.encode(image.to(device), cluster.to(device)).cpu())
+            clusters.append(cluster.cpu().long())
+            labels.append(torch.as_tensor(batch.get("label", torch.full_like(clusters[-1], -1))).cpu().long().flatten())
+            cells += list(batch["cell"]) if "cell" in batch else [None] * len(cluster)
+    if not clusters:
         raise ValueError("erasing what tells the clusters needs images of at least two known clusters.")
-    directions = [cluster_means(torch.cat(latents), cluster, count)]
-    if changes:
-        directions.append(cluster_means(torch.cat(changes), torch.cat(shown), count))
-    projection = erase_directions(network.fixed.to_latent, torch.cat(latents), torch.cat(directions), shrinkage)
+    cluster, label = torch.cat(clusters), torch.cat(labels)
+    latent, first = _by_cell(torch.cat(latents), cluster, cells)
+    eraser = _fitted(latent, cluster[first], label[first], network.num_clusters)
+    fold_eraser(network.fixed.to_latent, eraser)
     network.freeze_encoder()
-    return projection
+    return int(eraser.rank)
+
+
+def _by_cell(latent: torch.Tensor, cluster: torch.Tensor, cells: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean latent (N, D) of each cell, and the index (N,) of its first image; an image without a cell is one."""
+    numbers: dict[Any, int] = {}
+    keys = [(k, cell) if cell is not None else i for i, (k, cell) in enumerate(zip(cluster.tolist(), cells))]
+    index = torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys])
+    count = torch.bincount(index).double()
+    mean = torch.zeros(len(numbers), latent.shape[1]).double().index_add_(0, index, latent.double()) / count[:, None]
+    first = torch.full((len(numbers),), len(keys)).scatter_reduce_(0, index, torch.arange(len(keys)), "amin")
+    return mean, first
+
+
+def _fitted(latent: torch.Tensor, cluster: torch.Tensor, label: torch.Tensor, num_clusters: int) -> ClusterEraser:
+    known = cluster >= 0
+    if not set(cluster[known].tolist()) <= set(cluster[known & (label >= 0)].tolist()):
+        label = torch.where(label < 0, label.max().clamp(min=-1) + 1, label)
+    sums = FeatureSums(latent.shape[1], num_clusters, num_classes=int(label.max()) + 1)
+    sums.update(latent, cluster, label)
+    pairs = torch.unique(torch.stack([label, cluster])[:, known & (label >= 0)], dim=1)
+    within = len(pairs[0]) > len(pairs[0].unique())  # a class has cells of two clusters
+    if not within:
+        logger.warning("no class has cells of two clusters: what tells the clusters is erased, and the class with it.")
+    return fit_eraser(sums, within_label=within, keep_label=False)
 
 
 class ClusterErasure:
@@ -133,6 +153,8 @@ class ClusterErasure:
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 for tensor in self.network.state_dict().values():  # running statistics differ between processes
                     torch.distributed.broadcast(tensor, 0)
-            erase_clusters(self.network, self.batches)
+            erased = erase_clusters(self.network, self.batches)
             self.erased = True
-            logger.info("what tells the clusters was erased from the fixed latent; its encoder stays as it is.")
+            logger.info(
+                f"{erased} directions that tell clusters are erased from the fixed latent, and its encoder is frozen"
+            )

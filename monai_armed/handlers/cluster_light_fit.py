@@ -16,31 +16,42 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
+from ignite.engine import Events
+
+from ..utils.parallel import unwrap
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
 
     from monai_armed.networks.nets import ARMEDAEC
 
-__all__ = ["fit_cluster_light"]
+__all__ = ["ClusterLightFit"]
 
 logger = logging.getLogger(__name__)
 
 
-def fit_cluster_light(engine: Engine | None, network: ARMEDAEC, batches: Iterable[Mapping[str, torch.Tensor]]) -> None:
+class ClusterLightFit:
     """
-    Fit the light of an ARMEDAEC to the training images, in closed form: the ``writer`` of a
-    :py:class:`monai_armed.bundle.Training`. A network without a light stays as it is. Where the images do not let one
-    be fitted the network keeps its decoder's way to show clusters, and a warning says so: nothing trained is lost.
+    Ignite handler that fits the light of an ARMEDAEC to the training images in closed form before training starts, so
+    that its fixed latent is of images without it. A network without a light stays as it is; where the images do not
+    let one be fitted, training goes on without, and a warning says so. In several processes each fits the same.
 
     Args:
-        engine: the trainer, if any; not needed.
-        network: the network, changed in place.
-        batches: see :py:meth:`monai_armed.networks.blocks.ClusterLight.fit`.
+        network: the network, also inside ``DistributedDataParallel``.
+        batches: all training images, see :py:meth:`monai_armed.networks.blocks.ClusterLight.fit`; gone through once.
     """
-    if network.light is None:
-        return
-    try:
-        network.light.fit(batches)
-    except ValueError as error:
-        logger.warning(f"images are shown as if from another cluster by the decoder's random effects alone: {error}")
+
+    def __init__(self, network: ARMEDAEC, batches: Iterable[Mapping[str, torch.Tensor]]) -> None:
+        self.network, self.batches = unwrap(network), batches
+
+    def attach(self, engine: Engine) -> None:
+        """Args: engine: the trainer; attach this before the handler that loads a checkpoint."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine | None = None) -> None:
+        if self.network.light is None:
+            return
+        try:
+            self.network.light.fit(self.batches)
+        except ValueError as error:
+            logger.warning(f"the images keep their clusters' light, which cannot be told: {error}")

@@ -15,8 +15,9 @@ import logging
 from types import SimpleNamespace
 
 import torch
+from ignite.engine import Engine, Events
 
-from monai_armed.handlers import fit_cluster_light
+from monai_armed.handlers import ClusterLightFit
 from monai_armed.networks.blocks import ClusterLight
 
 
@@ -24,15 +25,17 @@ def images(number: int) -> torch.Tensor:
     return torch.rand(number, 1, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
-def test_the_light_is_fitted_and_a_network_without_one_left_alone():
-    network = SimpleNamespace(light=ClusterLight(2))
-    fit_cluster_light(None, network, [{"image": images(6), "cluster": torch.tensor([0, 0, 0, 1, 1, 1])}])
-    assert network.light.fitted and network.light.count.tolist() == [3, 3]
-    fit_cluster_light(None, SimpleNamespace(light=None), [])
+def test_the_light_is_fitted_before_training_and_a_network_without_one_left_alone():
+    network, trainer, fitted = SimpleNamespace(light=ClusterLight(2)), Engine(lambda engine, batch: None), []
+    ClusterLightFit(network, [{"image": images(6), "cluster": torch.tensor([0, 0, 0, 1, 1, 1])}]).attach(trainer)
+    trainer.add_event_handler(Events.EPOCH_STARTED, lambda: fitted.append(network.light.fitted))
+    trainer.run([0], max_epochs=1)
+    assert fitted == [True] and network.light.count.tolist() == [3, 3]
+    ClusterLightFit(SimpleNamespace(light=None), [])()
 
 
-def test_too_few_images_are_a_warning_at_the_end_of_a_training_and_no_error(caplog):
+def test_too_few_images_are_a_warning_and_no_error(caplog):
     network = SimpleNamespace(light=ClusterLight(2))
     with caplog.at_level(logging.WARNING):
-        fit_cluster_light(None, network, [{"image": images(2), "cluster": torch.tensor([0, 1])}])
-    assert not network.light.fitted and "by the decoder's random effects alone" in caplog.text
+        ClusterLightFit(network, [{"image": images(2), "cluster": torch.tensor([0, 1])}])()
+    assert not network.light.fitted and "keep their clusters' light" in caplog.text

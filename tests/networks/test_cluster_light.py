@@ -158,3 +158,12 @@ def test_unknown_training_images_do_not_count_and_refusals_are_plain():
         light(images[:1], cluster[:1], torch.tensor([3]))
     with pytest.raises(ValueError, match="at least 2"):
         ClusterLight(1)
+
+
+def test_what_is_recorded_for_some_images_is_right_for_another_number():
+    images, cluster, _ = clustered([4, 4], torch.tensor([[0.05, 0.0, 0.0, 0.3], [-0.05, 0.0, 0.0, -0.3]]))
+    light = ClusterLight(2)
+    light.fit([{"image": images, "cluster": cluster}])
+    without = lambda x: light.relight(x, light.predict(x), None)  # noqa: E731
+    recorded = torch.jit.trace(without, (images[:2],))
+    torch.testing.assert_close(recorded(images[1:6]), without(images[1:6]))

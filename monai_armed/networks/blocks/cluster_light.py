@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 import torch
 import torch.nn as nn
 
+from ...utils.cluster_index import can_look
 from ..layers.image_light import light_plane, measure_light
 
 __all__ = ["ClusterLight"]
@@ -44,6 +45,9 @@ class ClusterLight(nn.Module):
     Args:
         num_clusters: number of clusters C.
 
+    Attributes:
+        fitted: whether the effects are estimated.
+
     Raises:
         ValueError: when there are fewer than two clusters.
 
@@ -60,32 +64,33 @@ class ClusterLight(nn.Module):
     effects: torch.Tensor
     between: torch.Tensor
     within: torch.Tensor
+    alone: torch.Tensor
 
     def __init__(self, num_clusters: int) -> None:
         super().__init__()
         if num_clusters < 2:
             raise ValueError(f"num_clusters must be at least 2, got {num_clusters}.")
         self.num_clusters = num_clusters
+        self.fitted = False  # known without looking into the buffers, so that networks can be recorded for export
         self.register_buffer("count", torch.zeros(num_clusters))  # images of each cluster, none before the fit
         self.register_buffer("mean", torch.zeros(NUM_EFFECTS))
         self.register_buffer("area_slope", torch.zeros(NUM_EFFECTS))
         self.register_buffer("effects", torch.zeros(num_clusters, NUM_EFFECTS))
         self.register_buffer("between", torch.zeros(NUM_EFFECTS, NUM_EFFECTS))
         self.register_buffer("within", torch.eye(NUM_EFFECTS))
-
-    @property
-    def fitted(self) -> bool:
-        """Whether the effects are estimated."""
-        return bool((self.count > 0).any())
+        self.register_buffer("alone", torch.zeros(NUM_EFFECTS, NUM_EFFECTS))  # by which one image's effects are shrunk
 
     def complete_older(self, state: dict[str, torch.Tensor], prefix: str = "") -> None:
-        """Add to a state dict of before networks had a light one that is not fitted."""
+        """Add what an older state dict lacks: a light, which is then not fitted, or a part of it."""
         if not any(name.startswith(prefix) for name in state):
             state |= {f"{prefix}{name}": value for name, value in ClusterLight(self.num_clusters).state_dict().items()}
+        elif f"{prefix}alone" not in state:
+            state[f"{prefix}alone"] = _shrinkage(state[f"{prefix}between"], state[f"{prefix}within"])
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         self.complete_older(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self.fitted = bool((self.count > 0).any())
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Mapping[str, torch.Tensor]]) -> None:
@@ -119,6 +124,7 @@ class ClusterLight(nn.Module):
         self._estimate(means[:, :-1] - means[:, -1:] * slope, count, _residual(scatter, slope))
         self.area_slope.copy_(slope)
         self.count.copy_(count)
+        self.fitted = True
 
     def _estimate(self, means: torch.Tensor, count: torch.Tensor, within: torch.Tensor) -> None:
         seen = count > 0
@@ -130,14 +136,15 @@ class ClusterLight(nn.Module):
         shrunk = between @ torch.linalg.inv(between + within * noise[:, None, None])
         effects = torch.zeros_like(means)
         effects[seen] = torch.einsum("cij,cj->ci", shrunk, means[seen] - mean)
-        for name, value in {"mean": mean, "within": within, "between": between, "effects": effects}.items():
+        alone = _shrinkage(between, within)
+        found = {"mean": mean, "within": within, "between": between, "effects": effects, "alone": alone}
+        for name, value in found.items():
             getattr(self, name).copy_(value)
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
         """Effects (B, 4) of images (B, 1, H, W) of unknown clusters, each from that image alone."""
         values = _measured(x).to(self.mean)
-        deviation = values[:, :-1] - values[:, -1:] * self.area_slope - self.mean
-        return deviation @ torch.linalg.inv(self.between + self.within) @ self.between
+        return (values[:, :-1] - values[:, -1:] * self.area_slope - self.mean) @ self.alone
 
     def forward(self, x: torch.Tensor, cluster: torch.Tensor, as_cluster: torch.Tensor) -> torch.Tensor:
         """
@@ -159,22 +166,33 @@ class ClusterLight(nn.Module):
     def own_effects(self, x: torch.Tensor, cluster: torch.Tensor) -> torch.Tensor:
         """Effects (B, 4) of images' own clusters, predicted for those that are not known; see :py:meth:`forward`."""
         self._check(cluster)
-        own = self.effects[cluster.clamp(min=0)]
-        unknown = cluster < 0
-        if unknown.any():
-            own[unknown] = self.predict(x[unknown])
+        known, own = cluster >= 0, self.effects[cluster.clamp(min=0)]
+        if not can_look(cluster):
+            return torch.where(known[:, None], own, self.predict(x))
+        if not known.all():
+            own[~known] = self.predict(x[~known])
         return own
 
     def change(self, x: torch.Tensor, own: torch.Tensor, as_cluster: torch.Tensor) -> torch.Tensor:
         """:py:meth:`forward` for images whose own effects (B, 4) are there already."""
         self._check(as_cluster)
         other = torch.where((as_cluster < 0)[:, None], torch.zeros_like(own), self.effects[as_cluster.clamp(min=0)])
+        return self.relight(x, own, other)
+
+    def relight(self, x: torch.Tensor, own: torch.Tensor | None, other: torch.Tensor | None) -> torch.Tensor:
+        """Images (B, 1, H, W) of the light of effects (B, 4), in that of others (B, 4); None: the population's."""
+        zeros = torch.zeros_like(self.effects[:1])
+        own, other = (zeros if effects is None else effects for effects in (own, other))
         gain = (other[:, 3] - own[:, 3]).exp()[:, None, None, None]
         before, after = (light_plane((self.mean + u)[:, :3], x.shape[2:]) for u in (own, other))
         return (x - before) * gain + after
 
     def _check(self, cluster: torch.Tensor) -> None:
-        if len(cluster) and not -1 <= int(cluster.min()) <= int(cluster.max()) < self.num_clusters:
+        if (
+            can_look(cluster)
+            and len(cluster)
+            and not -1 <= int(cluster.min()) <= int(cluster.max()) < self.num_clusters
+        ):
             raise ValueError(
                 f"cluster indices are from {int(cluster.min())} to {int(cluster.max())}: they must be from 0 to "
                 f"{self.num_clusters - 1}, or -1 where not known."
@@ -185,6 +203,12 @@ def _measured(x: torch.Tensor) -> torch.Tensor:
     """Background, log scale and log area of images, (B, 5) in double precision."""
     light = measure_light(x)
     return torch.cat([light.background, light.log_scale[:, None], light.log_area[:, None]], dim=1).double()
+
+
+def _shrinkage(between: torch.Tensor, within: torch.Tensor) -> torch.Tensor:
+    """By which deviations (B, 4) are multiplied from the right to predict effects."""
+    between, within = between.double(), within.double()
+    return torch.linalg.inv(between + within) @ between
 
 
 def _residual(scatter: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:

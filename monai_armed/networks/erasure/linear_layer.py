@@ -19,7 +19,9 @@ import warnings
 import torch
 from torch import nn
 
-__all__ = ["cluster_means", "erase_directions"]
+from .eraser import ClusterEraser
+
+__all__ = ["cluster_means", "erase_directions", "fold_eraser"]
 
 
 def cluster_means(features: torch.Tensor, cluster: torch.Tensor, num_clusters: int) -> torch.Tensor:
@@ -117,3 +119,22 @@ def erase_directions(
     else:
         layer.bias.copy_(bias)
     return projection
+
+
+@torch.no_grad()
+def fold_eraser(layer: nn.Linear, eraser: ClusterEraser) -> None:
+    """
+    Make an eraser part of the linear layer whose outputs it erases from: nothing is added to the network.
+
+    Args:
+        layer: the layer, changed in place; it gets a bias if it has none.
+        eraser: fitted to the layer's outputs.
+    """
+    matrix, weight = eraser.matrix.cpu().double(), layer.weight.cpu().double()  # not all devices have double
+    bias = torch.zeros_like(weight[:, 0]) if layer.bias is None else layer.bias.cpu().double()
+    layer.weight.copy_(matrix.T @ weight)
+    bias = bias @ matrix + eraser.offset.cpu()
+    if layer.bias is None:
+        layer.bias = nn.Parameter(bias.to(layer.weight))
+    else:
+        layer.bias.copy_(bias)

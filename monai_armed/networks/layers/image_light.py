@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import torch
 
+from ...utils.cluster_index import can_look
+
 __all__ = ["ImageLight", "light_plane", "measure_light"]
 
 _ITERATIONS = 5  # of the robust fit; the coefficients then move by less than the noise of a pixel
@@ -67,16 +69,16 @@ def measure_light(x: torch.Tensor) -> ImageLight:
     """
     if x.ndim != 4 or x.shape[1] != 1:
         raise ValueError(f"light is measured in grey images (B, 1, H, W), got the shape {tuple(x.shape)}.")
-    if not x.isfinite().all():
+    if can_look(x) and not x.isfinite().all():
         raise ValueError("light is measured in images without NaN or infinite pixels: look for damaged files.")
     values, grid = x.flatten(1).double(), _coordinates(x.shape[2:], x.double())
-    plane = torch.zeros(len(x), 3).to(values)
-    plane[:, 0] = values.median(dim=1).values
+    products = (grid[:, :, None] * grid[:, None, :]).flatten(1)
+    plane = torch.cat([_median(values)[:, None], torch.zeros_like(values[:, :2])], dim=1)
     for _ in range(_ITERATIONS):
         rest = values - plane @ grid.T
         weight = (1 - (rest / (_TUKEY * _robust_sd(rest)[:, None])).square()).clamp(min=0).square()
-        normal = torch.einsum("bp,pi,pj->bij", weight, grid, grid) + 1e-6 * torch.eye(3).to(values)
-        plane = torch.linalg.solve(normal, (weight * values) @ grid)
+        normal = (weight @ products).unflatten(1, (3, 3)) + 1e-6 * torch.eye(3).to(values)
+        plane = _solve(normal, (weight * values) @ grid)
     rest = values - plane @ grid.T
     noise = _robust_sd(rest)
     gate = rest.square() / (rest.square() + (_GATE * noise[:, None]).square())
@@ -87,4 +89,24 @@ def measure_light(x: torch.Tensor) -> ImageLight:
 
 def _robust_sd(rest: torch.Tensor) -> torch.Tensor:
     """1.48 times the median absolute deviation from zero, at least half a level of an 8-bit image."""
-    return (1.4826 * rest.abs().median(dim=1).values).clamp(min=0.5 / 255)
+    return (1.4826 * _median(rest.abs())).clamp(min=0.5 / 255)
+
+
+def _median(values: torch.Tensor) -> torch.Tensor:
+    """The median of each row, of an even number the lower one; recorded as a sorting, which ONNX has, and slower."""
+    if can_look(values):
+        return values.median(dim=1).values
+    return values.sort(dim=1).values[:, (values.shape[1] - 1) // 2]
+
+
+def _solve(normal: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Solutions (B, 3) of symmetric systems (B, 3, 3) by Cramer's rule: ONNX has no solver."""
+    a, b, c = normal.unbind(dim=1)
+    cofactors = torch.stack([_cross(b, c), _cross(c, a), _cross(a, b)], dim=1)
+    return (cofactors @ right[:, :, None])[:, :, 0] / (a * cofactors[:, 0]).sum(dim=1, keepdim=True)
+
+
+def _cross(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Cross product of vectors (B, 3)."""
+    (a0, a1, a2), (b0, b1, b2) = a.unbind(dim=1), b.unbind(dim=1)
+    return torch.stack([a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, a0 * b1 - a1 * b0], dim=1)

@@ -32,6 +32,39 @@ class AECPictures(ClusterNetwork):
     random: AEC | None
     mixed_latent: str
     light: ClusterLight | None
+    removes_light: bool
+
+    def own_light(self, x: torch.Tensor, cluster: torch.Tensor | None = None) -> torch.Tensor | None:
+        """
+        Effects (B, 4) of the light of images (B, *in_shape): their cluster's, or, where it is not known for certain,
+        what each image alone tells of them. None where the network does not take the light away.
+        """
+        if self.light is None or not (self.removes_light and self.light.fitted):
+            return None
+        index = self.clusters.of_first(x, cluster, "population")
+        if index.is_floating_point():
+            index = torch.full_like(index[:, 0], -1, dtype=torch.long)
+        return self.light.own_effects(x, index)
+
+    def encode(self, x: torch.Tensor, cluster: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        The fixed latent e_F.
+
+        Args:
+            x: (B, *in_shape).
+            cluster: cluster of each image, as for the call of the network: whose light is taken away.
+
+        Returns:
+            (B, D).
+        """
+        return self._encode(x, self.own_light(x, cluster))
+
+    def _encode(self, x: torch.Tensor, own: torch.Tensor | None) -> torch.Tensor:
+        return self.fixed.encode(x if self.light is None or own is None else self.light.relight(x, own, None))
+
+    def _lit(self, decoded: torch.Tensor, own: torch.Tensor | None) -> torch.Tensor:
+        """What was decoded without light, in the light of these effects."""
+        return decoded if self.light is None or own is None else self.light.relight(decoded, None, own)
 
     @property
     def _decodes_fixed(self) -> bool:
@@ -79,15 +112,20 @@ class AECPictures(ClusterNetwork):
             raise ValueError("the network has no random effects: it cannot show an image as if from another cluster.")
         if self.training:
             raise ValueError("images are reconstructed in evaluation mode: call network.eval() first.")
+        own = self.own_light(x, cluster)
         if self.random is None or effects == "fixed":
-            return self.decode_fixed(self.fixed.encode(x))
+            return self.decode_fixed(self._encode(x, own))
+        own = own if self._decodes_fixed else None  # the random latent is of the image as it is
         with given_cluster(self.random, self.clusters.of_first(x, cluster, unknown)):
-            latent = self.fixed.encode(x) if self._decodes_fixed else self.random.encode(x)
-            as_own = self.random.decode(latent)
+            latent = self._encode(x, own) if self._decodes_fixed else self.random.encode(x)
+            as_own = self._lit(self.random.decode(latent), own)
         if as_cluster is None:
             return as_own
-        with given_cluster(self.random, self.clusters.of_first(x, as_cluster, "population")):
+        index = self.clusters.of_first(x, as_cluster, "population")
+        with given_cluster(self.random, index):
             as_other = self.random.decode(latent)
+        if self.light is not None and own is not None:
+            as_other = self.light.change(as_other, torch.zeros_like(own), index)
         return x + as_other - as_own if keep_detail else as_other
 
     @property

@@ -56,7 +56,9 @@ class ARMEDAEC(AECPictures):
     learn from the cluster that it is given, and decoding as if from another one changes little. Here it decodes e_F,
     from which the adversary or :py:func:`monai_armed.handlers.erase_clusters` removes the cluster, so that its random
     effects are the only source for it: what they add for another cluster is what it does to an image (Fig. 6).
-    And e_F need not hold the cluster for the sake of the error: the fixed AEC's own decoder is trained on e_F, but
+    e_F is taken of the image without its cluster's light, which is a random effect of the image itself, fitted before
+    training; the random latent e_R reads the image as it is, as it is to tell the cluster. And e_F need not hold the
+    cluster for the sake of the error: the fixed AEC's own decoder is trained on e_F, but
     shapes it by the shared weights alone. Images without cluster effects are those of the random AEC's decoder with its
     effects at zero. ``mixed_latent="random"`` does as the paper, and takes the fixed AEC's.
 
@@ -78,6 +80,8 @@ class ARMEDAEC(AECPictures):
         freeze_fixed: whether the fixed part stays as it is, as in the paper, which trained it before.
         light: random effects of the images' light, by which :py:meth:`show_as` shows an image as if from another
             cluster once they are fitted; without them the decoder's random effects do.
+        remove_light: whether, once the light is fitted, the fixed latent is that of the image without its cluster's
+            light, which reconstructions get back. A network of before this was so goes on without.
         unknown: what happens where the cluster is not given or -1, see :py:class:`ClusterResolution`.
 
     Raises:
@@ -93,6 +97,8 @@ class ARMEDAEC(AECPictures):
         >>> net.eval().show_as(images, batch, torch.full((8,), 3)).shape  # as if from batch 3
         torch.Size([8, 1, 64, 64])
     """
+
+    light_removed: torch.Tensor
 
     @deprecated_arg("taps", since="0.1.0", removed="0.2.0", new_name="feature_layers", version_val=__version__)
     def __init__(
@@ -112,6 +118,7 @@ class ARMEDAEC(AECPictures):
         unknown: str = "population",
         taps: Sequence[str] | None = None,
         light: ClusterLight | None = None,
+        remove_light: bool = True,
     ) -> None:
         super().__init__(num_clusters, unknown)
         if fixed.classifier is None:
@@ -137,6 +144,8 @@ class ARMEDAEC(AECPictures):
         if light is not None and light.num_clusters != num_clusters:
             raise ValueError(f"the network has {num_clusters} clusters, its light {light.num_clusters}.")
         self.light = light
+        self.removes_light = remove_light and light is not None
+        self.register_buffer("light_removed", torch.tensor(float(self.removes_light)))  # the same, for the file
         self.encoder_frozen = False
         if freeze_fixed:
             fixed.requires_grad_(False)
@@ -157,6 +166,15 @@ class ARMEDAEC(AECPictures):
         if self.encoder_frozen:
             self.fixed.encoder.eval()
         return self
+
+    def complete_older(self, state: dict[str, torch.Tensor], prefix: str = "") -> None:
+        """Say in a state dict of before networks took the light away that this one does not."""
+        state.setdefault(f"{prefix}light_removed", torch.zeros_like(self.light_removed))
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        self.complete_older(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.removes_light = bool(self.light_removed)
 
     @property
     def effects_by_layer(self) -> dict[str, RandomEffects]:
@@ -188,17 +206,19 @@ class ARMEDAEC(AECPictures):
         if effects not in EFFECTS:
             raise ValueError(f"effects must be one of {EFFECTS}, got {effects!r}.")
         wanted = self.feature_layers if self.training else ()
+        own = self.own_light(x, cluster)
         with record_layers(self.fixed, outputs=wanted, copied=self.overwritten) as record:
             with torch.no_grad() if self.freeze_fixed else nullcontext():
-                latent = self.fixed.encode(x)
+                latent = self._encode(x, own)
                 fixed = self.fixed.classify(latent)
         if not self.training and (self.random is None or effects == "fixed"):
             return fixed
         outputs: dict[str, Any] = {"fixed": fixed}
         if self.training and not self.freeze_fixed:
-            outputs["fixed_reconstruction"] = self.fixed.decode(latent.detach() if self._decodes_fixed else latent)
+            decoded = self.fixed.decode(latent.detach() if self._decodes_fixed else latent)
+            outputs["fixed_reconstruction"] = self._lit(decoded, own)
         if self.random is not None:
-            outputs.update(self._random_outputs(x, self.clusters.of_first(x, cluster, unknown), latent))
+            outputs.update(self._random_outputs(x, self.clusters.of_first(x, cluster, unknown), latent, own))
         if not self.training:
             return outputs["mixed"]
         if self.adversary is not None:
@@ -224,21 +244,26 @@ class ARMEDAEC(AECPictures):
         """
         if self.training:
             raise ValueError("images are described in evaluation mode: call network.eval() first.")
-        latent = self.fixed.encode(x)
+        own = self.own_light(x, cluster)
+        latent = self._encode(x, own)
         found = {"latent": latent, "fixed": self.fixed.classify(latent)}
         if self.random is None:
             return {**found, "mixed": found["fixed"]}
-        return {**found, **self._random_outputs(x, self.clusters.of_first(x, cluster, None), latent)}
+        return {**found, **self._random_outputs(x, self.clusters.of_first(x, cluster, None), latent, own)}
 
-    def _random_outputs(self, x: torch.Tensor, cluster: torch.Tensor, latent: torch.Tensor) -> dict:
+    def _random_outputs(
+        self, x: torch.Tensor, cluster: torch.Tensor, latent: torch.Tensor, own: torch.Tensor | None
+    ) -> dict:
         assert self.random is not None and self.image_classifier is not None
         with given_cluster(self.random, cluster):
             random_latent = self.random.encode(x)
             outputs = {"mixed": self.mixed_classifier(torch.cat([latent, random_latent], dim=1))}
             if not self.training:
                 return outputs
-            source = latent if self._decodes_fixed else random_latent
-            outputs["mixed_reconstruction"] = self.random.decode(source)
+            if self._decodes_fixed:
+                outputs["mixed_reconstruction"] = self._lit(self.random.decode(latent), own)
+            else:
+                outputs["mixed_reconstruction"] = self.random.decode(random_latent)
         outputs["latent_cluster"] = self.latent_classifier(random_latent)
         outputs["image_cluster"] = self.image_classifier(x)
         weights = {name: p.detach() for name, p in self.image_classifier.named_parameters()}

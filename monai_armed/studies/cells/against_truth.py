@@ -60,7 +60,7 @@ def errors_against_truth(
     clean = []
     for part in (train, test):
         free = np.stack([study.render_as(Path(f).name, None) for f in part.rows["file"]]).astype(np.float32)[:, None]
-        encoded = [network.fixed.encode(x.to(device)).cpu() for x in split(free)]
+        encoded = [network.encode(x.to(device)).cpu() for x in split(free)]
         clean.append(replace(part, latent=torch.cat(encoded).numpy(), images=free))
     found = batch_probes(clean[0], clean[1], "batch_free_probe")
     free, own = clean[1].images, test.rows["cluster"].to_numpy()

@@ -78,7 +78,7 @@ def run_cells(network: ARMEDAEC, loader: Iterable[Mapping], device: torch.device
     for batch in tqdm(loader, desc=name):
         x, cluster = batch["image"].to(device), batch["cluster"].to(device)
         drawn = torch.randint(network.num_clusters, cluster.shape, generator=generator).to(device)
-        latent = network.fixed.encode(x)
+        latent = network.encode(x, cluster)
         fixed = network.decode_fixed(latent)
         mixed = {"mixed": fixed, "randomized": fixed}
         table = {
