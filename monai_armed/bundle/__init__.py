@@ -17,6 +17,7 @@ from .caller import bundle_root, find_bundle
 from .erasure import Erasure
 from .evaluate import evaluate_partitions, with_samples
 from .fingerprint import fingerprint
+from .kept_predictions import kept_predictions
 from .model_file import read_record, write_model
 from .models import load_model, load_part, predictions_of, with_z_predictor
 from .prepare import prepare_run
@@ -34,6 +35,7 @@ __all__ = [
     "find_bundle",
     "fingerprint",
     "join_processes",
+    "kept_predictions",
     "load_model",
     "load_part",
     "predictions_of",

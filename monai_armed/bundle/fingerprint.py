@@ -26,31 +26,31 @@ from monai_armed.bundle.tracking import without_trackers
 
 __all__ = ["fingerprint"]
 
-ROOT = "training"  # id of a config whose references are all that training depends on
 LENGTHS = {"max_epochs", "z_predictor::max_epochs", "patience", "resume"}
 MACHINE = {"device", "amp", "num_workers", "rank", "bundle_root", "fixed_path"}
 PATHS = ("_dir", "_path")
 
 
-def fingerprint(provenance: Mapping[str, Any]) -> dict[str, str]:
+def fingerprint(provenance: Mapping[str, Any], root: str = "training") -> dict[str, str]:
     """
-    Fingerprint of the training whose config is being read.
+    Fingerprint of the training, or prediction, whose config is being read.
 
     Args:
         provenance: what it is trained and validated on, as JSON can hold it.
+        root: id of the config whose references are all that it depends on.
 
     Returns:
         a text for each setting by its id and for each part of the provenance. Settings are as the config gives them
         and not what they come to, so that another folder or another number of epochs is the same training.
     """
     parser = calling_parser()
-    settings = {} if parser is None else dict(_settings(parser))
+    settings = {} if parser is None else dict(_settings(parser, root))
     return {**settings, **{f"the data's {name}": _text(value) for name, value in provenance.items()}}
 
 
-def _settings(parser: ConfigParser) -> Iterator[tuple[str, str]]:
-    """All that training depends on, by the id of each single value."""
-    pending, known = [ROOT], {ROOT}
+def _settings(parser: ConfigParser, root: str) -> Iterator[tuple[str, str]]:
+    """All that the root depends on, by the id of each single value."""
+    pending, known = [root], {root}
     while pending:
         id = pending.pop(0)
         if id in LENGTHS | MACHINE or id.endswith(PATHS):

@@ -23,7 +23,7 @@ import monai_armed
 from monai_armed.bundle.fingerprint import fingerprint
 from monai_armed.data.held_out import provenance
 
-__all__ = ["recorded_subjects", "same_clusters", "training_record"]
+__all__ = ["recorded_subjects", "same_clusters", "training_record", "versions"]
 
 
 def training_record(
@@ -51,12 +51,13 @@ def training_record(
         "clusters": [str(name) for name in clusters],
         "features": None if features is None else list(features),
         "fingerprint": fingerprint(origin),
-        "versions": {
-            "monai_armed": monai_armed.__version__,
-            "monai": monai.__version__,
-            "torch": str(torch.__version__),
-        },
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of what trains a model, or predicts with it."""
+    return {"monai_armed": monai_armed.__version__, "monai": monai.__version__, "torch": str(torch.__version__)}
 
 
 def recorded_subjects(record: Mapping[str, Any]) -> list[str]:

@@ -18,11 +18,13 @@ from .bids import load_bids_datalist, load_csv_datalist
 from .cached_dataset import CachedDataset
 from .cached_files import file_hashing
 from .images import list_images
+from .kept_rows import KeptRows
 from .splits import split_by_subject, split_seen_unseen
 from .tolerant_loader import TolerantLoader
 
 __all__ = [
     "CachedDataset",
+    "KeptRows",
     "TolerantLoader",
     "balanced_sampler",
     "file_hashing",

@@ -22,6 +22,7 @@ import pandas as pd
 import torch
 from monai.data import DataLoader, list_data_collate
 
+from .kept_rows import KeptRows
 from .replaced_file import replaced_file
 
 __all__ = ["TolerantLoader"]
@@ -40,7 +41,8 @@ class TolerantLoader(DataLoader):
         dataset: a map-style dataset with ``data``, such as MONAI's.
         name_key: key of the data list with what names a sample.
         collate_fn: makes a batch of samples.
-        options: further arguments of :class:`monai.data.DataLoader`.
+        kept: rows of an interrupted run; samples that have one are not loaded again.
+        options: further arguments of :class:`monai.data.DataLoader`, which must not be its own order of samples.
 
     Example:
         >>> loader = TolerantLoader(Dataset([{"file": "0"}, {"file": "1"}], lambda d: {"x": [5][int(d["file"])]}))
@@ -55,9 +57,12 @@ class TolerantLoader(DataLoader):
         dataset: torch.utils.data.Dataset,
         name_key: str = "file",
         collate_fn: Callable[[Sequence[Any]], Any] = list_data_collate,
+        kept: KeptRows | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(_Caught(dataset, name_key), collate_fn=_Parted(collate_fn), **options)
+        self._caught = _Caught(dataset, name_key)
+        super().__init__(self._caught, collate_fn=_Parted(collate_fn), **options)
+        self.kept = kept
         self.failed: list[tuple[str, str]] = []  # name and reason
         self.loaded = 0
 
@@ -73,6 +78,9 @@ class TolerantLoader(DataLoader):
             ValueError: when there is no sample that can be loaded.
         """
         self.failed, self.loaded = [], 0
+        if self.kept is not None:
+            self._caught.wanted = self.kept.remaining(self._caught.dataset.data)
+            self.loaded = len(self.kept.rows)
         waiting: list[
             Any
         ] = []  # a batch is given when the next is there, so that with the last one all failures are known
@@ -121,11 +129,13 @@ class _Caught(torch.utils.data.Dataset):
 
     def __init__(self, dataset: Any, name_key: str) -> None:
         self.dataset, self.name_key = dataset, name_key
+        self.wanted: Sequence[int] = range(len(dataset))
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.wanted)
 
-    def __getitem__(self, index: int) -> tuple[Any, tuple[str, str] | None]:
+    def __getitem__(self, position: int) -> tuple[Any, tuple[str, str] | None]:
+        index = self.wanted[position]
         try:
             return self.dataset[index], None
         except Exception as error:  # whatever is wrong with one is no reason to lose the others

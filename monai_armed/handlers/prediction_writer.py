@@ -21,6 +21,7 @@ import torch
 from ignite.engine import Events
 from monai.networks.utils import eval_mode
 
+from ..data.kept_rows import KeptRows
 from ..data.replaced_file import write_csv, write_text
 from ..metrics.calibration_file import read_calibrations
 from ..metrics.prediction_sets import set_columns
@@ -58,6 +59,8 @@ class PredictionWriter:
         top: number of inferred clusters to name.
         ckpt_path: the model's file, beside which a ``calibration.json`` is looked for, see
             :py:func:`monai_armed.metrics.calibration_file.read_calibrations`.
+        kept: keeps the rows until all are there; that of the loader, a
+            :py:class:`monai_armed.data.TolerantLoader`, so that an interrupted run goes on where it was.
 
     Raises:
         ValueError: when the calibration there is another model's.
@@ -73,10 +76,11 @@ class PredictionWriter:
         level: float = 0.95,
         top: int = 3,
         ckpt_path: str | Path | None = None,
+        kept: KeptRows | None = None,
     ) -> None:
         self.folder, self.network, self.clusters = Path(folder), network, list(clusters)
         self.name_key, self.num_draws, self.level, self.top = name_key, num_draws, level, top
-        self.rows: list[dict[str, Any]] = []
+        self.kept = KeptRows(name_key=name_key) if kept is None else kept
         self.calibrations = {} if ckpt_path is None else read_calibrations(ckpt_path)
 
     def attach(self, engine: Engine) -> None:
@@ -84,7 +88,8 @@ class PredictionWriter:
         Args:
             engine: the evaluator, with ``decollate=False``.
         """
-        engine.add_event_handler(Events.STARTED, lambda _: self.rows.clear())
+        if self.kept.path is None:
+            engine.add_event_handler(Events.STARTED, lambda _: self.kept.rows.clear())
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._keep)
         engine.add_event_handler(Events.COMPLETED, self._write)
 
@@ -104,7 +109,7 @@ class PredictionWriter:
             unlike = torch.tensor(columns.get("unlike_training", [False] * len(rows)))
             unknown = (output["label"]["cluster"].reshape(-1) < 0).cpu()
             self._add_sets(rows, output["pred"], unknown & ~unlike)
-        self.rows += [{**row, **dict(zip(columns, own))} for row, own in zip(rows, zip(*columns.values()))] or rows
+        self.kept.add([{**row, **dict(zip(columns, own))} for row, own in zip(rows, zip(*columns.values()))] or rows)
 
     def _add_sets(self, rows: list[dict[str, Any]], logits: torch.Tensor, wanted: torch.Tensor) -> None:
         """Of the wanted samples, by the calibration of what predicted them."""
@@ -133,9 +138,10 @@ class PredictionWriter:
                     row.update({f"like_{k}": self.clusters[j], f"like_{k}_weight": weight})
 
     def _write(self, engine: Engine) -> None:
-        table = pd.DataFrame(self.rows)
+        table = pd.DataFrame(self.kept.rows)
         write_csv(table, self.folder / "predictions.csv")
-        write_text(json.dumps(self.rows, indent=2), self.folder / "predictions.json")
+        write_text(json.dumps(self.kept.rows, indent=2), self.folder / "predictions.json")
+        self.kept.finish()
         print(table.to_string(index=False, float_format="%.3f"))
         print(f"written to {self.folder / 'predictions.csv'} and predictions.json")
         if "unlike_training" in table:

@@ -97,7 +97,7 @@ def test_predictions_and_random_effects_are_written_whole(pair, tmp_path):
     output = {"image": image, "label": targets, "pred": net(image, targets["cluster"])}
     writer = PredictionWriter(tmp_path, wrapped, list("abcd"), num_draws=20)
     writer._keep(SimpleNamespace(state=SimpleNamespace(batch=batch, output=output)))
-    assert {"low", "high", "population_probability"} <= set(writer.rows[0])
+    assert {"low", "high", "population_probability"} <= set(writer.kept.rows[0])
     RandomEffectsWriter(tmp_path, wrapped)(Engine(lambda e, b: None))
     assert len(pd.read_csv(tmp_path / "ranef.csv")) == 4 * net.random_effects.num_effects
 

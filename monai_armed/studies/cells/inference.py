@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from monai_armed.data.kept_rows import KeptRows
 from monai_armed.data.names import name_key
 from monai_armed.data.replaced_file import replaced_file, write_csv
 from monai_armed.data.tolerant_loader import TolerantLoader
@@ -47,6 +48,7 @@ def write_cells(
     as_batches: Sequence[str] | None = None,
     ckpt_path: str | Path | None = None,
     device: str | torch.device = "cpu",
+    kept: KeptRows | None = None,
 ) -> None:
     """
     What inference leaves of a folder of images: ``latents.csv`` (the fixed latents), ``predictions.csv``
@@ -67,6 +69,7 @@ def write_cells(
         ckpt_path: the model's file; where a ``calibration.json`` lies beside it, images of unknown batches have a
             ``calibrated_probability`` and a ``prediction_set``, which covers for new batches.
         device: where the network is.
+        kept: keeps the rows until all are there; the loader's, so that an interrupted run goes on where it was.
 
     Raises:
         ValueError: when a batch asked for is none of the seen ones, a calibration is another model's, or, at the end,
@@ -77,27 +80,30 @@ def write_cells(
     calibrations = {} if ckpt_path is None else read_calibrations(ckpt_path)
     folder, folder_of = Path(output_dir), _folder_names(index)
     network.eval()
-    latents, tables = [], []
+    kept = KeptRows() if kept is None else kept
     taken: set[str] = set()
     for batch in tqdm(loader, desc="cells"):
         x, cluster = batch["image"].to(device), batch["cluster"].to(device)
         found = network.describe(x, cluster)
-        latents.append(found["latent"].cpu().numpy())
         mixed, fixed = (found[name][:, 0].sigmoid() for name in ("mixed", "fixed"))
+        taken = taken or {row["image"] for row in kept.rows}  # the loader has taken over an interrupted run's
         names = [_new_name(file, taken) for file in batch["file"]]
         table = {key: batch[key] for key in ("file", "batch", "cell")}
         table |= {"batch_known": (cluster >= 0).tolist(), "image": names}
         table |= {"probability": mixed.tolist(), "fixed_probability": fixed.tolist(), **distance_columns(network, x)}
-        tables.append(with_sets(pd.DataFrame(table), found["mixed"], next(iter(calibrations.values()), None)))
+        made = with_sets(pd.DataFrame(table), found["mixed"], next(iter(calibrations.values()), None))
+        made["latent"] = found["latent"].cpu().tolist()
         _write_images(network.decode_fixed(found["latent"]), names, folder / "fixed")
         targets = [index[name] for name in shown]
         for name, images in zip(shown, network.show_as_each(x, cluster, targets)):
             _write_images(images, names, folder / folder_of[name])
-    rows = pd.concat(tables, ignore_index=True)
-    frame = pd.DataFrame(np.concatenate(latents)).rename(columns=lambda i: f"h{i}")
+        kept.add([{str(name): value for name, value in row.items()} for row in made.to_dict("records")])
+    rows = pd.DataFrame(kept.rows)
+    frame = pd.DataFrame(rows.pop("latent").tolist(), dtype=np.float32).rename(columns=lambda i: f"h{i}")
     frame.insert(0, "file", rows["file"])
     write_csv(frame, folder / "latents.csv")
     write_csv(rows, folder / "predictions.csv")
+    kept.finish()
     print(
         f"{len(rows)} images: latents.csv, predictions.csv (probability of label 1), fixed/ and {len(shown)} folders "
         f"as_<batch>/ in {folder}"
