@@ -109,7 +109,7 @@ class ClusterLight(nn.Module):
         for batch in batches:
             image, cluster = torch.as_tensor(batch["image"]), torch.as_tensor(batch["cluster"]).cpu()
             self._check(cluster)
-            values = _measured(image).cpu()[cluster >= 0]
+            values = _measured(image.double()).cpu()[cluster >= 0]  # so that the fit does not depend on the batches
             cluster = cluster[cluster >= 0].long()
             count.index_add_(0, cluster, torch.ones(len(cluster)).double())
             total.index_add_(0, cluster, values)
