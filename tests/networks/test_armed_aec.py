@@ -273,6 +273,10 @@ def test_the_fixed_latent_is_of_the_image_without_its_clusters_light(tmp_path):
     again = load_weights(network(light=ClusterLight(CLUSTERS)), tmp_path / "older.pt").eval()
     torch.testing.assert_close(again.encode(x, cluster), again.fixed.encode(x))
     torch.testing.assert_close(again.light.alone, light.alone, atol=0.01, rtol=0)  # of variances in single precision
+    for missing in ("light_removed", "light.alone"):  # of a newer one nothing is made up
+        state = {name: value for name, value in net.state_dict().items() if name != missing}
+        with pytest.raises(RuntimeError, match=missing):
+            network(light=ClusterLight(CLUSTERS)).load_state_dict(state)
     plain = network(light=light, remove_light=False).eval()
     torch.testing.assert_close(plain.encode(x, cluster), raw)
 

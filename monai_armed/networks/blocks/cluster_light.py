@@ -19,7 +19,7 @@ import torch.nn as nn
 from ...utils.cluster_index import can_look
 from ..layers.image_light import light_plane, measure_light
 
-__all__ = ["ClusterLight"]
+__all__ = ["ClusterLight", "shrinkage"]
 
 NUM_EFFECTS = 4  # background in the middle, its two gains, log scale
 
@@ -81,11 +81,9 @@ class ClusterLight(nn.Module):
         self.register_buffer("alone", torch.zeros(NUM_EFFECTS, NUM_EFFECTS))  # by which one image's effects are shrunk
 
     def complete_older(self, state: dict[str, torch.Tensor], prefix: str = "") -> None:
-        """Add what an older state dict lacks: a light, which is then not fitted, or a part of it."""
+        """Add a light to an older state dict that has none; it is not fitted."""
         if not any(name.startswith(prefix) for name in state):
             state |= {f"{prefix}{name}": value for name, value in ClusterLight(self.num_clusters).state_dict().items()}
-        elif f"{prefix}alone" not in state:
-            state[f"{prefix}alone"] = _shrinkage(state[f"{prefix}between"], state[f"{prefix}within"])
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         self.complete_older(state_dict, prefix)
@@ -136,7 +134,7 @@ class ClusterLight(nn.Module):
         shrunk = between @ torch.linalg.inv(between + within * noise[:, None, None])
         effects = torch.zeros_like(means)
         effects[seen] = torch.einsum("cij,cj->ci", shrunk, means[seen] - mean)
-        alone = _shrinkage(between, within)
+        alone = shrinkage(between, within)
         found = {"mean": mean, "within": within, "between": between, "effects": effects, "alone": alone}
         for name, value in found.items():
             getattr(self, name).copy_(value)
@@ -205,7 +203,7 @@ def _measured(x: torch.Tensor) -> torch.Tensor:
     return torch.cat([light.background, light.log_scale[:, None], light.log_area[:, None]], dim=1).double()
 
 
-def _shrinkage(between: torch.Tensor, within: torch.Tensor) -> torch.Tensor:
+def shrinkage(between: torch.Tensor, within: torch.Tensor) -> torch.Tensor:
     """By which deviations (B, 4) are multiplied from the right to predict effects."""
     between, within = between.double(), within.double()
     return torch.linalg.inv(between + within) @ between

@@ -21,7 +21,7 @@ from monai.utils import deprecated_arg, ensure_tuple
 from torch.func import functional_call
 
 from ... import __version__
-from ..blocks.cluster_light import ClusterLight
+from ..blocks.cluster_light import ClusterLight, shrinkage
 from ..layers.dry_run import dry_run
 from ..layers.feature_layers import record_layers
 from ..layers.given_cluster import ClusterLayer, given_cluster
@@ -168,8 +168,13 @@ class ARMEDAEC(AECPictures):
         return self
 
     def complete_older(self, state: dict[str, torch.Tensor], prefix: str = "") -> None:
-        """Say in a state dict of before networks took the light away that this one does not."""
-        state.setdefault(f"{prefix}light_removed", torch.zeros_like(self.light_removed))
+        """Complete a state dict of before networks took the light away: say that this one does not."""
+        removed, alone = f"{prefix}light_removed", f"{prefix}light.alone"
+        if removed in state or alone in state:  # a newer one, of which nothing may be missing
+            return
+        state[removed] = torch.zeros_like(self.light_removed)
+        if f"{prefix}light.within" in state:
+            state[alone] = shrinkage(state[f"{prefix}light.between"], state[f"{prefix}light.within"])
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         self.complete_older(state_dict, prefix)
