@@ -53,6 +53,8 @@ def check_values(config: Mapping[str, Any], configs: Path) -> None:
                 own.setdefault(ReferenceResolver.normalize_id(id), set()).add(_kind(value))
     for id, value in _values(config):
         kinds, shown = own.get(id, {"other"}), id.replace(SEPARATOR, "#")
+        if kinds != {"expression"}:  # what one file works out is of the kind that it is in the others
+            kinds = kinds - {"expression"}
         if value is None and id.endswith(PATHS) and "null" not in kinds:
             raise ValueError(f"{shown} must name a file or folder, got null.")
         if not kinds <= KINDS.keys() or _kind(value) == "expression":

@@ -34,7 +34,7 @@ OWN = {
 @pytest.fixture
 def check(tmp_path):
     (tmp_path / "train.json").write_text(json.dumps(OWN))
-    (tmp_path / "volume.json").write_text(json.dumps({"rate": [0.1, 0.2], "outer#number": 3}))
+    (tmp_path / "volume.json").write_text(json.dumps({"rate": [0.1, 0.2], "outer#number": 3, "batch_size": "$2 * 8"}))
 
     def with_values(values: dict) -> None:
         check_values({**OWN, **values}, tmp_path)
@@ -54,6 +54,7 @@ def check(tmp_path):
         ({"channels": [4, "x"]}, r"channels must be a list of numbers, got \[4, 'x'\]"),
         ({"channels": []}, r"channels must be a list of numbers, got \[\]"),
         ({"channels": [4, 0]}, r"channels must be above 0, got \[4, 0\]"),
+        ({"batch_size": "nan"}, "batch_size must be a number, got 'nan'"),  # also where another file works it out
         ({"batch_size": -1}, "batch_size must be above 0, got -1"),
         ({"unknown_probability": 2}, "unknown_probability must be from 0 to 1, got 2"),
         ({"resume": "maybe"}, "resume must be true or false, got 'maybe'"),
