@@ -260,7 +260,12 @@ def test_one_binary_sample_a_cluster_is_warned_of():
         (lambda d: None, {"likelihood": OrdinalLikelihoodLoss(3)}, {}, "there is no exact fit of ordinal labels"),
         (lambda d: None, {"fixed": "all"}, {}, "fixed must be one of"),
         (lambda d: None, {"quadrature_points": 9}, {}, "quadrature_points must be 1, or more with method='Laplace'"),
-        (_binary, {"method": "Laplace", "quadrature_points": 9}, {}, "adaptive quadrature is for one random effect"),
+        (
+            _binary,
+            {"method": "quadrature", "likelihood": "negative_binomial"},
+            {},
+            "adaptive quadrature is for binary labels and counts, not for",
+        ),
         (
             lambda d: None,
             {},
