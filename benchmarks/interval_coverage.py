@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--clusters", type=int, nargs="+", default=[20, 100, 1000])
     parser.add_argument("--sets", type=int, default=20, help="number of data sets of each design")
     parser.add_argument("--designs", nargs="+", default=list(DESIGNS), choices=DESIGNS)
+    parser.add_argument("--methods", nargs="+", default=["REML", "Laplace", "quadrature"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print("| design | clusters | by | fixed effects | variance components | random effects | s |")
@@ -85,7 +86,7 @@ def main() -> None:
     for clusters in arguments.clusters:
         for name in arguments.designs:
             binary, slopes, methods = DESIGNS[name]
-            for method in methods:
+            for method in (m for m in methods if m in arguments.methods):
                 start = time.process_time()
                 sets = [covered(clusters, binary, slopes, method, seed) for seed in range(arguments.sets)]
                 shares = [np.mean([v for found in sets for v in found[kind]]) for kind in ("fixef", "VarCorr", "ranef")]

@@ -23,7 +23,7 @@ from scipy.stats import norm
 
 from .design import Design
 from .marginal import Estimate, Held, MarginalLikelihood
-from .standard_errors import moved
+from .standard_errors import moved, reordered
 
 __all__ = ["INTERVALS", "component_intervals"]
 
@@ -88,14 +88,7 @@ def _profile(design: Design, marginal: MarginalLikelihood, fit: Estimate, level:
 
 def _first(design: Design, fit: Estimate, k: int, i: int) -> tuple[Design, Estimate]:
     """The same with effect i of factor k before the others: the first one's variance is that of L D L^T itself."""
-    factor, covariance = design.factors[k], fit.covariances[k]
-    order = [i] + [j for j in range(len(factor.effects)) if j != i]
-    factors, lower, variances = list(design.factors), list(fit.lower), list(fit.variances)
-    factors[k] = factor._replace(z=factor.z[:, order])
-    floor = np.diag(np.maximum(1e-9 * np.diag(covariance), 1e-300))
-    tril = np.linalg.cholesky((covariance + floor)[np.ix_(order, order)])
-    lower[k], variances[k] = tril / np.diag(tril), np.diag(tril) ** 2
-    return design._replace(factors=factors), fit._replace(lower=lower, variances=variances)
+    return reordered(design, fit, k, [i] + [j for j in range(len(design.factors[k].effects)) if j != i])
 
 
 def _profile_of(

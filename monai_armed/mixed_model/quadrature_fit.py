@@ -22,12 +22,13 @@ from .design import Design, Factor
 from .gpboost_fit import GPBoostLikelihood
 from .marginal import Estimate, Held, Moments, ThetaCurvature
 from .quadrature import FAMILIES, QuadratureModel
-from .standard_errors import component_values, free_components
+from .standard_errors import component_values, free_components, reordered
 
 __all__ = ["MOST_EFFECTS", "QuadratureLikelihood", "check_quadrature"]
 
 MOST_EFFECTS = 3  # the grid has points^Q nodes
 SMALLEST = 0.1  # s.d., in logits, from which the search starts at least: at 0 the likelihood is flat
+FLAT = 1e-3  # s.d., in logits, below which a held effect's correlations make no difference, and the search would drift
 NOTHING = 1e-10  # variance, in logits, that is none
 PRECISE = 1e-4  # of all parameters, in standard errors
 WORN = 1e-6  # share of the largest curvature below which there is none
@@ -64,24 +65,24 @@ class QuadratureLikelihood(NamedTuple):
     points: int
 
     def estimate(self, design: Design, held: Held | None = None) -> Estimate:
-        """The fit of a design, from Laplace's."""
+        """The fit of a design, from Laplace's without correlations, which for GPBoost are a search of many fits."""
         factor = design.factors[0]
-        start = GPBoostLikelihood(self.family).estimate(design) if held is None else held.near
+        if held is None:
+            apart = design._replace(factors=[factor._replace(correlated=False)])
+            start = GPBoostLikelihood(self.family).estimate(apart)
+        else:
+            start = held.near
+        order = list(np.argsort(-np.diag(start.covariances[0]) * _size(factor.z) ** 2))
+        if held is not None:  # the first one's s.d. is T's first entry
+            order.sort(key=bool)
+        design, start = reordered(design, start, 0, order)
         model = QuadratureModel(design, self.family, self.points)
-        size = _size(factor.z)
-        tril = start.lower[0] * np.sqrt(start.variances[0])
-        diagonal = np.maximum(np.diag(tril), SMALLEST / size)
-        np.fill_diagonal(tril, diagonal)
-        free = np.ones(design.x.shape[1] + len(model.rows), bool)
-        if held is not None:
-            tril[0, 0] = held.sd
-            free[design.x.shape[1]] = False
-        values = np.concatenate([start.coefficients, tril[model.rows, model.columns]])
+        values, free = _from(model, start, held)
         values, log_likelihood = _maximised(model, values, free)
-        p = design.x.shape[1]
         errors = np.sqrt(np.diag(_fixed_covariance(model, values)))
-        lower, variances = _decorrelated(model.tril(values).numpy(), factor)
-        return Estimate([lower], [variances], values[:p], errors, None, None, log_likelihood)
+        tril, back = model.tril(values).numpy(), np.argsort(order)
+        lower, variances = _decorrelated((tril @ tril.T)[np.ix_(back, back)], factor)
+        return Estimate([lower], [variances], values[: design.x.shape[1]], errors, None, None, log_likelihood)
 
     def profile(self, design: Design, fit: Estimate) -> tuple[float, np.ndarray]:
         """Log-likelihood and best fixed effects with the components of a fit."""
@@ -124,6 +125,21 @@ class QuadratureLikelihood(NamedTuple):
 
 def _size(z: np.ndarray) -> np.ndarray:
     return np.sqrt((z**2).mean(0)).clip(min=1e-12)
+
+
+def _from(model: QuadratureModel, start: Estimate, held: Held | None) -> tuple[np.ndarray, np.ndarray]:
+    """Parameters from which a search starts, and which of them are free."""
+    p, size = model.x.shape[1], _size(model.z.numpy())
+    tril = start.lower[0] * np.sqrt(start.variances[0])
+    np.fill_diagonal(tril, np.maximum(np.diag(tril), SMALLEST / size))
+    free = np.ones(p + len(model.rows), bool)
+    if held is not None:
+        tril[0, 0] = held.sd
+        free[p] = False
+        if held.sd * size[0] < FLAT:
+            tril[1:, 0] = 0.0
+            free[p:] &= model.columns > 0
+    return np.concatenate([start.coefficients, tril[model.rows, model.columns]]), free
 
 
 def _values(model: QuadratureModel, fit: Estimate) -> np.ndarray:
@@ -187,9 +203,9 @@ def _whitening(information: np.ndarray) -> np.ndarray:
     return axes / np.sqrt(curvature.clip(min=WORN * curvature.max())) / size[:, None]
 
 
-def _decorrelated(tril: np.ndarray, factor: Factor) -> tuple[np.ndarray, np.ndarray]:
-    """Unit lower triangle and variances of T T^T; an effect whose variance is none correlates with none."""
-    covariance, size = tril @ tril.T, _size(factor.z)
+def _decorrelated(covariance: np.ndarray, factor: Factor) -> tuple[np.ndarray, np.ndarray]:
+    """Unit lower triangle and variances of a covariance; an effect whose variance is none correlates with none."""
+    size = _size(factor.z)
     dead = np.diag(covariance) * size**2 < NOTHING
     covariance[dead], covariance[:, dead] = 0.0, 0.0
     if not factor.correlated:

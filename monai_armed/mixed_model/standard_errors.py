@@ -34,6 +34,7 @@ __all__ = [
     "free_components",
     "hessian",
     "moved",
+    "reordered",
     "with_full_errors",
 ]
 
@@ -82,6 +83,17 @@ def moved(fit: Estimate, free: list[tuple[str, int, tuple]], theta: np.ndarray) 
         else:
             lower[k][place] = value
     return fit._replace(lower=lower, variances=variances, residual=residual)
+
+
+def reordered(design: Design, fit: Estimate, k: int, order: Sequence[int]) -> tuple[Design, Estimate]:
+    """The same model with the effects of factor k in another order."""
+    factors, lower, variances = list(design.factors), list(fit.lower), list(fit.variances)
+    factor, covariance = factors[k], fit.covariances[k]
+    factors[k] = factor._replace(z=factor.z[:, order], effects=[factor.effects[i] for i in order])
+    floor = np.diag(np.maximum(1e-9 * np.diag(covariance), 1e-300))
+    tril = np.linalg.cholesky((covariance + floor)[np.ix_(order, order)])
+    lower[k], variances[k] = tril / np.diag(tril), np.diag(tril) ** 2
+    return design._replace(factors=factors), fit._replace(lower=lower, variances=variances)
 
 
 def curvature_by_differences(
