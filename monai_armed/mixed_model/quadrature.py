@@ -195,27 +195,27 @@ class QuadratureModel:
 
     def information(self, values: np.ndarray) -> np.ndarray:
         """Less the second derivatives (D, D)."""
-        count = self.x.shape[1] + len(self.rows)
-        found = torch.zeros(count, count, dtype=torch.double)
+        # each parameter is multiplied with a column of x or z, and with 1 or an effect of v
+        columns = [*range(self.x.shape[1]), *(self.x.shape[1] + self.rows)]
+        places = np.array([*[0] * self.x.shape[1], *(1 + self.columns)])
+        found = torch.zeros(len(columns), len(columns), dtype=torch.double)
         for part in self._parts(values):
-            x, z = self.x[part.samples], self.z[part.samples]
-            of_column = [
-                part.share.new_zeros(part.share.shape).index_add(0, part.cluster, part.first * column[:, None])
-                for column in torch.cat([x, z], 1).T
-            ]
-            # the scores of the labels given v (c, K, D): each parameter is multiplied with a column and 1, or v
-            columns = [*range(x.shape[1]), *(x.shape[1] + self.rows)]
+            data = torch.cat([self.x[part.samples], self.z[part.samples]], 1)
             before = torch.cat([torch.ones_like(part.nodes[:, :, :1]), part.nodes], 2)
-            places = [*[0] * x.shape[1], *(1 + self.columns)]
-            scores = torch.stack([of_column[a] * before[:, :, b] for a, b in zip(columns, places)], 2)
-            weighted = scores * part.share[:, :, None]
-            mean = weighted.sum(1)
-            found += mean.T @ mean - torch.einsum("ckd,cke->de", weighted, scores)
+            of_column = [
+                part.share.new_zeros(part.share.shape).index_add_(0, part.cluster, part.first * column[:, None])
+                for column in data.T
+            ]
+            scores = torch.stack([of_column[a] * before[:, :, b] for a, b in zip(columns, places)], 2)  # (c, K, D)
+            mean = torch.einsum("ck,ckd->cd", part.share, scores)
+            scores *= part.share[:, :, None].sqrt()
+            found += mean.T @ mean - torch.einsum("ckd,cke->de", scores, scores)
             curved = (part.share[part.cluster] * part.second)[:, :, None] * before[part.cluster]
             squares = torch.einsum("nkb,nkd->nbd", curved, before[part.cluster])
-            of_sample = torch.cat([x, z], 1)[:, columns]
-            between = squares[:, places][:, :, places]
-            found += torch.einsum("nd,nde,ne->de", of_sample, between, of_sample)
+            sides = [(np.flatnonzero(places == b), b) for b in range(self.num_effects + 1)]
+            for (rows, b), (across, d) in itertools.product(sides, repeat=2):
+                left, right = (data[:, np.array(columns, int)[side]] for side in (rows, across))
+                found[np.ix_(rows, across)] += left.T @ (squares[:, b, d, None] * right)
         return found.numpy()
 
     def moments(self, values: np.ndarray) -> ClusterMoments:
