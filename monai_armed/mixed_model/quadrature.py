@@ -193,19 +193,19 @@ class QuadratureModel:
             effects += torch.einsum("ckq,ckr->qr", weighted, part.nodes)
         return total, np.concatenate([fixed.numpy(), effects.numpy()[self.rows, self.columns]])
 
-    def information(self, values: np.ndarray) -> np.ndarray:
-        """Less the second derivatives (D, D)."""
+    def information(self, values: np.ndarray, free: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Less the second derivatives (F, F) by those parameters that are free."""
         # each parameter is multiplied with a column of x or z, and with 1 or an effect of v
-        columns = [*range(self.x.shape[1]), *(self.x.shape[1] + self.rows)]
-        places = np.array([*[0] * self.x.shape[1], *(1 + self.columns)])
+        columns = np.concatenate([np.arange(self.x.shape[1]), self.x.shape[1] + self.rows])[free]
+        places = np.concatenate([np.zeros(self.x.shape[1], int), 1 + self.columns])[free]
         found = torch.zeros(len(columns), len(columns), dtype=torch.double)
         for part in self._parts(values):
             data = torch.cat([self.x[part.samples], self.z[part.samples]], 1)
             before = torch.cat([torch.ones_like(part.nodes[:, :, :1]), part.nodes], 2)
-            of_column = [
-                part.share.new_zeros(part.share.shape).index_add_(0, part.cluster, part.first * column[:, None])
-                for column in data.T
-            ]
+            of_column = {
+                a: part.share.new_zeros(part.share.shape).index_add_(0, part.cluster, part.first * data[:, a, None])
+                for a in np.unique(columns)
+            }
             scores = torch.stack([of_column[a] * before[:, :, b] for a, b in zip(columns, places)], 2)  # (c, K, D)
             mean = torch.einsum("ck,ckd->cd", part.share, scores)
             scores *= part.share[:, :, None].sqrt()
@@ -214,7 +214,7 @@ class QuadratureModel:
             squares = torch.einsum("nkb,nkd->nbd", curved, before[part.cluster])
             sides = [(np.flatnonzero(places == b), b) for b in range(self.num_effects + 1)]
             for (rows, b), (across, d) in itertools.product(sides, repeat=2):
-                left, right = (data[:, np.array(columns, int)[side]] for side in (rows, across))
+                left, right = (data[:, columns[side]] for side in (rows, across))
                 found[np.ix_(rows, across)] += left.T @ (squares[:, b, d, None] * right)
         return found.numpy()
 

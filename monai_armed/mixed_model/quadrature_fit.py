@@ -163,7 +163,7 @@ def _by_theta(model: QuadratureModel, fit: Estimate, free: list[tuple[str, int, 
 def _fixed_covariance(model: QuadratureModel, values: np.ndarray) -> np.ndarray:
     """Of the fixed effects, given the components; (P, P)."""
     p = model.x.shape[1]
-    return np.linalg.pinv(model.information(values)[:p, :p], hermitian=True)
+    return np.linalg.pinv(model.information(values, np.arange(p)), hermitian=True) if p else np.zeros((0, 0))
 
 
 def _best_fixed(model: QuadratureModel, fit: Estimate) -> tuple[np.ndarray, float]:
@@ -176,7 +176,7 @@ def _maximised(model: QuadratureModel, values: np.ndarray, free: np.ndarray) -> 
     """BFGS in units in which the curvature at the start is 1 in every direction, so that it is nearly Newton's."""
     if not free.any():
         return values, model.log_likelihood(values)[0]
-    root = _whitening(model.information(values)[np.ix_(free, free)])
+    root = _whitening(model.information(values, free))
 
     def at(change: np.ndarray) -> np.ndarray:
         moved = values.copy()

@@ -24,6 +24,7 @@ from monai_armed.mixed_model import fit_mixed_model, quadrature
 from monai_armed.mixed_model.design import Design, Factor
 from monai_armed.mixed_model.gpboost_fit import GPBoostLikelihood
 from monai_armed.mixed_model.quadrature import QuadratureModel
+from monai_armed.mixed_model.quadrature_fit import QuadratureLikelihood
 from monai_armed.mixed_model.standard_errors import curvature_by_differences
 from monai_armed.networks import ARMED, DFNN
 
@@ -176,6 +177,15 @@ def test_the_interval_of_an_effect_holds_what_is_unknown():
     assert (moments.covariance[:, 0, 0] > sd**2 * given.covariance[:, 0, 0].numpy()).all()
     np.testing.assert_allclose(table["mean"], sd * given.mode[:, 0], atol=1e-6)
     assert abs(table["mean"] - moments.mean[:, 0]).max() > 0.05
+
+
+def test_without_fixed_effects():
+    design, marginal = _design("bernoulli"), QuadratureLikelihood("bernoulli", 7)
+    design = design._replace(x=design.x[:, :0], x_names=[])
+    fit = marginal.estimate(design)
+    assert marginal.profile(design, fit)[0] == pytest.approx(fit.log_likelihood, abs=0.02)
+    (given,), (found,) = marginal.modes(design, fit), marginal.moments(design, fit)
+    assert np.isfinite(given.covariance).all() and np.isfinite(found.covariance).all()
 
 
 def test_three_effects():
