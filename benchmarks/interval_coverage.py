@@ -11,10 +11,10 @@
 
 """Do 90 % intervals of a fitted mixed model cover? Run ``python benchmarks/interval_coverage.py`` (half an hour).
 
-Linear mixed models, Gaussian (REML) and binary (Laplace), with a random intercept (true s.d. 1) or also a random slope
-(.5, uncorrelated), 10 or 20 samples a cluster, all simulated: share of 90 % intervals that hold the truth, over the
-fixed effects, the variance components (by profile, or Wald with more than 200 clusters) and the random effects, of 20
-data sets.
+Linear mixed models, Gaussian (REML) and binary (Laplace and quadrature), with a random intercept (true s.d. 1) or also
+a random slope (.5, uncorrelated, fitted with a correlation), 10 or 20 samples a cluster, all simulated: share of 90 %
+intervals that hold the truth, over the fixed effects, the variance components (by profile, or Wald with more than 200
+clusters) and the random effects, of 20 data sets.
 """
 
 from __future__ import annotations
@@ -33,6 +33,13 @@ LEVEL, RESIDUAL = 0.9, 0.8
 SD = {"x0": 0.5, "(Intercept)": 1.0, "": RESIDUAL}
 FIXED = np.array([0.5, 1.0])
 PROFILED = 200  # clusters
+BAR = "\\|"  # in a table's cell
+DESIGNS = {  # binary, slopes, methods
+    "Gaussian (1 | z)": (False, False, ["REML"]),
+    "Gaussian (x | z)": (False, True, ["REML"]),
+    "binary (1 | z)": (True, False, ["Laplace", "quadrature"]),
+    "binary (x | z)": (True, True, ["Laplace", "quadrature"]),
+}
 
 
 def simulate(clusters: int, binary: bool, slopes: bool, seed: int) -> tuple[dict[str, torch.Tensor], np.ndarray]:
@@ -47,7 +54,7 @@ def simulate(clusters: int, binary: bool, slopes: bool, seed: int) -> tuple[dict
     return batch | {"cluster": torch.tensor(cluster)}, u if slopes else u[:, 1:]
 
 
-def covered(clusters: int, binary: bool, slopes: bool, seed: int) -> dict[str, list[bool]]:
+def covered(clusters: int, binary: bool, slopes: bool, method: str, seed: int) -> dict[str, list[bool]]:
     """Which intervals of one data set hold the truth."""
     batch, u = simulate(clusters, binary, slopes, seed)
     effects = {"learn_prior": True, "covariance": "full" if slopes else "diagonal"}
@@ -55,7 +62,7 @@ def covered(clusters: int, binary: bool, slopes: bool, seed: int) -> dict[str, l
     net = ARMED(DFNN(1, hidden_channels=()), clusters, (1,), **options).double()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        fit = fit_mixed_model(net, [batch], "Laplace" if binary else "REML")
+        fit = fit_mixed_model(net, [batch], method)
     truths = {
         "fixef": (fit.fixef(LEVEL), FIXED),
         "ranef": (fit.ranef(LEVEL), u.reshape(-1)),
@@ -70,21 +77,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clusters", type=int, nargs="+", default=[20, 100, 1000])
     parser.add_argument("--sets", type=int, default=20, help="number of data sets of each design")
+    parser.add_argument("--designs", nargs="+", default=list(DESIGNS), choices=DESIGNS)
+    parser.add_argument("--methods", nargs="+", default=["REML", "Laplace", "quadrature"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print("| design | clusters | fixed effects | variance components | random effects | s |\n|---|---|---|---|---|---|")
+    print("| design | clusters | by | fixed effects | variance components | random effects | s |")
+    print("|---|---|---|---|---|---|---|")
     for clusters in arguments.clusters:
-        for binary in (False, True):
-            for slopes in (False, True):
+        for name in arguments.designs:
+            binary, slopes, methods = DESIGNS[name]
+            for method in (m for m in methods if m in arguments.methods):
                 start = time.process_time()
-                sets = [covered(clusters, binary, slopes, seed) for seed in range(arguments.sets)]
-                shares = [
-                    np.mean([value for found in sets for value in found[name]])
-                    for name in ("fixef", "VarCorr", "ranef")
-                ]
-                name = f"{'binary' if binary else 'Gaussian'} ({'x' if slopes else '1'} \\| z)"
+                sets = [covered(clusters, binary, slopes, method, seed) for seed in range(arguments.sets)]
+                shares = [np.mean([v for found in sets for v in found[kind]]) for kind in ("fixef", "VarCorr", "ranef")]
                 cells = " | ".join(f"{share:.3f}" for share in shares)
-                print(f"| {name} | {clusters:,} | {cells} | {time.process_time() - start:.0f} |", flush=True)
+                seconds = time.process_time() - start
+                print(f"| {name.replace('|', BAR)} | {clusters:,} | {method} | {cells} | {seconds:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -37,11 +37,10 @@ def row(name: str) -> str:
     kind = name.rsplit("_", 1)[1]
     model = model_of(name)
     net, _, batch, names = linear_network(model)
-    method, points = ("Laplace", 25) if kind == "quadrature" else (kind, 1)
     start = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        fit = fit_mixed_model(net, [batch], method, model.family, "latent", points, prepare, names)
+        fit = fit_mixed_model(net, [batch], kind, model.family, prepare_batch=prepare, feature_names=names)
     seconds = time.process_time() - start
     components = fit.VarCorr().set_index(["factor", "effect"])["sd"]
     theirs = wanted[wanted["what"] == "sd"]

@@ -18,7 +18,7 @@ import warnings
 import numpy as np
 
 from .design import Design
-from .gpboost_fit import Estimate
+from .marginal import Estimate
 
 __all__ = ["check_data", "check_fit"]
 

@@ -26,7 +26,7 @@ from scipy.optimize import minimize
 from scipy.stats import chi2, multivariate_t, norm, qmc
 
 from .design import Design
-from .gpboost_fit import Estimate, Moments, moments, profile
+from .marginal import Estimate, MarginalLikelihood, Moments
 from .standard_errors import MOST, component_values, free_components, hessian, moved
 
 __all__ = ["FEW_CLUSTERS", "with_component_errors"]
@@ -41,16 +41,15 @@ NEGLIGIBLE = 1e-3  # weight, in shares of a draw's, below which a draw is passed
 
 
 def with_component_errors(
-    design: Design, likelihood: str, fit: Estimate, restricted: bool, given: Sequence[Moments]
+    design: Design, marginal: MarginalLikelihood, fit: Estimate, given: Sequence[Moments]
 ) -> list[Moments]:
     """
     Moments of the random effects that count fixed effects and variance components as unknown.
 
     Args:
         design: the design.
-        likelihood: of the labels.
+        marginal: the likelihood that was maximised.
         fit: the fit.
-        restricted: whether it is REML's.
         given: moments with the components as they are, and the fixed effects unknown.
 
     Returns:
@@ -69,14 +68,13 @@ def with_component_errors(
 
     def density(change: np.ndarray) -> float:
         with np.errstate(over="ignore", invalid="ignore"):
-            value = profile(design, likelihood, at(change), restricted)[0] + _log_prior(design, at, change)
+            value = marginal.profile(design, at(change))[0] + _log_prior(design, at, change)
         return float(value) if np.isfinite(value) else LOWEST
 
     drawn = _draws(density, len(free))
     if drawn is None:
         return list(given)
-    known = design.x.shape[1] > 0
-    found = [moments(design, likelihood, at(change), diffuse=known) for change, _ in drawn]
+    found = [marginal.moments(design, at(change)) for change, _ in drawn]
     return [_mixed([each[k] for each in found], np.array([weight for _, weight in drawn])) for k in range(len(given))]
 
 

@@ -22,17 +22,19 @@ import torch
 from ..losses.armed_loss import ARMEDLoss
 from ..networks.nets.armed import ARMED
 from .checks import check_data, check_fit
-from .design import read_design
+from .design import Design, read_design
 from .fitted import MixedModelFit
-from .gpboost_fit import Estimate, estimate, moments
+from .gpboost_fit import GPBoostLikelihood
 from .gpboost_model import LIKELIHOODS
-from .quadrature import estimate_by_quadrature
-from .standard_errors import theta_curvature, with_full_errors
+from .marginal import Estimate, MarginalLikelihood
+from .quadrature_fit import QuadratureLikelihood, check_quadrature
+from .standard_errors import with_full_errors
 from .write_back import write_effects, write_head, write_loss
 
 __all__ = ["fit_mixed_model"]
 
-METHODS = ("ML", "REML", "Laplace")
+METHODS = ("ML", "REML", "Laplace", "quadrature")
+POINTS = {1: 25, 2: 11, 3: 7}  # of quadrature for so many effects, unless said otherwise
 
 
 def fit_mixed_model(
@@ -41,7 +43,7 @@ def fit_mixed_model(
     method: str = "ML",
     likelihood: str | torch.nn.Module | None = None,
     fixed: str = "latent",
-    quadrature_points: int = 1,
+    quadrature_points: int | None = None,
     prepare_batch: Callable | None = None,
     feature_names: Sequence[str] | None = None,
 ) -> MixedModelFit:
@@ -55,14 +57,17 @@ def fit_mixed_model(
     Args:
         net: a trained network with one logit and a linear last layer. It is changed.
         loader: batches of its training data.
-        method: ``"ML"`` or ``"REML"`` for Gaussian labels, ``"Laplace"`` for others.
+        method: ``"ML"`` or ``"REML"`` for Gaussian labels; for others ``"Laplace"``, as lme4 by default, or
+            ``"quadrature"``, by which up to three effects of one factor are integrated out as well as exactly: for
+            binary labels, counts of few, or many clusters, where Laplace's s.d. are too small or too large.
         likelihood: ``"gaussian"``, ``"bernoulli"``, ``"binomial"`` (shares, the trials as weight), ``"poisson"`` or
             ``"negative_binomial"``, or the loss of the training, such as ``BCEWithLogitsLoss``; a
             ``GaussianLikelihoodLoss`` is given the residual's s.d., a ``NegativeBinomialLikelihoodLoss`` the shape. By
             default Gaussian for ML and REML, and else Bernoulli.
         fixed: ``"latent"``: the fixed effects are fitted anew, on what the last layer sees; ``"offset"``: the fixed
             logits are kept but for an intercept, which suits a latent that is wide for the number of samples.
-        quadrature_points: of adaptive quadrature for one random effect of one factor, lme4's ``nAGQ``; 1 is Laplace.
+        quadrature_points: nodes of adaptive quadrature for each effect, lme4's ``nAGQ``; 1 is Laplace. By default 25,
+            11 or 7 for one, two or three effects, after which the s.d. change by a percent at most.
         prepare_batch: as for a trainer; by default :py:class:`monai_armed.engines.PrepareBatchCluster`. Its
             targets ``"offset"`` and ``"weight"`` count: ``PrepareBatchCluster(target_keys=["offset"])``.
         feature_names: names of the network's input features.
@@ -81,32 +86,39 @@ def fit_mixed_model(
         raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
     loss: Any = likelihood.loss if isinstance(likelihood, ARMEDLoss) else likelihood
     family = _family(loss, method)
-    if quadrature_points < 1 or (quadrature_points > 1 and method != "Laplace"):
-        raise ValueError(f"quadrature_points must be 1, or more with method='Laplace', got {quadrature_points}.")
+    if quadrature_points is not None and (quadrature_points < 1 or (quadrature_points > 1 and family == "gaussian")):
+        raise ValueError(
+            "quadrature_points must be 1, or more with method='Laplace' or 'quadrature', "
+            f"got {quadrature_points} with {method!r}."
+        )
     design = read_design(net, loader, fixed, prepare_batch, feature_names)
     check_data(design, family)
     kept = _independent(design.x)
     reduced = design._replace(x=design.x[:, kept], x_names=[n for n, k in zip(design.x_names, kept) if k])
-    found = estimate(reduced, family, restricted=method == "REML")
-    if quadrature_points > 1:
-        found, conditional = estimate_by_quadrature(reduced, family, found, quadrature_points)
-        unconditional = conditional
-    else:
-        if family != "gaussian":
-            found = with_full_errors(found, theta_curvature(reduced, family, found, False))
-        conditional = moments(reduced, family, found)
-        unconditional = moments(reduced, family, found, diffuse=True) if any(kept) else conditional
+    marginal = _marginal(reduced, method, family, quadrature_points)
+    found = marginal.estimate(reduced)
+    if family != "gaussian":
+        found = with_full_errors(found, marginal.curvature(reduced, found))
+    conditional = marginal.modes(reduced, found)
+    unconditional = marginal.moments(reduced, found)
     check_fit(reduced, family, found)
     full = _with_dropped(found, kept)
     write_head(net, np.nan_to_num(full.coefficients), fixed)
     for factor, covariance, of_each in zip(design.factors, found.covariances, conditional):
         write_effects(net.random_slopes[factor.name].effects, covariance, of_each)
     write_loss(loss, found)
-    return MixedModelFit(method, family, design, reduced, full, conditional, unconditional, quadrature_points)
+    return MixedModelFit(method, marginal, design, reduced, full, conditional, unconditional)
+
+
+def _marginal(design: Design, method: str, family: str, points: int | None) -> MarginalLikelihood:
+    if points == 1 or (points is None and method != "quadrature"):
+        return GPBoostLikelihood(family, method == "REML")
+    check_quadrature(design, family)
+    return QuadratureLikelihood(family, points or POINTS[design.factors[0].z.shape[1]])
 
 
 def _family(likelihood: str | torch.nn.Module | None, method: str) -> str:
-    gaussian = method != "Laplace"
+    gaussian = method in ("ML", "REML")
     if likelihood is None:
         return "gaussian" if gaussian else "bernoulli"
     families = {"MSELoss": "gaussian", "BCEWithLogitsLoss": "bernoulli"}
@@ -117,7 +129,7 @@ def _family(likelihood: str | torch.nn.Module | None, method: str) -> str:
     if name not in LIKELIHOODS:
         raise ValueError(f"likelihood must be one of {list(LIKELIHOODS)} or a loss for one, got {likelihood!r}.")
     if (name == "gaussian") != gaussian:
-        wanted = "'ML' or 'REML'" if name == "gaussian" else "'Laplace'"
+        wanted = "'ML' or 'REML'" if name == "gaussian" else "'Laplace' or 'quadrature'"
         raise ValueError(f"the method for likelihood {name!r} is {wanted}, got {method!r}.")
     return name
 

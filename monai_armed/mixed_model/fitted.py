@@ -21,8 +21,8 @@ from scipy.stats import norm
 
 from .design import Design
 from .effect_errors import with_component_errors
-from .gpboost_fit import Estimate, Moments, estimate
 from .intervals import component_intervals
+from .marginal import Estimate, MarginalLikelihood, Moments
 
 __all__ = ["MixedModelFit"]
 
@@ -32,28 +32,26 @@ class MixedModelFit:
     What :py:func:`monai_armed.mixed_model.fit_mixed_model` found; ``print`` shows it in the order of lme4's summary.
 
     Args:
-        method: ``"ML"``, ``"REML"`` or ``"Laplace"``.
-        likelihood: of the labels, such as ``"gaussian"``.
+        method: ``"ML"``, ``"REML"``, ``"Laplace"`` or ``"quadrature"``.
+        marginal: the likelihood that was maximised.
         design: the data as they came, and
         reduced: without columns that follow from others.
         estimate: the fit, with NaN for such columns.
         conditional: moments of the random effects given the data and all estimates.
         unconditional: the same with the fixed effects unknown.
-        quadrature_points: of the integration over one effect.
     """
 
     def __init__(
         self,
         method: str,
-        likelihood: str,
+        marginal: MarginalLikelihood,
         design: Design,
         reduced: Design,
         estimate: Estimate,
         conditional: list[Moments],
         unconditional: list[Moments],
-        quadrature_points: int = 1,
     ) -> None:
-        self.method, self.likelihood, self.quadrature_points = method, likelihood, quadrature_points
+        self.method, self.marginal, self.likelihood = method, marginal, marginal.family
         self.design, self.reduced, self.estimate = design, reduced, estimate
         self.conditional, self.unconditional = conditional, unconditional
 
@@ -119,7 +117,7 @@ class MixedModelFit:
         self, method: str = "profile", level: float = 0.95, num_samples: int = 200, seed: int = 0
     ) -> pd.DataFrame:
         """
-        Confidence intervals of the variance components' s.d. After quadrature they are Laplace's.
+        Confidence intervals of the variance components' s.d.
 
         Args:
             method: ``"profile"`` of the likelihood (with REML of the restricted one), ``"wald"``, from its curvature in
@@ -135,10 +133,7 @@ class MixedModelFit:
             ValueError: when there is no such method.
         """
         fit = self._reduced_estimate
-        if self.quadrature_points > 1:
-            fit = estimate(self.reduced, self.likelihood)
-        restricted = self.method == "REML"
-        return component_intervals(self.reduced, self.likelihood, restricted, fit, method, level, num_samples, seed)
+        return component_intervals(self.reduced, self.marginal, fit, method, level, num_samples, seed)
 
     @property
     def _reduced_estimate(self) -> Estimate:
@@ -147,11 +142,8 @@ class MixedModelFit:
 
     @functools.cached_property
     def _wide(self) -> list[Moments]:
-        """Moments with neither fixed effects nor variance components known; after quadrature both as they are."""
-        if self.quadrature_points > 1:
-            return self.unconditional
-        fit, restricted = self._reduced_estimate, self.method == "REML"
-        return with_component_errors(self.reduced, self.likelihood, fit, restricted, self.unconditional)
+        """Moments with neither fixed effects nor variance components known."""
+        return with_component_errors(self.reduced, self.marginal, self._reduced_estimate, self.unconditional)
 
     def ranef(self, level: float = 0.95) -> pd.DataFrame:
         """
@@ -182,8 +174,8 @@ class MixedModelFit:
 
     def __str__(self) -> str:
         by = {"ML": "maximum likelihood", "REML": "REML"}.get(self.method, "maximum likelihood (Laplace Approximation)")
-        if self.quadrature_points > 1:
-            by = f"maximum likelihood (Adaptive Gauss-Hermite Quadrature, nAGQ = {self.quadrature_points})"
+        if self.marginal.points > 1:
+            by = f"maximum likelihood (Adaptive Gauss-Hermite Quadrature, nAGQ = {self.marginal.points})"
         kind = "Linear" if self.likelihood == "gaussian" else "Generalized linear"
         groups = "; ".join(f"{f.name}, {len(np.unique(f.cluster))}" for f in self.design.factors)
         family = "" if self.likelihood == "gaussian" else f"\n Family: {self.likelihood}"

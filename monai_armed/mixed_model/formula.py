@@ -65,7 +65,9 @@ class FormulaModel(NamedTuple):
     levels: dict[str, list[str]]
     family: str
 
-    def fit(self, method: str | None = None, quadrature_points: int = 1, fixed: str = "latent") -> MixedModelFit:
+    def fit(
+        self, method: str | None = None, quadrature_points: int | None = None, fixed: str = "latent"
+    ) -> MixedModelFit:
         """
         Fit the mixed model exactly: at once if the network is linear, after training if it is not.
 

@@ -27,74 +27,76 @@ from scipy.optimize import minimize
 
 from .design import Design, Factor
 from .gpboost_model import GroupedModel
+from .marginal import Estimate, Held, Moments, ThetaCurvature
+from .standard_errors import curvature_by_differences
 
-__all__ = ["Estimate", "Held", "Moments", "estimate", "moments", "profile"]
-
-
-class Estimate(NamedTuple):
-    """A fit: unit lower triangles and variances of each factor, fixed effects and their s.e., log-likelihood."""
-
-    lower: list[np.ndarray]
-    variances: list[np.ndarray]
-    coefficients: np.ndarray
-    errors: np.ndarray
-    residual: float | None  # s.d.
-    shape: float | None  # of a negative binomial distribution
-    log_likelihood: float
-
-    @property
-    def covariances(self) -> list[np.ndarray]:
-        """Covariance matrix (Q, Q) of each factor's effects."""
-        return [low @ np.diag(variance) @ low.T for low, variance in zip(self.lower, self.variances)]
+__all__ = ["GPBoostLikelihood"]
 
 
-class Held(NamedTuple):
-    """What a fit must keep: the s.d. of a factor's first effect, or of the residual (None); and where it starts."""
-
-    factor: int | None
-    sd: float
-    near: Estimate
-
-
-class Moments(NamedTuple):
-    """Of one factor: means (C, Q) of its effects given the data, and their covariances (C, Q, Q)."""
-
-    mean: np.ndarray
-    covariance: np.ndarray
-
-
-def estimate(design: Design, likelihood: str, restricted: bool = False, held: Held | None = None) -> Estimate:
+class GPBoostLikelihood(NamedTuple):
     """
-    Maximise the likelihood, by Laplace's approximation if it is not Gaussian, or the restricted likelihood.
+    The likelihood as GPBoost has it: exact for Gaussian labels, by Laplace's approximation for others; see
+    :py:class:`monai_armed.mixed_model.marginal.MarginalLikelihood`.
 
     Args:
-        design: what :py:func:`monai_armed.mixed_model.design.read_design` gives.
-        likelihood: one of :py:data:`monai_armed.mixed_model.gpboost_model.LIKELIHOODS`.
-        restricted: whether to use the restricted likelihood (REML); for Gaussian labels.
-        held: what stays as it is, for a profile of the likelihood.
-
-    Returns:
-        the fit.
+        family: one of :py:data:`monai_armed.mixed_model.gpboost_model.LIKELIHOODS`.
+        restricted: whether it is the restricted likelihood (REML); for Gaussian labels.
     """
-    lower = _search_lower(design, likelihood, restricted, held)
-    model = _fitted(design, likelihood, lower, restricted, held)
-    residual, variances = model.effects()
-    log_likelihood = model.log_likelihood()
-    if restricted:  # the fixed effects are those of generalised least squares with these variances
-        model = GroupedModel(design, likelihood, lower)
-        start = model.start(variances, residual)
-        model.fit(start, np.zeros(len(start)))
-    shape = model.gp.get_aux_pars(format_pandas=False)
-    known = None if likelihood != "negative_binomial" or shape is None else float(np.ravel(shape)[0])
-    return Estimate(lower, variances, model.coefficients(), model.errors(), residual, known, log_likelihood)
+
+    family: str
+    restricted: bool = False
+
+    @property
+    def points(self) -> int:
+        """Laplace's approximation is quadrature with one node."""
+        return 1
+
+    def estimate(self, design: Design, held: Held | None = None) -> Estimate:
+        """The fit of a design."""
+        lower = _search_lower(design, self, held)
+        model = _fitted(design, self, lower, held)
+        residual, variances = model.effects()
+        log_likelihood = model.log_likelihood()
+        if self.restricted:  # the fixed effects are those of generalised least squares with these variances
+            model = _with_components(GroupedModel(design, self.family, lower), variances, residual)
+        shape = model.gp.get_aux_pars(format_pandas=False)
+        known = None if self.family != "negative_binomial" or shape is None else float(np.ravel(shape)[0])
+        return Estimate(lower, variances, model.coefficients(), model.errors(), residual, known, log_likelihood)
+
+    def profile(self, design: Design, fit: Estimate) -> tuple[float, np.ndarray]:
+        """Log-likelihood and best fixed effects with the components of a fit."""
+        model = _with_components(GroupedModel(design, self.family, fit.lower), fit.variances, fit.residual)
+        coefficients = model.coefficients()
+        if self.restricted:
+            model = GroupedModel(design, self.family, fit.lower, coefficients)
+            model = _with_components(model, fit.variances, fit.residual)
+        return model.log_likelihood(), coefficients
+
+    def curvature(self, design: Design, fit: Estimate) -> ThetaCurvature | None:
+        """How well the components of a fit are known."""
+        return curvature_by_differences(design, self.profile, fit)
+
+    def modes(self, design: Design, fit: Estimate) -> list[Moments]:
+        """Moments of the effects given the data and the fit; of labels that are not Gaussian by Laplace."""
+        return _moments(design, self.family, fit, None)
+
+    def moments(self, design: Design, fit: Estimate) -> list[Moments]:
+        """The same with the fixed effects unknown."""
+        return _moments(design, self.family, fit, fit.coefficients if design.x.shape[1] else None)
+
+
+def _with_components(model: GroupedModel, variances: Sequence[np.ndarray], residual: float | None) -> GroupedModel:
+    """Fitted with these components."""
+    start = model.start(variances, residual)
+    return model.fit(start, np.zeros(len(start)))
 
 
 def _fitted(
-    design: Design, likelihood: str, lower: Sequence[np.ndarray], restricted: bool, held: Held | None
+    design: Design, marginal: GPBoostLikelihood, lower: Sequence[np.ndarray], held: Held | None
 ) -> GroupedModel:
     if held is None:
-        model = GroupedModel(design, likelihood, lower).fit()
-        if not restricted:
+        model = GroupedModel(design, marginal.family, lower).fit()
+        if not marginal.restricted:
             return model
         (residual, variances), center = model.effects(), model.coefficients()
     else:
@@ -104,7 +106,7 @@ def _fitted(
             residual = held.sd
         else:
             variances[held.factor][0] = held.sd**2
-    model = GroupedModel(design, likelihood, lower, center if restricted else None)
+    model = GroupedModel(design, marginal.family, lower, center if marginal.restricted else None)
     start = model.start(variances, residual)
     own = model.gaussian + model.own
     free = np.arange(len(start)) < own
@@ -115,20 +117,7 @@ def _fitted(
     return model.fit(start, free)
 
 
-def profile(design: Design, likelihood: str, fit: Estimate, restricted: bool) -> tuple[float, np.ndarray]:
-    """Log-likelihood with the variance components of ``fit`` and the fixed effects that are best then, and these."""
-    model = GroupedModel(design, likelihood, fit.lower)
-    start = model.start(fit.variances, fit.residual)
-    model.fit(start, np.zeros(len(start)))
-    coefficients = model.coefficients()
-    if not restricted:
-        return model.log_likelihood(), coefficients
-    model = GroupedModel(design, likelihood, fit.lower, coefficients)
-    start = model.start(fit.variances, fit.residual)
-    return model.fit(start, np.zeros(len(start))).log_likelihood(), coefficients
-
-
-def _search_lower(design: Design, likelihood: str, restricted: bool, held: Held | None) -> list[np.ndarray]:
+def _search_lower(design: Design, marginal: GPBoostLikelihood, held: Held | None) -> list[np.ndarray]:
     """L of each factor: the identity for effects that do not correlate, else what makes the likelihood largest."""
     starts, units = [], []
     for k, factor in enumerate(design.factors):
@@ -154,28 +143,15 @@ def _search_lower(design: Design, likelihood: str, restricted: bool, held: Held 
         return triangles(np.zeros(0))
 
     def objective(values: np.ndarray) -> float:
-        return -_fitted(design, likelihood, triangles(values), restricted, held).log_likelihood()
+        return -_fitted(design, marginal, triangles(values), held).log_likelihood()
 
     found = minimize(objective, np.concatenate(starts), method="BFGS", options={"eps": 1e-4, "gtol": 1e-3})
     return triangles(found.x)
 
 
-def moments(design: Design, likelihood: str, fit: Estimate, diffuse: bool = False) -> list[Moments]:
-    """
-    Mean and covariance of every cluster's effects given the data and the fit; of non-Gaussian labels by Laplace.
-
-    Args:
-        design: the design.
-        likelihood: one of :py:data:`monai_armed.mixed_model.gpboost_model.LIKELIHOODS`.
-        fit: what :py:func:`estimate` found for them.
-        diffuse: whether the fixed effects count as unknown, so that the covariances hold their uncertainty, too.
-
-    Returns:
-        the moments of each factor.
-    """
-    model = GroupedModel(design, likelihood, fit.lower, fit.coefficients if diffuse else None)
-    start = model.start(fit.variances, fit.residual)
-    model.fit(start, np.zeros(len(start)))
+def _moments(design: Design, family: str, fit: Estimate, diffuse: np.ndarray | None) -> list[Moments]:
+    """Of each factor; the covariances hold the uncertainty of the fixed effects where these are ``diffuse``."""
+    model = _with_components(GroupedModel(design, family, fit.lower, diffuse), fit.variances, fit.residual)
     columns = sum(len(v) for v in fit.variances)
     before = 0
     found = []

@@ -22,8 +22,8 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from .design import Design
-from .gpboost_fit import Estimate, Held, estimate
-from .standard_errors import moved, theta_curvature
+from .marginal import Estimate, Held, MarginalLikelihood
+from .standard_errors import moved, reordered
 
 __all__ = ["INTERVALS", "component_intervals"]
 
@@ -32,8 +32,7 @@ FARTHEST = 1e3  # an upper end beyond this multiple of the estimate is called in
 
 def component_intervals(
     design: Design,
-    likelihood: str,
-    restricted: bool,
+    marginal: MarginalLikelihood,
     fit: Estimate,
     method: str,
     level: float,
@@ -45,8 +44,7 @@ def component_intervals(
 
     Args:
         design: the design, without columns that follow from others.
-        likelihood: of the labels.
-        restricted: whether the fit is REML's.
+        marginal: the likelihood that was maximised.
         fit: the fit of that design.
         method: ``"profile"``, ``"wald"`` (of the logarithm) or ``"bootstrap"`` (parametric).
         level: of confidence.
@@ -67,7 +65,7 @@ def component_intervals(
     names = [(factor, effect) for factor, effect, _, _ in rows]
     if fit.residual is not None:
         names.append(("Residual", ""))
-    ends = INTERVALS[method](design, likelihood, restricted, fit, level, num_samples, seed)
+    ends = INTERVALS[method](design, marginal, fit, level, num_samples, seed)
     table = pd.DataFrame(names, columns=["factor", "effect"]).assign(sd=_all_sd(fit))
     return table.assign(low=ends[:, 0], high=ends[:, 1])
 
@@ -77,31 +75,24 @@ def _all_sd(fit: Estimate) -> np.ndarray:
     return np.concatenate([*sd, [] if fit.residual is None else [fit.residual]])
 
 
-def _profile(design: Design, likelihood: str, restricted: bool, fit: Estimate, level: float, *_) -> np.ndarray:
+def _profile(design: Design, marginal: MarginalLikelihood, fit: Estimate, level: float, *_) -> np.ndarray:
     ends = [
-        _profile_of(*_first(design, fit, k, i), likelihood, restricted, k, level)
+        _profile_of(*_first(design, fit, k, i), marginal, k, level)
         for k, factor in enumerate(design.factors)
         for i in range(len(factor.effects))
     ]
     if fit.residual is not None:
-        ends.append(_profile_of(design, fit, likelihood, restricted, None, level))
+        ends.append(_profile_of(design, fit, marginal, None, level))
     return np.array(ends)
 
 
 def _first(design: Design, fit: Estimate, k: int, i: int) -> tuple[Design, Estimate]:
     """The same with effect i of factor k before the others: the first one's variance is that of L D L^T itself."""
-    factor, covariance = design.factors[k], fit.covariances[k]
-    order = [i] + [j for j in range(len(factor.effects)) if j != i]
-    factors, lower, variances = list(design.factors), list(fit.lower), list(fit.variances)
-    factors[k] = factor._replace(z=factor.z[:, order])
-    floor = np.diag(np.maximum(1e-9 * np.diag(covariance), 1e-300))
-    tril = np.linalg.cholesky((covariance + floor)[np.ix_(order, order)])
-    lower[k], variances[k] = tril / np.diag(tril), np.diag(tril) ** 2
-    return design._replace(factors=factors), fit._replace(lower=lower, variances=variances)
+    return reordered(design, fit, k, [i] + [j for j in range(len(design.factors[k].effects)) if j != i])
 
 
 def _profile_of(
-    design: Design, fit: Estimate, likelihood: str, restricted: bool, k: int | None, level: float
+    design: Design, fit: Estimate, marginal: MarginalLikelihood, k: int | None, level: float
 ) -> tuple[float, float]:
     wanted = norm.ppf((1 + level) / 2) ** 2 / 2
     best = fit.residual if k is None else float(np.sqrt(fit.variances[k][0]))
@@ -111,8 +102,7 @@ def _profile_of(
     smallest = 1e-4 * unit
 
     def beyond(sd: float) -> float:
-        held = Held(k, sd, fit)
-        return fit.log_likelihood - estimate(design, likelihood, restricted, held).log_likelihood - wanted
+        return fit.log_likelihood - marginal.estimate(design, Held(k, sd, fit)).log_likelihood - wanted
 
     low = 0.0
     if best > smallest and beyond(smallest) > 0:
@@ -134,9 +124,9 @@ def _root(beyond: Callable[[float], float], one: float, other: float) -> float:
     return float(np.exp(brentq(lambda s: edge.get(s, None) or beyond(float(np.exp(s))), *edge, xtol=2e-3)))
 
 
-def _wald(design: Design, likelihood: str, restricted: bool, fit: Estimate, level: float, *_) -> np.ndarray:
+def _wald(design: Design, marginal: MarginalLikelihood, fit: Estimate, level: float, *_) -> np.ndarray:
     sd = _all_sd(fit)
-    curvature = theta_curvature(design, likelihood, fit, restricted)
+    curvature = marginal.curvature(design, fit)
     if curvature is None:
         return np.full((len(sd), 2), np.nan)
     theta, free = curvature.theta, curvature.free
@@ -153,29 +143,29 @@ def _wald(design: Design, likelihood: str, restricted: bool, fit: Estimate, leve
 
 
 def _bootstrap(
-    design: Design, likelihood: str, restricted: bool, fit: Estimate, level: float, num_samples: int, seed: int
+    design: Design, marginal: MarginalLikelihood, fit: Estimate, level: float, num_samples: int, seed: int
 ) -> np.ndarray:
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(num_samples):
-        simulated = design._replace(y=_simulated(design, likelihood, fit, rng))
-        found.append(_all_sd(estimate(simulated, likelihood, restricted)))
+        simulated = design._replace(y=_simulated(design, marginal.family, fit, rng))
+        found.append(_all_sd(marginal.estimate(simulated)))
     return np.quantile(found, [(1 - level) / 2, (1 + level) / 2], axis=0).T
 
 
-def _simulated(design: Design, likelihood: str, fit: Estimate, rng: np.random.Generator) -> np.ndarray:
+def _simulated(design: Design, family: str, fit: Estimate, rng: np.random.Generator) -> np.ndarray:
     eta = design.offset + design.x @ fit.coefficients
     for factor, low, variance in zip(design.factors, fit.lower, fit.variances):
         u = rng.normal(size=(factor.num_clusters, len(variance))) * np.sqrt(variance) @ low.T
         eta = eta + (factor.z * u[factor.cluster]).sum(1)
-    if likelihood == "gaussian":
+    if family == "gaussian":
         return eta + fit.residual / np.sqrt(design.weight) * rng.normal(size=len(eta))
-    if likelihood == "bernoulli":
+    if family == "bernoulli":
         return rng.binomial(1, expit(eta)).astype(float)
-    if likelihood == "binomial":
+    if family == "binomial":
         trials = np.asarray(design.weight, int)
         return rng.binomial(trials, expit(eta)) / trials
-    if likelihood == "poisson":
+    if family == "poisson":
         return rng.poisson(np.exp(eta)).astype(float)
     assert fit.shape is not None
     return rng.negative_binomial(fit.shape, fit.shape / (fit.shape + np.exp(eta))).astype(float)

@@ -21,36 +21,26 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from .design import Design
-from .gpboost_fit import Estimate, profile
+from .marginal import Estimate, ThetaCurvature
 
 __all__ = [
     "MOST",
-    "ThetaCurvature",
     "component_values",
+    "curvature_by_differences",
     "free_components",
     "hessian",
     "moved",
-    "theta_curvature",
+    "reordered",
     "with_full_errors",
 ]
 
 STEP = 0.05
 MOST = 12  # components; with more the errors are those given the components
 NOTHING = 1e-6  # a variance below this share of the largest one is 0, at the edge, and has no curvature
-
-
-class ThetaCurvature(NamedTuple):
-    """Covariance (K, K) of theta, and the slope (P, K) of the fixed effects along it; the start and what it means."""
-
-    covariance: np.ndarray
-    slope: np.ndarray
-    theta: np.ndarray
-    free: list[tuple[str, int, tuple]]
 
 
 def free_components(design: Design, fit: Estimate) -> list[tuple[str, int, tuple]]:
@@ -95,15 +85,27 @@ def moved(fit: Estimate, free: list[tuple[str, int, tuple]], theta: np.ndarray) 
     return fit._replace(lower=lower, variances=variances, residual=residual)
 
 
-def theta_curvature(design: Design, likelihood: str, fit: Estimate, restricted: bool) -> ThetaCurvature | None:
+def reordered(design: Design, fit: Estimate, k: int, order: Sequence[int]) -> tuple[Design, Estimate]:
+    """The same model with the effects of factor k in another order."""
+    factors, lower, variances = list(design.factors), list(fit.lower), list(fit.variances)
+    factor, covariance = factors[k], fit.covariances[k]
+    factors[k] = factor._replace(z=factor.z[:, order], effects=[factor.effects[i] for i in order])
+    floor = np.diag(np.maximum(1e-9 * np.diag(covariance), 1e-300))
+    tril = np.linalg.cholesky((covariance + floor)[np.ix_(order, order)])
+    lower[k], variances[k] = tril / np.diag(tril), np.diag(tril) ** 2
+    return design._replace(factors=factors), fit._replace(lower=lower, variances=variances)
+
+
+def curvature_by_differences(
+    design: Design, profile: Callable[[Design, Estimate], tuple[float, np.ndarray]], fit: Estimate
+) -> ThetaCurvature | None:
     """
-    Curvature of the profile likelihood at a fit.
+    Curvature of a profile likelihood at a fit.
 
     Args:
         design: the design.
-        likelihood: of the labels.
-        fit: the maximum.
-        restricted: whether of the restricted likelihood.
+        profile: the likelihood's, as :py:class:`monai_armed.mixed_model.marginal.MarginalLikelihood` has it.
+        fit: its maximum.
 
     Returns:
         the curvature, or None with too many components, or where it is not that of a maximum.
@@ -116,7 +118,7 @@ def theta_curvature(design: Design, likelihood: str, fit: Estimate, restricted: 
 
     @functools.cache
     def at(*change: float) -> tuple[float, np.ndarray]:
-        return profile(design, likelihood, moved(fit, free, start + np.array(change) * width), restricted)
+        return profile(design, moved(fit, free, start + np.array(change) * width))
 
     curvature = hessian(lambda change: at(*change)[0], np.zeros(len(free)), 1.0)
     if np.linalg.eigvalsh(curvature).min() <= 0:

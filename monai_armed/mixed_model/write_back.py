@@ -21,7 +21,7 @@ from ..losses.likelihoods import NegativeBinomialLikelihoodLoss
 from ..networks.layers.feature_layers import find_layer
 from ..networks.layers.random_effects import RandomEffects
 from ..networks.nets.armed import ARMED
-from .gpboost_fit import Estimate, Moments
+from .marginal import Estimate, Moments
 
 __all__ = ["write_effects", "write_head", "write_loss"]
 
