@@ -89,10 +89,11 @@ def choose_candidate(bundle: StudyBundle, task: FoldTask, inner: Sequence[Sequen
     if not inner:
         return task
     rule, metric = bundle.options["choose_by"], bundle.options["metrics"][0]
-    scores = _figures(bundle, inner, metric)
+    results = [[one.result(bundle) for one in of_candidate] for of_candidate in inner]
+    scores = _figures(results, task.model, metric)
     columns = {"scores": scores.mean(axis=1), "standard_errors": scores.std(axis=1, ddof=1) / np.sqrt(scores.shape[1])}
     if rule == "leak":
-        columns["leaks"] = _figures(bundle, inner, FEATURE_LEAK).mean(axis=1)
+        columns["leaks"] = _figures(results, task.model, FEATURE_LEAK).mean(axis=1)
     known, chosen = np.isfinite(list(columns.values())).all(axis=0), None
     if known.any():
         leaks = columns.get("leaks", np.zeros(len(inner)))
@@ -105,15 +106,14 @@ def choose_candidate(bundle: StudyBundle, task: FoldTask, inner: Sequence[Sequen
     return task if chosen is None else replace(task, overrides={**task.overrides, **candidates[chosen]})
 
 
-def _figures(bundle: StudyBundle, inner: Sequence[Sequence[FoldTask]], metric: str) -> np.ndarray:
+def _figures(results: Sequence[Sequence[pd.DataFrame | None]], model: str, metric: str) -> np.ndarray:
     """A metric of the model's own prediction, (candidates, inner folds); NaN where a fold failed."""
-    found = np.full((len(inner), len(inner[0])), np.nan)
-    for c, tasks in enumerate(inner):
-        for i, task in enumerate(tasks):
-            result = task.result(bundle)
-            if result is not None:
-                own = (result["model"] == task.model) & (result["partition"] == "seen") & (result["metric"] == metric)
-                found[c, i] = result[own]["value"].iloc[0]
+    found = np.full((len(results), len(results[0])), np.nan)
+    for place in np.ndindex(found.shape):
+        table = results[place[0]][place[1]]
+        if table is not None:
+            own = (table["model"] == model) & (table["partition"] == "seen") & (table["metric"] == metric)
+            found[place] = table[own]["value"].iloc[0]
     return found
 
 

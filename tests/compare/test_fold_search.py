@@ -89,6 +89,7 @@ def test_a_candidate_that_failed_is_not_chosen(rule, bundle, tmp_path):
     assert chosen.overrides == {} and record["chosen"] is None
 
 
+@pytest.mark.slow
 def test_by_the_leak_from_search_to_report(bundle, tmp_path):
     change(bundle, "compare", choose_by="leak", models=["conventional", "armed"])
     change(bundle, "search", armed={"lambda_adversary": [0.1, 3.0]})
