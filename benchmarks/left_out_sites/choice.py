@@ -20,6 +20,7 @@ from methods import Fitted, Method, are_many, armed, on_components
 from scores import left_out, seen, within_site
 from sklearn.decomposition import PCA
 from studies import Study
+from tqdm import tqdm
 
 from monai_armed.metrics.strength import choose_strength
 
@@ -57,6 +58,8 @@ def chosen(candidates: Candidates) -> Method:
             probes.append(found["given label"])
             alone = found["label alone"]
         best = choose_strength(scores, errors, probes, chance=alone)
+        figures = [f"{n} {s:.3f}+-{e:.3f}, probe {p:.3f}" for n, s, e, p in zip(names, scores, errors, probes)]
+        tqdm.write(f"for {len(y)} people of {len(inner.names)} sites {names[best]} is chosen of: {'; '.join(figures)}")
         fitted = candidates[names[best]](True)(x, y, site, is_class)
         return fitted._replace(recipe=names[best])
 

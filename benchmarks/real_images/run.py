@@ -19,7 +19,9 @@ run that is stopped goes on where it was; then each row of :py:data:`rows.ROWS` 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
+import json
 import time
 from pathlib import Path
 
@@ -36,19 +38,35 @@ from monai_armed.data.replaced_file import replaced_file
 
 
 def trained(folder: Path, name: str, left_out: str, seed: int, args: argparse.Namespace, parts: dict, images: dict):
-    """The network of a training, and the seconds that it took: read where it is there, else trained and kept."""
+    """
+    The network of a training, and the seconds that it took: read where it is there, else trained and kept. Of what an
+    earlier version has kept, seconds and training images are not known.
+
+    Raises:
+        ValueError: when the network that is there was trained on other images.
+    """
     path = folder / f"{name} {left_out} {seed}.pt".replace(" ", "_")
-    network, took = build_network(args.size).to(args.device), path.with_suffix(".seconds")
+    note, own = path.with_suffix(".json"), _hash(parts["train"])
     if path.exists():
+        known = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
+        if known.get("images", own) != own:
+            raise ValueError(f"{path} was trained on other images than those of {args.data}: give another --out.")
+        network = build_network(args.size).to(args.device)
         network.load_state_dict(torch.load(path, map_location=args.device, weights_only=True))
-        return network.eval(), float(took.read_text(encoding="utf-8")) if took.exists() else float("nan")
+        return network.eval(), known.get("seconds", float("nan"))
     begun = time.monotonic()
     network = train(name, parts["train"], images, args.size, args.epochs, seed, args.device)
-    seconds = time.monotonic() - begun
-    took.write_text(f"{seconds:.1f}", encoding="utf-8")
+    seconds = round(time.monotonic() - begun, 1)
+    note.write_text(json.dumps({"seconds": seconds, "images": own}), encoding="utf-8")
     with replaced_file(path) as partial:
         torch.save(network.state_dict(), partial)
     return network, seconds
+
+
+def _hash(part: pd.DataFrame) -> str:
+    """Of the names, labels and sources of a part's images, wherever they lie."""
+    names = [Path(image).stem for image in part["image"]]
+    return hashlib.sha256(part.assign(image=names).to_csv(index=False).encode()).hexdigest()
 
 
 def main() -> None:

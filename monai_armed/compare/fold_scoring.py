@@ -21,10 +21,11 @@ import pandas as pd
 from monai.bundle import ConfigParser
 
 from monai_armed.bundle.evaluate import collect_predictions
-from monai_armed.compare.fold_task import FoldTask, fold_config
+from monai_armed.compare.fold_task import FEATURE_LEAK, FoldTask, fold_config
 from monai_armed.compare.study_bundle import StudyBundle
 from monai_armed.data.replaced_file import write_csv
 from monai_armed.metrics.comparison import delong_interval
+from monai_armed.metrics.strength import layer_leaks
 
 __all__ = ["score_fold"]
 
@@ -34,12 +35,17 @@ def score_fold(bundle: StudyBundle, task: FoldTask) -> None:
     Score the saved weights of a fold on its test and the unseen samples, and save the metrics.
 
     They are those of the ``predictions`` that the evaluate config has, which are saved, too, and what its own
-    ``scores`` gives. See :py:mod:`monai_armed.compare.study_bundle`.
+    ``scores`` gives, and, where the task asks for it, the leak of the last of the layers that its ``audit`` looks at.
+    See :py:mod:`monai_armed.compare.study_bundle`.
     """
     parser = fold_config(bundle, "evaluate", task)
     rows = _prediction_scores(bundle, parser, task) if parser.get("predictions") else []
     if parser.get("scores"):
         rows += _own_scores(parser, task)
+    if task.measures_leak:
+        leaks = layer_leaks(*parser.get_parsed_content("audit").features())
+        key = {**task.setting, "partition": "seen", "model": task.model, "metric": FEATURE_LEAK}
+        rows.append({**key, "value": list(leaks.values())[-1]})
     (task.folder / "error.txt").unlink(missing_ok=True)
     task.save_result(bundle, rows)
 

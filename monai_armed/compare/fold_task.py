@@ -30,7 +30,9 @@ from monai_armed.compare.samples_file import read_samples
 from monai_armed.compare.study_bundle import StudyBundle, seen_samples
 from monai_armed.data.replaced_file import write_text
 
-__all__ = ["FoldTask", "fold_config", "fold_partitions", "load_samples"]
+__all__ = ["FEATURE_LEAK", "FoldTask", "fold_config", "fold_partitions", "load_samples"]
+
+FEATURE_LEAK = "feature_leak"  # name of the metric
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class FoldTask:
         parts: indices of its ``"train"``, ``"val"`` and ``"test"`` samples.
         seed: seed of its start, batches and random draws.
         overrides: further config values of this fold, its hyperparameters.
+        measures_leak: whether its scores have how well the last features of its test samples tell the cluster.
     """
 
     folder: Path
@@ -54,6 +57,7 @@ class FoldTask:
     parts: Mapping[str, np.ndarray]
     seed: int
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    measures_leak: bool = False
 
     def fingerprint(self, bundle: StudyBundle, *kinds: str) -> str:
         """Hash of the samples, their parts and the configs of some kinds: all that weights, or results, depend on."""
@@ -68,13 +72,14 @@ class FoldTask:
         return digest.hexdigest()
 
     def result(self, bundle: StudyBundle) -> pd.DataFrame | None:
-        """Its saved metrics; None if there are none, or they come from another config or other samples."""
+        """Its saved metrics; None if any is lacking, or they come from another config or other samples."""
         path = self.folder / "result.json"
         if not path.is_file():
             return None
         try:
             saved = json.loads(path.read_text(encoding="utf-8"))
             current = saved["fingerprint"] == self.fingerprint(bundle, "train", "evaluate")
+            current &= not self.measures_leak or any(row["metric"] == FEATURE_LEAK for row in saved["rows"])
             return pd.DataFrame(saved["rows"]) if current else None
         except (ValueError, KeyError, TypeError):  # cut off while it was written
             return None

@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from monai_armed.audit.of_predictions import report_predictions
-from monai_armed.compare.fold_task import FoldTask
+from monai_armed.compare.fold_task import FEATURE_LEAK, FoldTask
 from monai_armed.compare.report import write_report
 from monai_armed.compare.study_bundle import BASE_MODEL, StudyBundle
 from monai_armed.data.replaced_file import write_csv
@@ -84,7 +84,7 @@ def report_results(
         files by name.
     """
     options = bundle.options
-    metrics = [*options["metrics"], f"worst_cluster_{options['metrics'][0]}"]
+    metrics = [*options["metrics"], f"worst_cluster_{options['metrics'][0]}", FEATURE_LEAK]
     shown = results[results["metric"].isin(metrics) & results["value"].notna()]
     order = shown["metric"].map(metrics.index)
     shown = shown.loc[order.sort_values(kind="stable").index]

@@ -16,16 +16,16 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from sklearn.model_selection import train_test_split
 from tqdm import tqdm
 
 from monai_armed.compare.fold_processes import OwnProcesses
+from monai_armed.compare.fold_search import check_search, choose_candidate, inner_tasks, write_search
 from monai_armed.compare.fold_sharing import FoldExecutor, share_folds
 from monai_armed.compare.fold_task import FoldTask
 from monai_armed.compare.fold_tracking import FoldTracker
@@ -34,7 +34,6 @@ from monai_armed.compare.outcome import ceilings, fold_results, one_test_set, re
 from monai_armed.compare.samples_file import write_samples
 from monai_armed.compare.study_bundle import Samples, StudyBundle
 from monai_armed.data.folds import grouped_folds, monte_carlo_folds, stratified_folds
-from monai_armed.data.replaced_file import write_text
 
 __all__ = ["Comparison", "compare"]
 
@@ -124,6 +123,7 @@ class Comparison:
     def plan(self) -> tuple[list[FoldTask], dict[Path, Samples]]:
         """All folds of all models in all settings, and the samples of each, written to their files."""
         tasks, known = [], {}
+        by_leak = bool(self.inner_folds) and self.bundle.options["choose_by"] == "leak"
         for setting in self.bundle.options["settings"]:
             folder = self.out / (",".join(f"{name}={value}" for name, value in setting.items()) or "all")
             parts: list[tuple[Path, dict[str, Any], dict[str, np.ndarray]]] = []
@@ -135,7 +135,7 @@ class Comparison:
                 parts += [(path, repetition, part) for part in (own[k : k + 1] if self.repeat else own)]
             for model, (k, (path, repetition, part)) in itertools.product(self.models, enumerate(parts)):
                 name = folder / model / f"fold_{k:02d}"
-                tasks.append(FoldTask(name, model, setting, path, part, self.seed + k, repetition))
+                tasks.append(FoldTask(name, model, setting, path, part, self.seed + k, repetition, by_leak))
         return tasks, known
 
     def run(self, tasks: Sequence[FoldTask], name: str) -> None:
@@ -187,44 +187,14 @@ class Comparison:
 
     def search(self, tasks: Sequence[FoldTask], samples: Mapping[Path, Samples]) -> list[FoldTask]:
         """The tasks with the hyperparameters that nested cross-validation within their training samples chose."""
-        inner: dict[tuple[Path, int], list[FoldTask]] = {}
+        inner = []
         for task in tasks:
             pool = np.sort(np.concatenate([task.parts["train"], task.parts["val"]]))
-            candidates = self.bundle.search(task.model)
-            parts = self.folds(samples[task.samples], pool, self.inner_folds) if candidates else []
-            for c, candidate in enumerate(candidates):
-                inner[task.folder, c] = [
-                    replace(
-                        task,
-                        folder=task.folder / "search" / f"{c}_{i}",
-                        parts=part,
-                        overrides={**task.overrides, **candidate},
-                    )
-                    for i, part in enumerate(parts)
-                ]
-        everything = [task for group in inner.values() for task in group]
-        self.run(everything, "search")
-        return [self._chosen(task, inner) for task in tasks]
-
-    def _chosen(self, task: FoldTask, inner: Mapping[tuple[Path, int], list[FoldTask]]) -> FoldTask:
-        candidates = self.bundle.search(task.model)
-        if not candidates:
-            return task
-        scores = []
-        for c in range(len(candidates)):
-            results = [t.result(self.bundle) for t in inner[task.folder, c]]
-            metric = self.bundle.options["metrics"][0]
-            values = [_main_metric(r, task.model, metric) for r in results if r is not None]
-            scores.append(float(np.mean(values)) if len(values) == len(results) else float("-inf"))
-        best = int(np.argmax(scores))
-        record = {"candidates": candidates, "scores": scores, "chosen": best}
-        write_text(json.dumps(record, indent=4), task.folder / "search.json")
-        return replace(task, overrides={**task.overrides, **candidates[best]})
-
-
-def _main_metric(result: pd.DataFrame, model: str, metric: str) -> float:
-    chosen = result[(result["model"] == model) & (result["partition"] == "seen") & (result["metric"] == metric)]
-    return float(chosen["value"].iloc[0])
+            has_candidates = bool(self.bundle.search(task.model))
+            parts = self.folds(samples[task.samples], pool, self.inner_folds) if has_candidates else []
+            inner.append(inner_tasks(self.bundle, task, parts))
+        self.run([task for candidates in inner for group in candidates for task in group], "search")
+        return [choose_candidate(self.bundle, task, candidates) for task, candidates in zip(tasks, inner)]
 
 
 def check_writable(out: Path) -> None:
@@ -266,6 +236,7 @@ def compare(comparison: Comparison) -> dict[str, Path]:
     check_writable(comparison.out)
     tasks, samples = comparison.plan()
     if comparison.inner_folds:
+        check_search(comparison.bundle, comparison.models)
         tasks = comparison.search(tasks, samples)
     comparison.run(tasks, "folds")
     results = fold_results(tasks, comparison.bundle)
@@ -275,7 +246,9 @@ def compare(comparison: Comparison) -> dict[str, Path]:
     if comparison.repeat:
         notes.append(f"Fold k is of other data, those with {comparison.repeat} = k.")
     if comparison.inner_folds:
-        notes.append(f"Hyperparameters chosen in {comparison.inner_folds} inner folds within each training part.")
+        notes.append(
+            f"Hyperparameters chosen in {comparison.inner_folds} inner folds within each training part, below."
+        )
     if comparison.num_folds == 1:
         notes.append(one_test_set(comparison.bundle, results))
     if comparison.failures:
@@ -284,7 +257,8 @@ def compare(comparison: Comparison) -> dict[str, Path]:
         notes.append("Each model's folder has a page, report.html: whether its predictions tell the cluster.")
     ceiling = ceilings(comparison.bundle, comparison.repetitions)
     ratio = None if comparison.repeat else comparison.test_ratio
-    return report_results(comparison.bundle, results, comparison.out, ceiling, notes, ratio)
+    files = report_results(comparison.bundle, results, comparison.out, ceiling, notes, ratio)
+    return files | (write_search(comparison.bundle, tasks, files["report"]) if comparison.inner_folds else {})
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:

@@ -24,7 +24,8 @@ What a bundle must offer (ids in its configs; the bundles of this repository all
   for what is not measured by logits alone, ``scores``: a list of figures, each a dict of ``partition``, ``metric``,
   ``value`` and ``prediction`` (the first one's is the model's own) or, for what every model's fold gives alike, such as
   a ceiling, ``model``, the name of a row of its own. They are asked for after the predictions have been written to
-  ``predictions.csv`` in ``output_dir``.
+  ``predictions.csv`` in ``output_dir``. ``audit``, a :py:class:`monai_armed.handlers.ClusterAudit`, where
+  hyperparameters are chosen by the leak.
 - for every other model an override file ``configs/<model>.json``, the last one in training and in evaluation. Names
   joined by ``+`` are a model of several of them, in this order, such as ``conventional+augmented``; ``armed`` among
   them stands for ``train.json``.
@@ -68,12 +69,14 @@ DEFAULTS: dict[str, Any] = {
     "label_key": "label",
     "cluster_key": "site",
     "group_key": "subject",  # grouped and monte_carlo keep its samples together
-    "metrics": ["auroc", "balanced_accuracy"],  # the first one chooses between hyperparameters
+    "metrics": ["auroc", "balanced_accuracy"],  # the first one, higher is better, chooses between hyperparameters
+    "choose_by": "score",  # or "leak": the lowest one within a standard error of the best score, for all models
     "threshold": 0.5,  # of the probability; or "youden", the best point on the test samples themselves
     "percent": False,
     "stacked": False,  # train all folds of a model at once
     "evaluation": ["evaluate"],  # names of the override files of an evaluation
 }
+CHOICES = ("score", "leak")
 NO_MODELS = ("train", "evaluate", "inference", "metadata", "compare", "search", "multi_gpu_train")
 
 
@@ -140,6 +143,10 @@ class StudyBundle:
             raise ValueError(f"{self._file('compare')} has the unknown keys {unknown}: known are {list(DEFAULTS)}.")
         options = {**DEFAULTS, **given}
         options["settings"] = [s for s in _combinations(options["settings"]) if dict(s, **self.only) == s]
+        if options["choose_by"] not in CHOICES:
+            raise ValueError(
+                f"{self._file('compare')}: choose_by must be one of {CHOICES}, got '{options['choose_by']}'."
+            )
         if not options["settings"]:
             raise ValueError(f"{self.root} has no setting with {dict(self.only)} in its compare.json.")
         return options

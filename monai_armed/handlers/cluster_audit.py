@@ -25,7 +25,7 @@ from monai.data import DataLoader
 
 from ..data.replaced_file import write_csv
 from ..engines.prepare_batch import PrepareBatchCluster
-from ..metrics.audit import audit_features, collect_features
+from ..metrics.audit import LayerFeatures, audit_features, collect_features
 from .random_effects_writer import is_main_process
 
 if TYPE_CHECKING:
@@ -70,17 +70,21 @@ class ClusterAudit:
         """Args: engine: a trainer, or an evaluator of a trained network."""
         engine.add_event_handler(Events.COMPLETED, self)
 
+    def features(self) -> tuple[LayerFeatures, LayerFeatures]:
+        """Features of the samples of both loaders, see :py:func:`monai_armed.metrics.audit.collect_features`."""
+        train, test = (
+            collect_features(self.network, loader, self.layers, self.prepare_batch, self.device)
+            for loader in self.loaders
+        )
+        return train, test
+
     def __call__(self, engine: Engine) -> None:
         if not is_main_process():
             return
         if any(isinstance(loader, DataLoader) and not len(loader) for loader in self.loaders):
             logger.warning("there is no audit: it needs samples of seen clusters that were trained on, and others.")
             return
-        train, test = (
-            collect_features(self.network, loader, self.layers, self.prepare_batch, self.device)
-            for loader in self.loaders
-        )
-        table = audit_features(train, test)
+        table = audit_features(*self.features())
         for sentence in _sentences(table):
             logger.info(sentence)
         path = write_csv(table, self.folder / "audit.csv")

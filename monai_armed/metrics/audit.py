@@ -66,7 +66,8 @@ def collect_features(
     every channel are kept, in which the effect of a scanner shows.
 
     Args:
-        network: any network; of an :py:class:`monai_armed.networks.nets.ARMED` network the wrapped one.
+        network: any network; of an :py:class:`monai_armed.networks.nets.ARMED` network the wrapped one, with what its
+            erasers leave of their layers: what its fixed effects are made of.
         loader: gives batches, dicts.
         layers: names of layers of the (wrapped) network; by default those that ARMED's adversary sees.
         prepare_batch: takes input, label and cluster out of a batch; by default ``PrepareBatchCluster()``.
@@ -75,21 +76,22 @@ def collect_features(
     Raises:
         ValueError: when the loader is empty, or a layer does not exist or gives no tensor.
     """
-    network, head = unwrap(network), None
+    network, head, erasers = unwrap(network), None, {}
     if isinstance(network, ARMED):
         layers = network.feature_layers if layers is None and network.feature_layers else layers
+        erasers = dict(zip(network.erased_layers, network.erasers))
         network, head = network.network, network.head
     prepare = PrepareBatchCluster() if prepare_batch is None else prepare_batch
     collected: dict[str, list[np.ndarray]] = {}
     clusters, labels = [], []
-    with torch.no_grad(), eval_mode(network):
+    with torch.no_grad(), eval_mode(network, *erasers.values()):
         for batch in loader:
             x, targets, _, _ = prepare(batch, device)
             if layers is None:
                 layers = default_feature_layers(network, dry_run(network, x.shape[1:]))
             layers = ensure_tuple(layers)
             copied = {(kind, name) for kind in ("input", "output") for name in layers}
-            with record_layers(network, layers, layers, copied) as record:
+            with record_layers(network, layers, layers, copied, erasers) as record:
                 network(x)
             for name in layers:
                 kept = record.inputs if name == head else record.outputs  # the last layer stands for what goes into it

@@ -80,7 +80,7 @@ def test_erasure_within_the_label_hides_the_site_and_keeps_the_age(modules, thic
     assert armed["chance"] == 1 / SITES
 
 
-def test_what_is_erased_is_chosen_on_training_people_alone(modules, thickness):
+def test_what_is_erased_is_chosen_on_training_people_alone(modules, thickness, capsys):
     study, methods, choice = modules["studies"].read_fcon1000(thickness), modules["methods"], modules["choice"]
     train, seen = study.site < SITES - 1, []
 
@@ -99,6 +99,7 @@ def test_what_is_erased_is_chosen_on_training_people_alone(modules, thickness):
     people = study.features[train], study.label[train], study.site[train], False
     fitted = choice.chosen(candidates)(*people)
     assert fitted.recipe == "erased, 100" and fitted.mixed is not None
+    assert "for 180 people of 3 sites erased, 100 is chosen of: as it is, 100 0." in capsys.readouterr().out
     known = {row.tobytes() for row in study.features[train]}
     assert len(seen) == 3 * 2 * choice.INNER_FOLDS + 1
     assert all(row.tobytes() in known for part in seen for row in part)

@@ -20,6 +20,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 from monai_armed.metrics.audit import LayerFeatures, _balanced, audit_features, collect_features
 from monai_armed.networks import ARMED, CNN, DFNN
+from monai_armed.networks.erasure import ClusterEraser
 
 CLUSTERS = 4
 
@@ -116,6 +117,18 @@ def test_features_of_a_table_network_are_the_layers_outputs():
     conventional = collect_features(net.network, loader)  # the same layers are found in a network without adversary
     assert list(conventional.layers) == list(net.feature_layers)
     assert collect_features(net, batches(x, torch.rand(10))).label is None  # a regression has no classes
+
+
+def test_features_of_an_erased_layer_are_what_is_left_of_it():
+    torch.manual_seed(0)
+    x = torch.randn(10, 5)
+    net = ARMED(DFNN(5, 1, (4, 3)), 3, (5,), adversary=None, erasers={"hidden.0": ClusterEraser(4)})
+    torch.nn.init.normal_(net.erasers[0].matrix)
+    found = collect_features(net, batches(x, torch.arange(10) % 2), ["hidden.0", "hidden.1"])
+    with torch.no_grad():
+        first = net.erasers[0](net.network.hidden[0](x))
+        np.testing.assert_allclose(found.layers["hidden.0"], first, rtol=1e-5)
+        np.testing.assert_allclose(found.layers["hidden.1"], net.network.hidden[1:](first), rtol=1e-5)
 
 
 def test_features_of_images_are_statistics_over_space():
