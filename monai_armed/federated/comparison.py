@@ -108,7 +108,8 @@ def _train_alone(parser: ConfigParser, epochs: int | None) -> _Trained:
 def _loaded(parser: ConfigParser) -> _Trained:
     network = parser.get_parsed_content("network_def")
     path = Path(parser.get_parsed_content("ckpt_dir")) / "model.pt"
-    return _Trained(load_model(network, path).eval(), parser)  # type: ignore[arg-type]
+    z_predictor = parser.get_parsed_content("z_predictor#network_def") if "z_predictor" in parser else None
+    return _Trained(load_model(network, path, z_predictor=z_predictor).eval(), parser)  # type: ignore[arg-type]
 
 
 def _refitted(pooled: _Trained, federated: _Trained) -> _Trained:

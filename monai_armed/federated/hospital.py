@@ -104,6 +104,8 @@ class Hospital:
         if self.training.erasure is not None and len(self.network.random_slopes):
             with prior_as_it_is(self.network):
                 fit_random_effects(self.network, self._batches(), self._erasure.loss)
+        if self.training.z_predictor is not None:
+            self.training.z_predictor.trainer.run()  # of its own clusters
         self.training.write(self.network)
         return Message("finish")
 
