@@ -73,9 +73,9 @@ def rounds_as_long(bundle: str | Path, overrides: Mapping[str, Any], local_epoch
     return math.ceil(hospital_config(bundle, ".", overrides).get_parsed_content("max_epochs") / local_epochs)
 
 
-def hospital_training(parser: ConfigParser) -> Training:
-    """The training of a config, its random generators started from the config's seed."""
-    monai.utils.set_determinism(parser.get_parsed_content("seed"))
+def hospital_training(parser: ConfigParser, start: int = 0) -> Training:
+    """The training of a config, its random generators started from the config's seed; or from another start's."""
+    monai.utils.set_determinism(parser.get_parsed_content("seed") + start)
     return evaluated(parser, "training")
 
 

@@ -35,7 +35,7 @@ def run_locally(
     Args:
         bundle: folder of the bundle.
         folder: where each hospital, ``site-1`` and so on, has a folder for what is its own; ``messages.csv`` in it has
-            the names of all that crossed.
+            the names of all that crossed, and ``shared.pt`` what the hospitals share in the end.
         overrides: config values by id.
         hospitals: how many there are; the bundle's clusters are shared out among them.
         rounds, local_epochs: see :py:func:`monai_armed.federated.federate`.
@@ -53,4 +53,6 @@ def run_locally(
     def ask(message: Message) -> dict[str, Message]:
         return {name: hospital.answer(message) for name, hospital in present.items()}
 
-    return federate(recorded(ask, folder / "messages.csv"), rounds, local_epochs)
+    shared = federate(recorded(ask, folder / "messages.csv"), rounds, local_epochs)
+    torch.save(shared, folder / "shared.pt")
+    return shared
