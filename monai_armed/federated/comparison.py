@@ -30,7 +30,7 @@ from ..metrics.leak import mean_cluster_leak
 from ..networks.nets.armed import ARMED
 from .hospital import Hospital, fit_own_effects
 from .hospital_config import hospital_config, hospital_training
-from .local import run_locally
+from .local import run_locally, without_logs
 from .message import Message
 from .rounds import federate
 from .shared import load_shared, shared_state
@@ -102,11 +102,13 @@ def compare_federated(
 
 def _train_alone(parser: ConfigParser, epochs: int | None, start: int = 0) -> _Trained:
     """Train in one place, as a federation of one; by default for as many epochs as the bundle does."""
+    print(f"training alone: {parser['output_dir']}")
     hospital = Hospital(hospital_training(parser, start))
     epochs = parser.get_parsed_content("max_epochs") if epochs is None else epochs
 
     def ask(message: Message) -> dict[str, Message]:
-        return {"alone": hospital.answer(message)}
+        with without_logs():
+            return {"alone": hospital.answer(message)}
 
     federate(ask, 1, epochs, say=lambda text: None)
     return _loaded(parser)
