@@ -21,8 +21,9 @@ def overrides(tmp_path_factory):
 
 
 @pytest.fixture
-def hospital(overrides, tmp_path):
-    """Makes the hospital of a number, of two, in a folder of its own."""
+def hospital(overrides, tmp_path, monkeypatch):
+    """Makes the hospital of a number, of two, in a folder of its own; its random effects are inferred roughly."""
+    monkeypatch.setattr("monai_armed.federated.hospital.STEPS", 20)
 
     def make(number: int, folder: str = "run", **more) -> Hospital:
         place = tmp_path / folder / f"site-{number + 1}"

@@ -79,7 +79,7 @@ def test_a_training_that_was_interrupted_goes_on_after_its_last_round(hospital, 
     asked, kept = list[tuple[str, int]](), tmp_path / "rounds.pt"
     whole = train("whole", None, tmp_path / "of_the_whole.pt")
     assert not (tmp_path / "of_the_whole.pt").exists()
-    for lost_at in (("train", 2), ("sums", None), ("finish", None)):
+    for lost_at in (("train", 2), ("finish", None)):
         with pytest.raises(ConnectionError):
             train("lost", lost_at, kept)
         again = train("lost", None, kept)

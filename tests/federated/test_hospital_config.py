@@ -39,7 +39,8 @@ def test_rounds_see_every_sample_as_often_as_the_bundles_training(local_epochs, 
     assert rounds_as_long(MCI, {"max_epochs": 7}, local_epochs) == 7 // local_epochs
 
 
-def test_a_hospital_has_a_z_predictor_of_its_own(tmp_path):
+def test_a_hospital_has_a_z_predictor_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("monai_armed.federated.hospital.STEPS", 20)
     overrides = {"hidden_channels": [4], "adversary_channels": [4], "z_predictor#max_epochs": 1}
     run_locally(MCI, tmp_path, overrides, 2, 1, 1)
     for number in range(2):

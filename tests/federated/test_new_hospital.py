@@ -25,6 +25,7 @@ def samples(items: list[dict]) -> tuple[torch.Tensor, ...]:
 
 def test_its_samples_are_predicted_better_than_by_the_population(tmp_path, capsys):
     for name, seed in (("others", 5), ("new", 6)):
+        (tmp_path / name).mkdir()
         simulate_spirals(1, num_clusters=4, samples_per_cluster=150, seed=seed).save(tmp_path / name / "sim1.npz")
     overrides = {"hidden_channels": [16, 16], "dataset_dir": str(tmp_path / "others")}
     shared = run_locally(SPIRALS, tmp_path / "run", overrides, 2, 20, 1)
