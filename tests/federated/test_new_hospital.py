@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from monai_armed.__main__ import main
@@ -23,12 +24,16 @@ def samples(items: list[dict]) -> tuple[torch.Tensor, ...]:
     return x.float(), label.float().reshape(-1, 1), torch.tensor([int(item["cluster"]) for item in items])
 
 
-def test_its_samples_are_predicted_better_than_by_the_population(tmp_path, capsys):
+@pytest.mark.slow
+def test_its_samples_are_predicted_better_than_by_the_population(tmp_path, monkeypatch, capsys):
     for name, seed in (("others", 5), ("new", 6)):
         (tmp_path / name).mkdir()
         simulate_spirals(1, num_clusters=4, samples_per_cluster=150, seed=seed).save(tmp_path / name / "sim1.npz")
-    overrides = {"hidden_channels": [16, 16], "dataset_dir": str(tmp_path / "others")}
-    shared = run_locally(SPIRALS, tmp_path / "run", overrides, 2, 20, 1)
+    overrides = {"hidden_channels": [16, 16], "batch_size": 16, "learning_rate": 0.01}
+    with monkeypatch.context() as roughly:
+        roughly.setattr("monai_armed.federated.hospital.STEPS", 20)  # those of the others are not used
+        data = {"dataset_dir": str(tmp_path / "others")}
+        shared = run_locally(SPIRALS, tmp_path / "run", {**overrides, **data}, 2, 40, 1)
 
     own = {**overrides, "dataset_dir": str(tmp_path / "new")}
     command = ["federated", "--bundle", str(SPIRALS), "--out", str(tmp_path / "hospital")]
