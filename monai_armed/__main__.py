@@ -126,9 +126,16 @@ def _federated(arguments: argparse.Namespace) -> int:
     from monai_armed.compare.runner import parse_overrides
     from monai_armed.federated import nvflare_job
     from monai_armed.federated.comparison import compare_federated
+    from monai_armed.federated.hospital_config import rounds_as_long
     from monai_armed.federated.local import run_locally
+    from monai_armed.federated.new_hospital import join_late
 
-    job = (parse_overrides(arguments.set), arguments.hospitals, arguments.rounds, arguments.local_epochs)
+    overrides = parse_overrides(arguments.set)
+    if arguments.join:
+        print(f"written to {join_late(arguments.bundle, arguments.out, overrides, arguments.join)}")
+        return 0
+    rounds = arguments.rounds or rounds_as_long(arguments.bundle, overrides, arguments.local_epochs)
+    job = (overrides, arguments.hospitals, rounds, arguments.local_epochs)
     if arguments.export:
         print(f"written to {nvflare_job.export_job(arguments.bundle, arguments.out, *job)}")
         return 0
@@ -202,10 +209,11 @@ def _add_federated(parser: argparse.ArgumentParser) -> None:
     add("--bundle", type=Path, required=True, help="folder of the bundle, with a configs/federated.json")
     add("--out", type=Path, required=True, help="folder for results")
     add("--hospitals", type=_at_least(2), default=4, help="hospitals that the bundle's clusters are shared out among")
-    add("--rounds", type=_at_least(1), default=20, help="how often the hospitals' networks are averaged")
+    add("--rounds", type=_at_least(1), help="averages; by default every sample is seen as often as in pooled training")
     add("--local_epochs", type=_at_least(1), default=1, help="epochs that a hospital trains in each round")
     add("--set", action="append", default=[], metavar="ID=VALUE", help="override a config value; repeatable")
     add("--nvflare", action="store_true", help="each hospital a process, in NVFLARE's simulator")
+    add("--join", type=Path, metavar="SHARED", help="of a new hospital: learn its random effects around this shared.pt")
     add("--export", action="store_true", help="write NVFLARE's job for real hospitals; nothing is trained")
 
 

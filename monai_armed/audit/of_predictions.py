@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,8 @@ ATTRIBUTES = ("manufacturer",)
 
 def report_predictions(table: pd.DataFrame, site: str, subject: str, path: str | Path, of: str) -> Path | None:
     """
-    Write the page of :py:mod:`monai_armed.audit` for predictions alone.
+    Write the page of :py:mod:`monai_armed.audit` for predictions alone. A page that was made of the very same is kept;
+    one of others is not, also where nothing can be said of these.
 
     Args:
         table: a row a sample: ``label`` (0 or 1), ``score`` (the logit), the columns of the site and, where it is
@@ -43,9 +46,15 @@ def report_predictions(table: pd.DataFrame, site: str, subject: str, path: str |
     """
     from .assess import assess  # not when a training starts, whose config imports what evaluates it
     from .data_list import Samples
+    from .figures import has_matplotlib
     from .readings import Readings
     from .write import audit_page
 
+    path, about = Path(path), json.dumps([__version__, has_matplotlib, site, subject, of])
+    made_of = hashlib.sha256((about + table.to_csv(index=False)).encode()).hexdigest()
+    if path.is_file() and made_of in path.read_text(encoding="utf-8"):
+        return path
+    path.unlink(missing_ok=True)  # of other predictions
     if site not in table:
         return None
     table = table[table["label"].isin([0, 1]) & np.isfinite(table["score"])].reset_index(drop=True)
@@ -60,6 +69,6 @@ def report_predictions(table: pd.DataFrame, site: str, subject: str, path: str |
         "predictions": of,
         "samples, subjects, sites": f"{len(table)} / {subjects.nunique()} / {table[site].nunique()}",
         "versions": f"monai_armed {__version__}",
+        "made of (SHA-256)": made_of,
     }
-    write_text(audit_page(audit, f"Does it read the site? {of}", facts), path)
-    return Path(path)
+    return write_text(audit_page(audit, f"Does it read the site? {of}", facts), path)

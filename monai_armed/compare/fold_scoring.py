@@ -39,6 +39,7 @@ def score_fold(bundle: StudyBundle, task: FoldTask) -> None:
     See :py:mod:`monai_armed.compare.study_bundle`.
     """
     parser = fold_config(bundle, "evaluate", task)
+    (task.folder / "predictions.csv").unlink(missing_ok=True)  # of another evaluation, which may have had others
     rows = _prediction_scores(bundle, parser, task) if parser.get("predictions") else []
     if parser.get("scores"):
         rows += _own_scores(parser, task)

@@ -98,22 +98,20 @@ def report_results(
 def write_pages(bundle: StudyBundle, tasks: Sequence[FoldTask]) -> list[Path]:
     """
     The page of :py:mod:`monai_armed.audit`, ``report.html``, in the folder of each model in each setting that has
-    predictions: of its fixed effects where it has any, of the test samples of all folds.
+    predictions: of its fixed effects where it has any, of the test samples of all folds whose results are of this
+    comparison. It is made anew where it would be another one, and removed where there is none to be made.
     """
     options, pages = bundle.options, []
+    site, subject = options["cluster_key"], options["group_key"]
     for (folder, model), members in itertools.groupby(tasks, key=lambda task: (task.folder.parent, task.model)):
-        files = [task.folder / "predictions.csv" for task in members if (task.folder / "result.json").is_file()]
-        tables = [pd.read_csv(file) for file in files if file.is_file()]
-        if not tables:
-            continue
-        table = pd.concat(tables, ignore_index=True)
+        files = [task.folder / "predictions.csv" for task in members if task.result(bundle) is not None]
+        tables = [pd.read_csv(file, dtype={site: str, subject: str}) for file in files if file.is_file()]
+        table = pd.concat(tables or [pd.DataFrame(columns=["partition", "model"])], ignore_index=True)
         table = table[table["partition"] == "seen"]
         fixed = table[table["model"] == f"{model}, fixed"]
         table, name = (table[table["model"] == model], model) if fixed.empty else (fixed, f"{model}, fixed")
         of = f"{name}, test samples of {len(tables)} folds"
-        pages.append(
-            report_predictions(table, options["cluster_key"], options["group_key"], folder / "report.html", of)
-        )
+        pages.append(report_predictions(table, site, subject, folder / "report.html", of))
     return [page for page in pages if page is not None]
 
 

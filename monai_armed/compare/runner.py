@@ -239,6 +239,7 @@ def compare(comparison: Comparison) -> dict[str, Path]:
         check_search(comparison.bundle, comparison.models)
         tasks = comparison.search(tasks, samples)
     comparison.run(tasks, "folds")
+    pages = write_pages(comparison.bundle, tasks)
     results = fold_results(tasks, comparison.bundle)
     if results.empty:
         raise ValueError(f"every fold failed, the first with: {next(iter(comparison.failures.values()))}")
@@ -253,7 +254,7 @@ def compare(comparison: Comparison) -> dict[str, Path]:
         notes.append(one_test_set(comparison.bundle, results))
     if comparison.failures:
         notes.append(f"{len(comparison.failures)} folds failed and are left out; each folder's error.txt says why.")
-    if write_pages(comparison.bundle, tasks):
+    if pages:
         notes.append("Each model's folder has a page, report.html: whether its predictions tell the cluster.")
     ceiling = ceilings(comparison.bundle, comparison.repetitions)
     ratio = None if comparison.repeat else comparison.test_ratio

@@ -28,13 +28,12 @@ from ..bundle.models import load_model
 from ..data.replaced_file import write_csv
 from ..metrics.leak import mean_cluster_leak
 from ..networks.nets.armed import ARMED
-from ..networks.random_effects_fit import fit_random_effects
-from .hospital import Hospital
+from .hospital import Hospital, fit_own_effects
 from .hospital_config import hospital_config, hospital_training
-from .local import run_locally
+from .local import run_locally, without_logs
 from .message import Message
 from .rounds import federate
-from .shared import load_shared, prior_as_it_is, shared_state
+from .shared import load_shared, shared_state
 
 __all__ = ["compare_federated"]
 
@@ -71,8 +70,9 @@ def compare_federated(
         a row for each way: AUROC of the mixed and of the fixed prediction over the test samples of all hospitals; the
         leak, the AUROC with which the fixed logit tells a cluster from the others among test samples of class 0, mean
         over clusters; and the deviation of the random effects: of what they add to the logits of the test samples, the
-        root mean square difference from a reference relative to it. The reference is the pooled network, and for the
-        last row effects that were fitted to all data around the fixed part of the federated network.
+        root mean square difference from a reference relative to it. The reference is the pooled network, from which
+        one that was trained from another start differs, too; and for the last row effects that were fitted to all data
+        around the fixed part of the federated network.
     """
     run(bundle, folder / "federated", overrides, hospitals, rounds, local_epochs)
     pooled = _train_alone(hospital_config(bundle, folder / "pooled", overrides), None)
@@ -82,7 +82,14 @@ def compare_federated(
         federated.append(_loaded(hospital_config(bundle, folder / "federated" / name, overrides, number, hospitals)))
         config = hospital_config(bundle, folder / "alone" / name, overrides, number, hospitals)
         alone.append(_train_alone(config, rounds * local_epochs))
-    tables = {"pooled": _scores([pooled]), "federated": _scores(federated), "each hospital alone": _scores(alone)}
+    again = _train_alone(hospital_config(bundle, folder / "pooled_again", overrides), None, start=1)
+    networks = {
+        "pooled": [pooled],
+        "federated": federated,
+        "each hospital alone": alone,
+        "pooled, another start": [again],
+    }
+    tables = {name: _scores(places) for name, places in networks.items()}
     rows = [{"training": name, **_figures(table, tables["pooled"])} for name, table in tables.items()]
     refitted = _scores([_refitted(pooled, federated[0])])
     rows.append({"training": "federated, against effects fitted to all data around its fixed part"})
@@ -93,13 +100,15 @@ def compare_federated(
     return frame
 
 
-def _train_alone(parser: ConfigParser, epochs: int | None) -> _Trained:
+def _train_alone(parser: ConfigParser, epochs: int | None, start: int = 0) -> _Trained:
     """Train in one place, as a federation of one; by default for as many epochs as the bundle does."""
-    hospital = Hospital(hospital_training(parser))
+    print(f"training alone: {parser['output_dir']}")
+    hospital = Hospital(hospital_training(parser, start))
     epochs = parser.get_parsed_content("max_epochs") if epochs is None else epochs
 
     def ask(message: Message) -> dict[str, Message]:
-        return {"alone": hospital.answer(message)}
+        with without_logs():
+            return {"alone": hospital.answer(message)}
 
     federate(ask, 1, epochs, say=lambda text: None)
     return _loaded(parser)
@@ -108,15 +117,15 @@ def _train_alone(parser: ConfigParser, epochs: int | None) -> _Trained:
 def _loaded(parser: ConfigParser) -> _Trained:
     network = parser.get_parsed_content("network_def")
     path = Path(parser.get_parsed_content("ckpt_dir")) / "model.pt"
-    return _Trained(load_model(network, path).eval(), parser)  # type: ignore[arg-type]
+    z_predictor = parser.get_parsed_content("z_predictor#network_def") if "z_predictor" in parser else None
+    return _Trained(load_model(network, path, z_predictor=z_predictor).eval(), parser)  # type: ignore[arg-type]
 
 
 def _refitted(pooled: _Trained, federated: _Trained) -> _Trained:
     """The pooled network with the fixed part and prior of the federated one, and random effects of all data for it."""
     network, erasure = pooled.network, pooled.parser.get_parsed_content("training").erasure
     load_shared(network, shared_state(federated.network))
-    with prior_as_it_is(network):
-        fit_random_effects(network, DataLoader(erasure.dataset, batch_size=64), erasure.loss)
+    fit_own_effects(network, erasure)
     return pooled
 
 

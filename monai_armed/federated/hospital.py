@@ -24,7 +24,9 @@ from ..utils.parallel import unwrap
 from .message import Message
 from .shared import load_shared, prior_as_it_is, shared_state
 
-__all__ = ["Hospital"]
+__all__ = ["Hospital", "fit_own_effects"]
+
+STEPS = 1000  # after 300 two inferences of the same effects, of other draws, differ by 6 % on the spirals; now by 2 %
 
 
 class Hospital:
@@ -96,14 +98,15 @@ class Hospital:
     def _sums(self, message: Message) -> Message:
         erasure = self._erasure
         sums = layer_sums(
-            self.network, message.about["layer"], self._batches(), erasure.num_classes, erasure.num_values
+            self.network, message.about["layer"], _batches(erasure), erasure.num_classes, erasure.num_values
         )
         return Message("sums", sums.state_dict(), {"num_classes": sums.num_classes, "num_values": sums.num_values})
 
     def _finish(self, message: Message) -> Message:
         if self.training.erasure is not None and len(self.network.random_slopes):
-            with prior_as_it_is(self.network):
-                fit_random_effects(self.network, self._batches(), self._erasure.loss)
+            fit_own_effects(self.network, self._erasure)
+        if self.training.z_predictor is not None:
+            self.training.z_predictor.trainer.run()  # of its own clusters
         self.training.write(self.network)
         return Message("finish")
 
@@ -114,5 +117,18 @@ class Hospital:
             raise ValueError("the network has erasers, and the training no erasure: give it a bundle's Erasure.")
         return self.training.erasure
 
-    def _batches(self) -> DataLoader:
-        return DataLoader(self._erasure.dataset, batch_size=self._erasure.batch_size, num_workers=0)
+
+def fit_own_effects(network: ARMED, erasure: Erasure) -> None:
+    """
+    Learn the random effects of a hospital's clusters around what is shared, their prior as it is.
+
+    Args:
+        network: the network, changed in place.
+        erasure: which has the data and the loss.
+    """
+    with prior_as_it_is(network):
+        fit_random_effects(network, _batches(erasure), erasure.loss, steps=STEPS, seed=erasure.seed)
+
+
+def _batches(erasure: Erasure) -> DataLoader:
+    return DataLoader(erasure.dataset, batch_size=erasure.batch_size, num_workers=0)

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from monai.bundle import ConfigParser
 from ..bundle.training import Training
 from ..compare.study_bundle import StudyBundle, evaluated
 
-__all__ = ["hospital_config", "hospital_training", "part_of"]
+__all__ = ["hospital_config", "hospital_training", "part_of", "rounds_as_long"]
 
 MODEL = "federated"  # the bundle's override file
 
@@ -43,7 +44,8 @@ def hospital_config(
             the one of this number, from 0. With one hospital all of the data are its own.
 
     Returns:
-        the config, not yet evaluated.
+        the config, not yet evaluated. Simulated hospitals scale inputs alike, as hospitals must agree to: if it has an
+        id ``scaling``, the partitions that scales are learned from, these are those of all.
 
     Raises:
         FileNotFoundError: when the bundle has no such file.
@@ -55,6 +57,8 @@ def hospital_config(
     parser = study.config("train", MODEL, {**overrides, **places})
     if hospitals > 1:
         parser["whole"] = parser["partitions"]
+        if "scaling" in parser:
+            parser["scaling"] = "@whole"
         parser["partitions"] = {
             "_target_": "monai_armed.federated.hospital_config.part_of",
             "partitions": "@whole",
@@ -64,9 +68,14 @@ def hospital_config(
     return parser
 
 
-def hospital_training(parser: ConfigParser) -> Training:
-    """The training of a config, its random generators started from the config's seed."""
-    monai.utils.set_determinism(parser.get_parsed_content("seed"))
+def rounds_as_long(bundle: str | Path, overrides: Mapping[str, Any], local_epochs: int) -> int:
+    """How many rounds of so many local epochs see every sample as often as the bundle's own training does."""
+    return math.ceil(hospital_config(bundle, ".", overrides).get_parsed_content("max_epochs") / local_epochs)
+
+
+def hospital_training(parser: ConfigParser, start: int = 0) -> Training:
+    """The training of a config, its random generators started from the config's seed; or from another start's."""
+    monai.utils.set_determinism(parser.get_parsed_content("seed") + start)
     return evaluated(parser, "training")
 
 

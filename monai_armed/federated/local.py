@@ -13,7 +13,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from .message import Message
 from .record import recorded
 from .rounds import federate
 
-__all__ = ["run_locally"]
+__all__ = ["run_locally", "without_logs"]
 
 
 def run_locally(
@@ -35,7 +37,7 @@ def run_locally(
     Args:
         bundle: folder of the bundle.
         folder: where each hospital, ``site-1`` and so on, has a folder for what is its own; ``messages.csv`` in it has
-            the names of all that crossed.
+            the names of all that crossed, and ``shared.pt`` what the hospitals share in the end.
         overrides: config values by id.
         hospitals: how many there are; the bundle's clusters are shared out among them.
         rounds, local_epochs: see :py:func:`monai_armed.federated.federate`.
@@ -51,6 +53,19 @@ def run_locally(
     }
 
     def ask(message: Message) -> dict[str, Message]:
-        return {name: hospital.answer(message) for name, hospital in present.items()}
+        with without_logs():
+            return {name: hospital.answer(message) for name, hospital in present.items()}
 
-    return federate(recorded(ask, folder / "messages.csv"), rounds, local_epochs)
+    shared = federate(recorded(ask, folder / "messages.csv"), rounds, local_epochs)
+    torch.save(shared, folder / "shared.pt")
+    return shared
+
+
+@contextmanager
+def without_logs() -> Iterator[None]:
+    """What each of many trainings says of each epoch is left out; warnings are not."""
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

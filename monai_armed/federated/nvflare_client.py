@@ -21,9 +21,9 @@ from urllib.parse import unquote
 
 import nvflare.client as flare
 
-from monai_armed.federated.hospital import Hospital
-from monai_armed.federated.hospital_config import hospital_config, hospital_training
+from monai_armed.federated.hospital_process import HospitalProcess
 from monai_armed.federated.nvflare_messages import from_flare, to_flare
+from monai_armed.federated.record import recorded
 
 
 def main() -> None:
@@ -38,13 +38,14 @@ def main() -> None:
     flare.init()
     site = flare.get_site_name()
     number = int(site.rpartition("-")[2]) - 1 if arguments.hospitals > 1 else 0
-    overrides = json.loads(arguments.set)
-    config = hospital_config(arguments.bundle, arguments.folder / site, overrides, number, arguments.hospitals)
-    hospital = Hospital(hospital_training(config))
+    own = (json.loads(arguments.set), number, arguments.hospitals)
+    hospital = HospitalProcess(arguments.bundle, arguments.folder / site, *own)
+    ask = recorded(lambda message: {site: hospital.answer(message)}, arguments.folder / site / "messages.csv")
     while flare.is_running():
         if (question := flare.receive()) is None:
             break
-        flare.send(to_flare(hospital.answer(from_flare(question))))
+        flare.send(to_flare(ask(from_flare(question))[site]))
+    hospital.close()
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ __all__ = ["FederatedARMED"]
 class FederatedARMED(ModelController):
     """
     NVFLARE controller that trains across hospitals. Writes ``messages.csv``, the names of all that crossed, and
-    ``shared.pt``, what the hospitals share in the end.
+    ``shared.pt``, what the hospitals share in the end; until then ``rounds.pt``, from where the job, submitted again
+    after an interruption, goes on.
 
     Args:
         rounds, local_epochs: see :py:func:`monai_armed.federated.federate`.
@@ -44,7 +45,8 @@ class FederatedARMED(ModelController):
     def run(self) -> None:
         """The whole training."""
         folder = Path(self.folder)
-        shared = federate(recorded(self._ask, folder / "messages.csv"), self.rounds, self.local_epochs, self.info)
+        ask = recorded(self._ask, folder / "messages.csv")
+        shared = federate(ask, self.rounds, self.local_epochs, self.info, folder / "rounds.pt")
         torch.save(shared, folder / "shared.pt")
 
     def _ask(self, message: Message) -> dict[str, Message]:

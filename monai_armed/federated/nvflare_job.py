@@ -81,7 +81,8 @@ def simulate(
     """
     bundle, folder = bundle.resolve(), folder.resolve()
     job = _job(bundle, folder, overrides, hospitals, True, rounds, local_epochs)
-    (folder / "shared.pt").unlink(missing_ok=True)
+    for name in ("shared.pt", "rounds.pt"):
+        (folder / name).unlink(missing_ok=True)
     job.simulator_run(str(folder / "nvflare"), n_clients=hospitals, log_config="concise")
     if not (folder / "shared.pt").is_file():
         raise ValueError(f"the federated training has failed: {folder / 'nvflare'} has the logs of its hospitals.")

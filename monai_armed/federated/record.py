@@ -28,13 +28,14 @@ def recorded(ask: Callable[[Message], Mapping[str, Message]], path: Path) -> Cal
 
     Args:
         ask: sends a message to all hospitals and returns the answers by the hospital's name.
-        path: a CSV file, made anew: rows of kind, sender, name, shape.
+        path: a CSV file, of rows of kind, sender, name, shape; what is in it already stays.
 
     Returns:
         the same, with the record.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("kind,sender,name,shape\n", encoding="utf-8")
+    if not path.is_file():
+        path.write_text("kind,sender,name,shape\n", encoding="utf-8")
 
     def ask_and_record(message: Message) -> Mapping[str, Message]:
         answers = ask(message)

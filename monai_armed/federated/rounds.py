@@ -14,10 +14,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..data.replaced_file import replaced_file
+from ..handlers.training_checkpoint import read_checkpoint
 from ..networks.erasure import FeatureSums, fit_eraser
 from .message import Message
 from .shared import average
@@ -29,7 +32,7 @@ Ask = Callable[[Message], Mapping[str, Message]]
 
 
 def federate(
-    ask: Ask, rounds: int, local_epochs: int = 1, say: Callable[[str], None] = print
+    ask: Ask, rounds: int, local_epochs: int = 1, say: Callable[[str], None] = print, kept: Path | None = None
 ) -> dict[str, torch.Tensor]:
     """
     Train across hospitals: in each round every hospital trains what the last one came to on its own samples, and what
@@ -45,6 +48,8 @@ def federate(
         rounds: how many averages.
         local_epochs: epochs over its own samples that a hospital trains in each.
         say: shows progress.
+        kept: file in which the last average is kept until the training is through: if there is one, of a training that
+            was interrupted, it goes on from there. Without a file it starts anew each time.
 
     Returns:
         what the hospitals share in the end.
@@ -55,22 +60,47 @@ def federate(
     for name, number in (("rounds", rounds), ("local_epochs", local_epochs)):
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}.")
+    shared, about = _begin(ask, say, kept)
+    for number in range(about["rounds"], rounds):
+        answers = ask(Message("train", shared, {"round": number, "epochs": local_epochs}))
+        samples = {name: answer.about["samples"] for name, answer in answers.items()}
+        shared = average({name: answer.tensors for name, answer in answers.items()}, samples)
+        about = {**about, "rounds": number + 1, "hospitals": sorted({*about["hospitals"], *answers})}
+        if kept is not None:
+            with replaced_file(kept) as file:
+                torch.save({"shared": shared, "about": about}, file)
+        losses = sum(samples[name] * answer.about["loss"] for name, answer in answers.items()) / sum(samples.values())
+        say(f"round {number + 1} of {rounds}: {len(answers)} hospitals, loss {losses:.4f}")
+    shared = _erase(ask, say, shared, about)
+    finished = ask(Message("finish", shared))
+    if missing := sorted({*about["hospitals"]} - set(finished)):
+        raise ValueError(f"no model was written by {', '.join(missing)}: start its client, and run this again.")
+    say(f"{len(finished)} hospitals have written their models")
+    if kept is not None:
+        kept.unlink()
+    return shared
+
+
+def _begin(ask: Ask, say: Callable[[str], None], kept: Path | None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """What is shared before the next round; and its layers, the rounds that were, and the hospitals that took part."""
+    if kept is not None and kept.is_file():
+        found = read_checkpoint(kept)
+        say(f"going on after round {found['about']['rounds']}, from {kept}")
+        return found["shared"], found["about"]
     started = ask(Message("start"))
     if not started:
         raise ValueError("no hospital has answered: start their clients first.")
     first = started[min(started)]
-    shared, layers = first.tensors, first.about["layers"]
-    seen: set[str] = set()
-    for number in range(rounds):
-        answers = ask(Message("train", shared, {"round": number, "epochs": local_epochs}))
-        samples = {name: answer.about["samples"] for name, answer in answers.items()}
-        shared = average({name: answer.tensors for name, answer in answers.items()}, samples)
-        seen |= set(answers)
-        losses = sum(samples[name] * answer.about["loss"] for name, answer in answers.items()) / sum(samples.values())
-        say(f"round {number + 1} of {rounds}: {len(answers)} hospitals, loss {losses:.4f}")
-    for index, layer in enumerate(layers):
+    return first.tensors, {"layers": first.about["layers"], "rounds": 0, "hospitals": []}
+
+
+def _erase(
+    ask: Ask, say: Callable[[str], None], shared: dict[str, torch.Tensor], about: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
+    """What is shared, with erasers that are fitted."""
+    for index, layer in enumerate(about["layers"]):
         answers = ask(Message("sums", shared, {"layer": layer}))
-        if missing := sorted(seen - set(answers)):
+        if missing := sorted({*about["hospitals"]} - set(answers)):
             raise ValueError(f"no sums of layer {layer!r} from {', '.join(missing)}: what tells them cannot be erased.")
         sums = join_sums([_read_sums(answers[name]) for name in sorted(answers)])
         if sums.num_clusters == 1:
@@ -80,8 +110,6 @@ def federate(
         fitted = {f"erasers.{index}.{name}": value for name, value in eraser.state_dict().items()}
         shared = {**shared, **{name: value.to(shared[name].dtype) for name, value in fitted.items()}}
         say(f"erased {int(eraser.rank)} directions from {layer!r}")
-    finished = ask(Message("finish", shared))
-    say(f"{len(finished)} hospitals have written their models")
     return shared
 
 

@@ -21,11 +21,22 @@ def overrides(tmp_path_factory):
 
 
 @pytest.fixture
-def hospital(overrides, tmp_path):
-    """Makes the hospital of a number, of two, in a folder of its own."""
+def hospital(overrides, tmp_path, monkeypatch):
+    """Makes the hospital of a number, of two, in a folder of its own; its random effects are inferred roughly."""
+    monkeypatch.setattr("monai_armed.federated.hospital.STEPS", 20)
 
     def make(number: int, folder: str = "run", **more) -> Hospital:
         place = tmp_path / folder / f"site-{number + 1}"
         return Hospital(hospital_training(hospital_config(SPIRALS, place, {**overrides, **more}, number, 2)))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def names_that_cross() -> dict[str, set[str]]:
+    """Of tensors and of numbers; there are no others."""
+    shared = {f"network.hidden.{layer}.0.{kind}" for layer in (0, 1) for kind in ("weight", "bias")}
+    shared |= {"network.head.weight", "network.head.bias", "random_slopes.cluster.effects.log_prior_scale"}
+    shared |= {f"erasers.0.{name}" for name in ("matrix", "offset", "rank")}
+    numbers = {"layers", "round", "epochs", "samples", "loss", "layer", "num_classes", "num_values"}
+    return {"tensors": shared | {"count", "total", "second"}, "numbers": numbers}

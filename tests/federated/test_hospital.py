@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,27 +14,20 @@ from monai_armed.federated.hospital_config import part_of
 from monai_armed.federated.record import recorded
 from monai_armed.networks import adapt
 
-FIXED = {f"network.hidden.{layer}.0.{kind}" for layer in (0, 1) for kind in ("weight", "bias")}
-FIXED |= {"network.head.weight", "network.head.bias"}
-SHARED = FIXED | {"random_slopes.cluster.effects.log_prior_scale"}
-SHARED |= {f"erasers.0.{name}" for name in ("matrix", "offset", "rank")}
-
 
 def ask_all(hospitals):
     return lambda message: {name: hospital.answer(message) for name, hospital in hospitals.items()}
 
 
-def test_a_training_shares_named_tensors_alone_and_gives_each_hospital_a_model(hospital, tmp_path):
+def test_a_training_shares_named_tensors_alone_and_gives_each_hospital_a_model(hospital, names_that_cross, tmp_path):
     hospitals = {"a": hospital(0), "b": hospital(1)}
     before = {name: one.network.random_effects.loc.detach().clone() for name, one in hospitals.items()}
     shared = federate(recorded(ask_all(hospitals), tmp_path / "messages.csv"), 2, 1)
 
     with open(tmp_path / "messages.csv", newline="", encoding="utf-8") as file:
         crossed = list(csv.DictReader(file))
-    tensors = {row["name"] for row in crossed if row["shape"] or row["name"].endswith("rank")}
-    assert tensors == SHARED | {"count", "total", "second"}
-    numbers = {row["name"] for row in crossed} - tensors
-    assert numbers == {"layers", "round", "epochs", "samples", "loss", "layer", "num_classes", "num_values"}
+    assert {row["name"] for row in crossed} == names_that_cross["tensors"] | names_that_cross["numbers"]
+    assert {row["name"] for row in crossed if row["shape"]} < names_that_cross["tensors"]
     assert {row["sender"] for row in crossed} == {"server", "a", "b"}
 
     assert int(shared["erasers.0.rank"]) >= 1
@@ -59,12 +53,49 @@ def test_a_hospital_that_was_killed_goes_on_to_the_same_bit(hospital):
             asked.append(message.kind)
             if killed and len(asked) == 3:  # between the first round and the second
                 hospitals["a"] = hospital(0, folder)
-            return {} if message.kind == "finish" else ask_all(hospitals)(message)
+            return ask_all(hospitals)(message)
 
         federate(ask, 3, 1)
         return {f"{n} {k}": v for n, one in hospitals.items() for k, v in one.network.state_dict().items()}
 
     torch.testing.assert_close(train("killed", True), train("whole", False), rtol=0, atol=0)
+
+
+def test_a_training_that_was_interrupted_goes_on_after_its_last_round(hospital, tmp_path):
+    """Of server and hospitals nothing is left but their files."""
+
+    def train(folder: str, lost_at: tuple[str, int | None] | None, kept: Path | None) -> dict[str, torch.Tensor]:
+        hospitals = {"a": hospital(0, folder), "b": hospital(1, folder)}
+
+        def ask(message: Message):
+            if (message.kind, message.about.get("round")) == lost_at:
+                raise ConnectionError
+            asked.append((message.kind, message.about.get("round")))
+            return ask_all(hospitals)(message)
+
+        asked.clear()
+        return federate(ask, 3, 1, kept=kept)
+
+    asked, kept = list[tuple[str, int]](), tmp_path / "rounds.pt"
+    whole = train("whole", None, tmp_path / "of_the_whole.pt")
+    assert not (tmp_path / "of_the_whole.pt").exists()
+    for lost_at in (("train", 2), ("finish", None)):
+        with pytest.raises(ConnectionError):
+            train("lost", lost_at, kept)
+        again = train("lost", None, kept)
+        assert asked[0] == (lost_at if lost_at[0] == "train" else ("sums", None))
+        torch.testing.assert_close(again, whole, rtol=0, atol=0)
+        assert not kept.exists()
+
+
+def test_a_model_that_is_not_written_is_named(hospital):
+    hospitals = {"a": hospital(0), "b": hospital(1)}
+
+    def ask(message: Message):
+        return ask_all({"a": hospitals["a"]} if message.kind == "finish" else hospitals)(message)
+
+    with pytest.raises(ValueError, match="no model was written by b"):
+        federate(ask, 1, 1)
 
 
 def test_a_hospital_that_misses_a_round_rejoins(hospital):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import time
 from pathlib import Path
+from threading import Thread
 from urllib.parse import unquote
 
 import pytest
@@ -16,6 +19,7 @@ from monai_armed.federated.local import run_locally
 from monai_armed.federated.nvflare_job import export_job, simulate
 from monai_armed.federated.nvflare_messages import from_flare, to_flare
 
+psutil = pytest.importorskip("psutil", reason="comes with NVFLARE")
 SPIRALS = Path(__file__).parents[2] / "bundles" / "armed_spirals"
 
 
@@ -43,17 +47,48 @@ def test_an_exported_job_shares_no_clusters_out(tmp_path):
     assert str(Path(__file__).parents[2] / "monai_armed") not in text
 
 
+def read_record(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 @pytest.mark.slow
-def test_the_simulator_comes_to_the_same_as_one_process(overrides, tmp_path):
+def test_the_simulator_comes_to_the_same_as_one_process(overrides, names_that_cross, tmp_path):
     job = (overrides, 2, 2, 1)
     simulate(SPIRALS, tmp_path / "nvflare", *job)
     there = torch.load(tmp_path / "nvflare" / "shared.pt", weights_only=True)
     here = run_locally(SPIRALS, tmp_path / "local", *job)
     torch.testing.assert_close(there, here)
-    crossed = [
-        sorted(set((tmp_path / place / "messages.csv").read_text(encoding="utf-8").splitlines()))
-        for place in ("nvflare", "local")
-    ]
-    assert crossed[0] == crossed[1]
     for number in (1, 2):
         assert (tmp_path / "nvflare" / f"site-{number}" / "model.pt").is_file()
+
+    crossed, expected = (read_record(tmp_path / place / "messages.csv") for place in ("nvflare", "local"))
+    assert sorted(crossed, key=str) == sorted(expected, key=str)
+    assert {row["name"] for row in crossed} == names_that_cross["tensors"] | names_that_cross["numbers"]
+    for site in ("site-1", "site-2"):  # what each hospital itself saw
+        own = read_record(tmp_path / "nvflare" / site / "messages.csv")
+        assert own == [row for row in crossed if row["sender"] in ("server", site)]
+
+
+def kill_while_it_trains(site: str, folder: Path, killed: list[int]) -> None:
+    """Kill the process in which a simulated hospital trains, once it has trained an epoch."""
+    while not (folder / site / "network" / "checkpoint.pt").is_file():
+        time.sleep(0.01)
+    for process in psutil.Process().children(recursive=True):
+        if "spawn_main" in " ".join(process.cmdline()) and site in process.parent().cmdline():
+            process.kill()
+            killed.append(process.pid)
+
+
+@pytest.mark.slow
+def test_a_hospital_that_is_killed_rejoins(overrides, tmp_path):
+    killed: list[int] = []
+    killer = Thread(target=kill_while_it_trains, args=("site-1", tmp_path, killed))
+    killer.start()
+    simulate(SPIRALS, tmp_path, overrides, 2, 2, 60)
+    killer.join()
+    assert len(killed) == 1 and not psutil.pid_exists(killed[0])
+    crossed = read_record(tmp_path / "messages.csv")
+    answers = [row["sender"] for row in crossed if row["kind"] == "train" and row["name"] == "samples"]
+    assert sorted(answers) == ["site-1", "site-1", "site-2", "site-2"]  # two rounds, and none without it
+    assert (tmp_path / "site-1" / "model.pt").is_file()
