@@ -36,6 +36,7 @@ include_patterns = [
     "benchmarks/README.md",
     "benchmarks/real_data/README.md",
     "benchmarks/real_images/README.md",
+    "benchmarks/left_out_sites/README.md",
     "tutorials/*.ipynb",
     "CONTRIBUTING.md",
     "SECURITY.md",
