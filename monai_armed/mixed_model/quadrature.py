@@ -220,7 +220,7 @@ class QuadratureModel:
 
     def moments(self, values: np.ndarray) -> ClusterMoments:
         """Of every cluster's v given the labels."""
-        means, covariances, slopes, curvatures = [], [], [], []
+        means, covariances, slopes = [], [], []
         for part in self._parts(values):
             mean = torch.einsum("ck,ckq->cq", part.share, part.nodes)
             apart = part.nodes - mean[:, None]
@@ -231,5 +231,5 @@ class QuadratureModel:
             means.append(mean)
         fixed = self.offset + self.x @ torch.as_tensor(values[: self.x.shape[1]])
         tril = self._at_mode(fixed, self.z @ self.tril(values))
-        curvatures = torch.cholesky_inverse(tril)
-        return ClusterMoments(self.mode, curvatures, torch.cat(means), torch.cat(covariances), torch.cat(slopes))
+        curvature = torch.cholesky_inverse(tril)
+        return ClusterMoments(self.mode, curvature, torch.cat(means), torch.cat(covariances), torch.cat(slopes))

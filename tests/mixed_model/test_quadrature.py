@@ -120,7 +120,7 @@ def _network(clusters: int, slopes: int, covariance: str = "full") -> ARMED:
 
 def test_it_recovers_slopes_of_few_binary_labels_a_cluster():
     """Of 5 data sets the mean s.d. is the truth within its error, and Laplace's is not."""
-    found = {"Laplace": [], "quadrature": []}
+    found: dict[str, list[np.ndarray]] = {"Laplace": [], "quadrature": []}
     for seed in range(5):
         data = _simulated(400, 5, (1.5, 2.0), seed)
         for method, sd in found.items():
