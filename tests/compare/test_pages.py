@@ -109,8 +109,8 @@ def test_names_of_sites_are_not_numbers(bundle, tmp_path, monkeypatch):
         at = lines[0].split(",").index("cluster")
         rows = [line.split(",") for line in lines]
         for row in rows[1:]:
-            row[at] = {"0": "002", "1": "2", "2": "x"}[row[at]]
+            row[at] = {"0": "002", "1": "2", "2": "3"}[row[at]]
         table.write_text("\n".join(map(",".join, rows)), encoding="utf-8")
     assert files["report"].is_file()
     compare(comparison_of(bundle, out))
-    assert sites[1] == {"002", "2", "x"}
+    assert sites[1] == {"002", "2", "3"}
