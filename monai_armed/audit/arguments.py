@@ -21,12 +21,23 @@ __all__ = ["add_audit_arguments", "add_erase_arguments"]
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", type=Path, help="data list, CSV or JSON; paths in it are relative to its folder")
-    add("--network", type=Path, metavar="FILE", help="exported program (.pt2), TorchScript or ONNX")
+    add(
+        "--network",
+        type=Path,
+        metavar="FILE",
+        help="exported program (.pt2); of TorchScript and ONNX predictions alone can be read",
+    )
     add("--config_file", type=Path, nargs="+", default=[], help="a bundle's config, and overrides; it is executed")
     add("--network_id", metavar="ID", help="of the bundle's network; default: network or network_def")
     add("--weights", type=Path, help="state dict of the bundle's network; default: models/model.pt for network_def")
     add("--preprocessing_id", metavar="ID", default="preprocessing", help="of transforms in --config_file")
     add("--image_size", type=int, nargs="+", help="size that images are resized to, without such transforms")
+    add(
+        "--rows_first",
+        action="store_true",
+        help="with --image_size: pictures (PNG, JPEG, TIFF) have rows before columns, as in arrays of PIL and "
+        "torchvision; default: columns first, as MONAI's LoadImage reads them",
+    )
     add("--value_range", type=float, nargs=2, default=[0, 255], help="image values that become 0 and 1 (default 0 255)")
     add("--batch_size", type=int, default=32, help="images at a time")
     add("--device", help="where the network runs; default: CUDA if there is one")

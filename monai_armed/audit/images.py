@@ -27,7 +27,9 @@ __all__ = ["Images", "SizeNote", "sizes_said", "usual_preprocessing"]
 KEPT_BYTES = 2**30  # what has been read is kept up to here
 
 
-def usual_preprocessing(size: Sequence[int], value_range: Sequence[float], masks: bool) -> Transform:
+def usual_preprocessing(
+    size: Sequence[int], value_range: Sequence[float], masks: bool, rows_first: bool = False
+) -> Transform:
     """
     Reads ``image`` (and, of ``masks``, ``label``), resizes it, and scales a range of values to 0 to 1.
 
@@ -35,11 +37,14 @@ def usual_preprocessing(size: Sequence[int], value_range: Sequence[float], masks
         size: spatial size of the network's input.
         value_range: values that become 0 and 1.
         masks: whether labels are masks, of which what is above 0 is foreground.
+        rows_first: whether pictures such as PNG have their rows before their columns, as in PIL's and torchvision's
+            arrays; by default columns come first, as MONAI's ``LoadImage`` has it.
     """
+    reader: dict[str, Any] = {"reader": "PILReader", "reverse_indexing": False} if rows_first else {}
     keys = ["image", "label"] if masks else ["image"]
     return Compose(
         [
-            LoadImaged(keys, ensure_channel_first=True),
+            LoadImaged(keys, ensure_channel_first=True, **reader),
             SizeNote(),
             Resized(keys, size, mode=["area", "nearest"][: len(keys)]),
             ScaleIntensityRanged("image", value_range[0], value_range[1], 0, 1, clip=True),

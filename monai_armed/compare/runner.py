@@ -250,6 +250,9 @@ def compare(comparison: Comparison) -> dict[str, Path]:
         notes.append(
             f"Hyperparameters chosen in {comparison.inner_folds} inner folds within each training part, below."
         )
+    if comparison.bundle.overrides:
+        own = ", ".join(f"{name}={value}" for name, value in comparison.bundle.overrides.items())
+        notes.append(f"Not as the bundle has it: {own}.")
     if comparison.num_folds == 1:
         notes.append(one_test_set(comparison.bundle, results))
     if comparison.failures:

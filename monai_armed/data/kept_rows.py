@@ -67,6 +67,7 @@ class KeptRows:
         self.made_by, self.name_key = dict(made_by or {}), name_key
         self.rows: list[dict[str, Any]] = []
         self._marks: dict[str, str] = {}
+        self._names: list[str] = []
 
     def remaining(self, items: Sequence[Mapping[str, Any]]) -> list[int]:
         """
@@ -85,7 +86,7 @@ class KeptRows:
         if self.path is None:
             return list(range(len(items)))
         self._claim()
-        names = [str(item.get(self.name_key)) for item in items]
+        names = self._names = [str(item.get(self.name_key)) for item in items]
         often = Counter(names)
         self._marks = {name: _mark(item) for name, item in zip(names, items) if often[name] == 1}
         wanted = {mark: name for name, mark in self._marks.items()}
@@ -110,6 +111,11 @@ class KeptRows:
             marks = [self._marks.get(str(row.get(self.name_key)), "") for row in rows]
             with open(self.path, "a", encoding="utf-8") as file:
                 file.writelines(_line(mark, text) for mark, text in zip(marks, texts))
+
+    def table(self) -> list[dict[str, Any]]:
+        """All rows, in the order of the samples."""
+        place = {name: i for i, name in reversed(list(enumerate(self._names)))}
+        return sorted(self.rows, key=lambda row: place.get(str(row.get(self.name_key)), len(place)))
 
     def finish(self) -> None:
         """The table is written: what was kept of it goes."""

@@ -138,9 +138,10 @@ class PredictionWriter:
                     row.update({f"like_{k}": self.clusters[j], f"like_{k}_weight": weight})
 
     def _write(self, engine: Engine) -> None:
-        table = pd.DataFrame(self.kept.rows)
+        rows = self.kept.table()
+        table = pd.DataFrame(rows)
         write_csv(table, self.folder / "predictions.csv")
-        write_text(json.dumps(self.kept.rows, indent=2), self.folder / "predictions.json")
+        write_text(json.dumps(rows, indent=2), self.folder / "predictions.json")
         self.kept.finish()
         print(table.to_string(index=False, float_format="%.3f"))
         print(f"written to {self.folder / 'predictions.csv'} and predictions.json")

@@ -125,12 +125,17 @@ def from_formula(
         raise ValueError(f"family must be one of {list(FAMILIES)}, got {family!r}.")
     apart = {"_".join(re.findall(r"\w+", m.group(2))) for m in UNCORRELATED.finditer(formula)}
     description = formulae.model_description(UNCORRELATED.sub(r"(\1|\2)", formula))
-    _check_columns(description.var_names | {name for name in (offset, weights) if name}, data)
+    _check_columns({name for name in (*description.var_names, offset, weights) if name}, data)
     if description.response is None:
         raise ValueError(f"the formula {formula!r} has no label: say 'y ~ ...'.")
     if not description.group_terms:
         raise ValueError(f"the formula {formula!r} has no random effects: add a term such as (1 | site).")
-    common = formulae.design_matrices(_without_groups(description), data)
+    try:
+        common = formulae.design_matrices(_without_groups(description), data)
+    except KeyError as error:
+        raise ValueError(
+            f"the formula {formula!r} has a function {error} that is not known: make a column of it."
+        ) from None
     table = common.common.as_dataframe()
     names = [name for name in table.columns if name != "Intercept"]
     values = table[names].to_numpy(float) if names else np.zeros((len(data), 1))

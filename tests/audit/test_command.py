@@ -145,7 +145,11 @@ def test_erase_writes_a_network_that_has_forgotten(images, networks, tmp_path, f
         given = ["--config_file", networks / "bundle" / "configs" / "inference.json"]
     command = ["erase", "--data", data, *given, "--layer", layer, "--out", out]
     assert main([str(word) for word in command]) == 0
-    assert f"directions of {layer} are erased" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"directions of {layer} are erased" in said
+    before, after = map(float, re.search(r"on these images: (\S+) before, (\S+) after", said).groups())
+    assert before != 0.5 and ("is gone with the site" in said) == (abs(after - 0.5) < abs(before - 0.5) / 2)
+    assert ("columns before rows" in said) == (form == "pt2")
     found = audit(data, tmp_path / "audit", "--network", out, "--image_size", SIZE, SIZE)
     leak = found["tables"]["leaks"][0]
     assert leak["leak"] < leak["chance_high"]

@@ -46,5 +46,14 @@ def test_changed_proportions_are_said(shapes, says, tmp_path):
     assert sizes_said(images) == says
 
 
+@pytest.mark.parametrize("rows_first", [False, True])
+def test_pictures_have_the_axes_that_were_asked_for(rows_first, tmp_path):
+    picture = np.arange(0, 240, 10, "uint8").reshape(4, 6)  # four rows
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    size = [4, 6] if rows_first else [6, 4]
+    read = usual_preprocessing(size, [0, 255], False, rows_first)({"image": str(tmp_path / "a.png")})["image"]
+    np.testing.assert_allclose(read[0] * 255, picture if rows_first else picture.T, atol=1e-4)
+
+
 def test_another_preprocessing_is_not_guessed_at():
     assert sizes_said(None) == "as the preprocessing makes them"

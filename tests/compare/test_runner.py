@@ -177,7 +177,10 @@ def test_one_by_one_and_unseen_clusters(bundle, tmp_path):
     change(bundle, "train", imports=IMPORT, partitions=unseen)
     change(bundle, "evaluate", unseen_dataloader={"_target_": "DataLoader", "dataset": dataset}, ceiling={})
     change(bundle, "compare", stacked=False, models=["armed"])
-    results = pd.read_csv(compare(comparison_of(bundle, tmp_path / "out"))["results"])
+    study = StudyBundle(bundle, overrides={"learning_rate": 0.011})
+    files = compare(Comparison(study, ["armed"], tmp_path / "out", num_folds=2))
+    assert "Not as the bundle has it: learning_rate=0.011." in files["report"].read_text()
+    results = pd.read_csv(files["results"])
     assert set(results["partition"]) == {"seen", "unseen"}
     new = results[(results["partition"] == "unseen") & (results["metric"] == "accuracy")]
     wide = new.pivot(index="fold", columns="model", values="value")

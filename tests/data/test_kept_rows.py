@@ -92,6 +92,15 @@ def test_a_row_that_was_cut_off_is_predicted_anew(tmp_path, cut):
     assert again.remaining(items) == [3, 4] and again.rows[-1]["p"] == 7.0
 
 
+def test_the_table_is_in_the_order_of_the_samples(tmp_path):
+    items = interrupted(tmp_path)
+    Path(items[0]["image"]).write_text("another image")
+    kept = KeptRows(tmp_path, MADE_BY)
+    assert kept.remaining(items) == [0, 3, 4]
+    kept.add([{"file": f"{i}.txt"} for i in (0, 3, 4)])
+    assert [row["file"] for row in kept.table()] == [f"{i}.txt" for i in range(5)]
+
+
 def test_of_samples_that_all_have_rows_the_last_is_predicted(tmp_path):
     items = interrupted(tmp_path)[:3]
     assert KeptRows(tmp_path, MADE_BY).remaining(items) == [2]

@@ -120,6 +120,13 @@ def test_offset_and_weights_reach_the_batch():
     assert moved.log_likelihood == pytest.approx(fit.log_likelihood, abs=1e-4)
 
 
+def test_functions_that_formulae_knows():
+    assert from_formula("y ~ I(age**2) + np.exp(age) + (1 | site)", _table()).feature_names == [
+        "I(age ** 2)",
+        "np.exp(age)",
+    ]
+
+
 @pytest.mark.parametrize(
     "formula, kwargs, message",
     [
@@ -130,6 +137,7 @@ def test_offset_and_weights_reach_the_batch():
         ("y ~ 1 + (age | site)", {}, r"'age' has random slopes but is not among the fixed effects \[\]"),
         ("y ~ age + (1 | site)", {"family": "cauchy"}, "family must be one of"),
         ("y ~ age + (1 | site)", {"offset": "exposure"}, "the table has no column 'exposure'"),
+        ("log(y) ~ age + (1 | site)", {}, "has a function 'log' that is not known"),
         ("y ~ gap + (1 | site)", {}, "column 'gap' lacks 2 values: leave these rows out"),
     ],
 )

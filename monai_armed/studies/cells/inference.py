@@ -98,7 +98,7 @@ def write_cells(
         for name, images in zip(shown, network.show_as_each(x, cluster, targets)):
             _write_images(images, names, folder / folder_of[name])
         kept.add([{str(name): value for name, value in row.items()} for row in made.to_dict("records")])
-    rows = pd.DataFrame(kept.rows)
+    rows = pd.DataFrame(kept.table())
     frame = pd.DataFrame(rows.pop("latent").tolist(), dtype=np.float32).rename(columns=lambda i: f"h{i}")
     frame.insert(0, "file", rows["file"])
     write_csv(frame, folder / "latents.csv")
@@ -108,6 +108,9 @@ def write_cells(
         f"{len(rows)} images: latents.csv, predictions.csv (probability of label 1), fixed/ and {len(shown)} folders "
         f"as_<batch>/ in {folder}"
     )
+    written = {"fixed", *(folder_of[name] for name in shown)}
+    if others := sorted(path.name for path in folder.glob("as_*") if path.is_dir() and path.name not in written):
+        print(f"{', '.join(others)} in {folder} {'are' if len(others) > 1 else 'is'} of an earlier run")
     if renamed := [f"{folder_of[name]} is of {name!r}" for name in shown if folder_of[name] != f"as_{name}"]:
         print("; ".join(renamed))
     if "unlike_training" in rows:
