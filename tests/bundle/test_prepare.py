@@ -82,6 +82,18 @@ def test_a_mistyped_id_is_refused_and_the_right_one_named(prepared, id, meant):
     assert refused(prepared, **{id: 5}) == f"there is no id {id!r} in this bundle: did you mean {meant!r}?"
 
 
+@pytest.mark.parametrize("name", ["armed_ad_mri", "armed_cell_aec", "armed_mci", "armed_spirals"])
+@pytest.mark.parametrize("id", ["z_predictor#max_epoch", "train#handlrs", "max_epoch"])
+def test_no_bundle_takes_a_mistyped_id(name, id):
+    """Also the spirals, which have no Z-predictor: MONAI itself knows no id below one that is not there."""
+    config = str(find_bundle(name) / "configs" / "train.json")
+
+    def parser_with(**options):
+        return create_workflow(config_file=config, logging_file=False, **options).parser
+
+    assert f"there is no id {id!r} in this bundle: did you mean" in refused(parser_with, **{id: 5})
+
+
 def test_ids_that_mean_something_are_taken(prepared, configs):
     parser = prepared(
         **{
