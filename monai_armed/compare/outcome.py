@@ -106,6 +106,7 @@ def write_pages(bundle: StudyBundle, tasks: Sequence[FoldTask]) -> list[Path]:
     for (folder, model), members in itertools.groupby(tasks, key=lambda task: (task.folder.parent, task.model)):
         files = [task.folder / "predictions.csv" for task in members if task.result(bundle) is not None]
         tables = [pd.read_csv(file, dtype={site: str, subject: str}) for file in files if file.is_file()]
+        tables = [table for table in tables if {"model", "partition"} <= set(table)]  # no study's own, as of cells
         table = pd.concat(tables or [pd.DataFrame(columns=["partition", "model"])], ignore_index=True)
         table = table[table["partition"] == "seen"]
         fixed = table[table["model"] == f"{model}, fixed"]

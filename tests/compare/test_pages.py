@@ -114,3 +114,13 @@ def test_names_of_sites_are_not_numbers(bundle, tmp_path, monkeypatch):
     assert files["report"].is_file()
     compare(comparison_of(bundle, out))
     assert sites[1] == {"002", "2", "3"}
+
+
+def test_a_study_with_predictions_of_its_own_kind_has_no_page(bundle, tmp_path, assessed):
+    """As the cells, whose evaluation writes a page itself, into each fold."""
+    comparison = comparison_of(bundle, tmp_path / "out")
+    compare(comparison)
+    for file in (tmp_path / "out").glob("simulation=1/conventional/fold_*/predictions.csv"):
+        file.write_text("file,mixed,partition\na,0.5,test\n")
+    report = compare(comparison)["report"].read_text(encoding="utf-8")
+    assert len(assessed) == 1 and not page(tmp_path / "out").exists() and "report.html" not in report
