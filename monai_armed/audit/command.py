@@ -153,7 +153,8 @@ def run_erase(arguments: argparse.Namespace) -> int:
     if isinstance(network, NoLayers):
         raise ValueError(f"{arguments.network} has no layers that can be changed: give it as torch.export.save does.")
     masks = arguments.segmentation
-    readings = read_network(network, images.batches(), [arguments.layer], masks, device=arguments.device)
+    options: dict[str, Any] = {"masks": masks, "device": arguments.device, "positive": arguments.positive_output}
+    readings = read_network(network, images.batches(), [arguments.layer], **options)
     if arguments.layer not in readings.channels:
         raise ValueError(f"layer {arguments.layer!r} gives no (batch, channels, ...): name another one.")
     label = np.zeros(len(samples), int) if masks else samples.label
@@ -161,22 +162,20 @@ def run_erase(arguments: argparse.Namespace) -> int:
     eraser = layer_eraser(readings, arguments.layer, told, np.arange(len(samples)))
     example = next(iter(images.batches()))["image"][:2]
     layer = layer_prefix(network) + arguments.layer
-    told_after = "" if masks else _task_after(inputs, readings, eraser, arguments)
+    told_after = ""
+    if not masks:
+        options |= {"changes": {arguments.layer: eraser.to(arguments.device)}, "probabilities": readings.probabilities}
+        after = read_network(network, images.batches(), (), **options).score
+        told_after = _task_after(samples.label, readings.score, after)
     files = write_erased(network.cpu(), layer, eraser.cpu(), example, arguments.out)
     print(f"{int(eraser.rank)} of {len(eraser.offset)} directions of {arguments.layer} are erased: written to {files}")
     print(told_after, end="")
     return 0
 
 
-def _task_after(inputs: _Inputs, readings: Readings, eraser: ClusterEraser, arguments: argparse.Namespace) -> str:
-    """What the erasure has left of the task, on the images that it is fitted to."""
-    assert inputs.images is not None and inputs.network is not None
-    options: dict[str, Any] = {"device": arguments.device, "positive": arguments.positive_output}
-    options["probabilities"] = readings.probabilities
-    changes = {arguments.layer: eraser.to(arguments.device)}
-    before = read_network(inputs.network, inputs.images.batches(), (), **options).score
-    after = read_network(inputs.network, inputs.images.batches(), (), changes=changes, **options).score
-    aurocs = [float(roc_auc_score(inputs.samples.label, score)) for score in (before, after)]
+def _task_after(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> str:
+    """What an erasure has left of the task, on the images that it is fitted to."""
+    aurocs = [float(roc_auc_score(label, score)) for score in (before, after)]
     told = f"AUROC of the predictions on these images: {aurocs[0]:.3f} before, {aurocs[1]:.3f} after.\n"
     if abs(aurocs[1] - 0.5) < abs(aurocs[0] - 0.5) / 2:
         told += (

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from monai_armed.bundle.fingerprint import fingerprint
 from monai_armed.bundle.training_record import versions
+from monai_armed.data.checksums import sha256
 from monai_armed.data.kept_rows import KeptRows
-from monai_armed.data.sample_marks import short_hash
 from monai_armed.metrics.calibration_file import CALIBRATION
 
 __all__ = ["kept_predictions"]
@@ -35,7 +35,6 @@ def kept_predictions(folder: str | os.PathLike[str], ckpt_path: str | os.PathLik
         the rows of an interrupted run, which are taken over where settings, model, calibration and versions are the
         same.
     """
-    settings = {name: value for name, value in fingerprint({}, root="run").items() if not name.startswith("kept")}
     files = {"model": Path(ckpt_path), "calibration": Path(ckpt_path).with_name(CALIBRATION)}
-    hashes = {name: short_hash("", file.read_bytes()) if file.is_file() else "" for name, file in files.items()}
-    return KeptRows(folder, {**settings, **hashes, **versions()})
+    hashes = {name: sha256(file) if file.is_file() else "" for name, file in files.items()}
+    return KeptRows(folder, {**fingerprint({}, root="run"), **hashes, **versions()})

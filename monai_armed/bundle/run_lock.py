@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import filelock
+from monai_armed.data.folder_lock import locked_folder
 
 __all__ = ["claimed"]
 
@@ -27,10 +27,8 @@ WAIT = 10.0  # seconds; workers of a DataLoader outlive a process that was kille
 @contextmanager
 def claimed(*folders: str | os.PathLike[str]) -> Iterator[None]:
     """
-    Keep other processes from training into folders while the context is open. The operating system takes the lock back
-    from a process that dies, however it dies; the empty file that stays behind holds nobody up. On a network file
-    system it holds between machines where the system hands locks on (NFS from version 4, Lustre mounted with flock);
-    where there are no locks at all, training goes on without.
+    Keep other processes from training into folders while the context is open, see
+    :py:func:`monai_armed.data.folder_lock.locked_folder`.
 
     Args:
         folders: the folders; made if need be.
@@ -40,13 +38,6 @@ def claimed(*folders: str | os.PathLike[str]) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for folder in dict.fromkeys(Path(folder).resolve() for folder in folders):
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                stack.enter_context(filelock.FileLock(folder / LOCK, timeout=WAIT))
-            except filelock.Timeout:
-                raise ValueError(
-                    f"another process is training into {folder}: wait until it has ended, or give another --output_dir."
-                ) from None
-            except NotImplementedError:
-                continue
+            lock = locked_folder(folder, LOCK, "is training", WAIT)
+            stack.callback(lock.release)
         yield

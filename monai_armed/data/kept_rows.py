@@ -23,6 +23,8 @@ from typing import Any
 
 import filelock
 
+from .folder_lock import locked_folder
+from .replaced_file import write_text
 from .sample_marks import short_hash
 
 __all__ = ["KeptRows"]
@@ -66,6 +68,7 @@ class KeptRows:
         self.path = None if folder is None else Path(folder) / FILE
         self.made_by, self.name_key = dict(made_by or {}), name_key
         self.rows: list[dict[str, Any]] = []
+        self._lock: filelock.BaseFileLock | None = None
         self._marks: dict[str, str] = {}
         self._names: list[str] = []
 
@@ -85,7 +88,7 @@ class KeptRows:
         self.rows = []
         if self.path is None:
             return list(range(len(items)))
-        self._claim()
+        self._lock = locked_folder(self.path.parent, ".predictions.lock", "predicts", is_singleton=True)
         names = self._names = [str(item.get(self.name_key)) for item in items]
         often = Counter(names)
         self._marks = {name: _mark(item) for name, item in zip(names, items) if often[name] == 1}
@@ -121,21 +124,8 @@ class KeptRows:
         """The table is written: what was kept of it goes."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+        if self._lock is not None:
             self._lock.release(force=True)
-
-    def _claim(self) -> None:
-        assert self.path is not None
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = filelock.FileLock(self.path.parent / ".predictions.lock", is_singleton=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise ValueError(
-                f"another process predicts into {self.path.parent}: wait until it has ended, or give another "
-                "--output_dir."
-            ) from None
-        except NotImplementedError:  # a file system without locks
-            pass
 
     def _read(self) -> list[tuple[str, dict[str, Any]]]:
         """Mark and row of each whole line, where the same has made them."""
@@ -161,10 +151,8 @@ class KeptRows:
     def _write_all(self, found: Mapping[str, Mapping[str, Any]]) -> None:
         """Begin the file anew with what is taken over."""
         assert self.path is not None
-        partial = self.path.with_suffix(".part")
         lines = [json.dumps(self.made_by) + "\n", *(_line(mark, json.dumps(row)) for mark, row in found.items())]
-        partial.write_text("".join(lines), encoding="utf-8")
-        os.replace(partial, self.path)
+        write_text("".join(lines), self.path)
 
 
 def _line(mark: str, row: str) -> str:

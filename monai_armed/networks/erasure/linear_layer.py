@@ -111,13 +111,7 @@ def erase_directions(
         )
     kept = span[: min(found, size // 2)]
     projection = identity - whiten @ kept.T @ kept @ colour
-    layer.weight.copy_(projection.T @ layer.weight.cpu().double())
-    offset = torch.zeros_like(mean) if layer.bias is None else layer.bias.cpu().double()
-    bias = (offset - mean) @ projection + mean
-    if layer.bias is None:
-        layer.bias = nn.Parameter(bias.to(layer.weight))
-    else:
-        layer.bias.copy_(bias)
+    _follow(layer, projection, mean - mean @ projection)
     return projection
 
 
@@ -130,10 +124,13 @@ def fold_eraser(layer: nn.Linear, eraser: ClusterEraser) -> None:
         layer: the layer, changed in place; it gets a bias if it has none.
         eraser: fitted to the layer's outputs.
     """
-    matrix, weight = eraser.matrix.cpu().double(), layer.weight.cpu().double()  # not all devices have double
-    bias = torch.zeros_like(weight[:, 0]) if layer.bias is None else layer.bias.cpu().double()
-    layer.weight.copy_(matrix.T @ weight)
-    bias = bias @ matrix + eraser.offset.cpu()
+    _follow(layer, eraser.matrix.cpu().double(), eraser.offset.cpu().double())  # not all devices have double
+
+
+def _follow(layer: nn.Linear, matrix: torch.Tensor, offset: torch.Tensor) -> None:
+    """Make a layer give what a matrix (D, D) and an offset (D,), in double precision, make of its outputs."""
+    bias = offset if layer.bias is None else layer.bias.cpu().double() @ matrix + offset
+    layer.weight.copy_(matrix.T @ layer.weight.cpu().double())
     if layer.bias is None:
         layer.bias = nn.Parameter(bias.to(layer.weight))
     else:

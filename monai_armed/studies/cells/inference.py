@@ -104,19 +104,24 @@ def write_cells(
     write_csv(frame, folder / "latents.csv")
     write_csv(rows, folder / "predictions.csv")
     kept.finish()
+    _report(rows, folder, {name: folder_of[name] for name in shown})
+    if isinstance(loader, TolerantLoader):
+        loader.report(folder)
+
+
+def _report(rows: pd.DataFrame, folder: Path, shown: Mapping[str, str]) -> None:
+    """Say what was written, which folder is of which batch, and which images are unlike those of training."""
     print(
         f"{len(rows)} images: latents.csv, predictions.csv (probability of label 1), fixed/ and {len(shown)} folders "
         f"as_<batch>/ in {folder}"
     )
-    written = {"fixed", *(folder_of[name] for name in shown)}
+    written = set(shown.values())
     if others := sorted(path.name for path in folder.glob("as_*") if path.is_dir() and path.name not in written):
         print(f"{', '.join(others)} in {folder} {'are' if len(others) > 1 else 'is'} of an earlier run")
-    if renamed := [f"{folder_of[name]} is of {name!r}" for name in shown if folder_of[name] != f"as_{name}"]:
+    if renamed := [f"{own} is of {name!r}" for name, own in shown.items() if own != f"as_{name}"]:
         print("; ".join(renamed))
     if "unlike_training" in rows:
         warn_of_distance(rows["file"].tolist(), rows["unlike_training"].tolist())
-    if isinstance(loader, TolerantLoader):
-        loader.report(folder)
 
 
 def _shown(names: Sequence[str], as_batches: Sequence[str] | None) -> list[str]:
