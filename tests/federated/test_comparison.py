@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-import pytest
 
 from monai_armed.__main__ import main
 from monai_armed.federated.comparison import _deviation
@@ -13,7 +12,6 @@ from monai_armed.federated.comparison import _deviation
 SPIRALS = Path(__file__).parents[2] / "bundles" / "armed_spirals"
 
 
-@pytest.mark.slow
 def test_the_command_prints_the_three_ways_side_by_side(overrides, tmp_path, capsys):
     settings = [f"--set={name}={value}" for name, value in overrides.items()]
     command = ["federated", "--bundle", str(SPIRALS), "--out", str(tmp_path), "--hospitals", "2", "--rounds", "1"]
