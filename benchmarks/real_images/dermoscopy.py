@@ -13,13 +13,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
-__all__ = ["MALIGNANT", "leave_one_out", "read_dermoscopy"]
+from monai_armed.data.held_out import held_out
+from monai_armed.data.sample_marks import study_name
+
+__all__ = ["MALIGNANT", "dermoscopy_partitions", "leave_one_out", "read_dermoscopy"]
 
 MALIGNANT = ("mel", "bcc", "akiec")
 _TABLES = ("images.csv", "HAM10000_metadata", "HAM10000_metadata.csv", "HAM10000_metadata.tab")
@@ -81,3 +86,38 @@ def leave_one_out(table: pd.DataFrame, left_out: str, seed: int) -> dict[str, pd
     train, val = train_test_split(rest, test_size=0.25, stratify=strata.iloc[rest], random_state=seed)
     parts = {"train": seen.iloc[train], "val": seen.iloc[val], "test": seen.iloc[test], "unseen": unseen}
     return {name: part.reset_index(drop=True) for name, part in parts.items()}
+
+
+def dermoscopy_partitions(
+    folder: str | Path, left_out: str | None = None, seed: int = 0, trained: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """
+    The same as a bundle has it.
+
+    Args:
+        folder: see :py:func:`read_dermoscopy`.
+        left_out, seed: see :py:func:`leave_one_out`; None: no source is left out.
+        trained: what a model was trained on, from :py:func:`monai_armed.data.held_out.provenance`: test images are then
+            those of its sources that it was not trained on, and those of other sources are unseen.
+
+    Returns:
+        ``"train"``, ``"val"``, ``"test"`` and ``"unseen"``, data lists of ``image`` (path), ``label``, ``site``,
+        ``cluster`` and ``subject``; ``"sites"``, the seen sources in the order of their index; and ``"study"``.
+    """
+    table = read_dermoscopy(folder)
+    study = study_name(_samples(table))
+    if trained is not None:
+        parts, sites = held_out(_samples(table), trained, study), list(trained["clusters"])
+    else:
+        parts = {name: _samples(part) for name, part in leave_one_out(table, left_out or "", seed).items()}
+        sites = sorted(set(table["source"]) - {left_out})
+    index = {name: i for i, name in enumerate(sites)}
+    lists = {name: [{**item, "cluster": index.get(item["site"], -1)} for item in part] for name, part in parts.items()}
+    return {**lists, "sites": sites, "study": study}
+
+
+def _samples(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {"image": row.image, "label": np.float32([row.label]), "site": row.source, "subject": Path(row.image).stem}
+        for row in table.itertuples()
+    ]

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from PIL import Image
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "real_images"
@@ -124,6 +125,22 @@ def test_scores_of_known_predictions(modules):
     assert found["seen fixed"] == pytest.approx((3 + 3) / 9) and found["calibration error"] < 1e-3
     opposite = score(prediction(-telling, np.array([1.0, 0.0, 1.0, 0.5]), None), parts)
     assert opposite["leak"] == pytest.approx(found["leak"]) and np.isnan(opposite["seen mixed"])
+
+
+def test_its_bundle_trains_and_evaluates_what_was_left_out_of_the_training(modules, as_listed, tmp_path):
+    def run(*names: str, **more) -> None:
+        parser = ConfigParser()
+        parser.read_config([str(FOLDER / "bundle" / "configs" / f"{name}.json") for name in names])
+        places = {"dataset_dir": str(as_listed), "output_dir": str(tmp_path)}
+        for name, value in {**places, "image_size": 16, "batch_size": 16, "max_epochs": 1, **more}.items():
+            parser[name] = value
+        parser.get_parsed_content("run")
+
+    run("train", "federated", left_out="camera_b")
+    run("train", "evaluate", "federated", seed=3)  # the model's test images, also with another seed of the split
+    predictions = pd.read_csv(tmp_path / "predictions.csv")
+    mixed = predictions[predictions["prediction"] == predictions["prediction"][0]]
+    assert mixed["site"].value_counts().to_dict() == {"camera_b": 80, "camera_a": 16, "camera_c": 16}
 
 
 def _run(modules, monkeypatch, data: Path, out: Path, *options: str) -> pd.DataFrame:
