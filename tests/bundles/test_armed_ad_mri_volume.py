@@ -61,7 +61,9 @@ def test_the_network_is_of_three_dimensions_and_may_be_one_of_monais(step, base)
 
 def test_the_saliency_is_not_scored():
     """Its regions and pictures are those of the slice."""
-    assert parsed("saliency")["saliency_table"] is None
+    parser = parsed("saliency")
+    parser["predictions"] = {"fixed": None}
+    assert parser["saliency_table"] is None and parser.get_parsed_content("scores#saliency") == []
 
 
 def test_the_box_holds_the_hippocampi_whole(study):
