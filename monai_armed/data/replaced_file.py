@@ -34,15 +34,13 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         path to write to while the context is open.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield partial
         os.replace(partial, path)
-    except BaseException:
+    finally:
         partial.unlink(missing_ok=True)
-        raise
 
 
 def write_text(text: str, path: str | os.PathLike[str]) -> Path:

@@ -87,7 +87,7 @@ def test_cached_volumes_are_turned_and_scaled_as_the_slices(study):
     assert image.shape == SHAPE and image.dtype == torch.float32
     assert float(image.quantile(0.02)) == pytest.approx(0, abs=0.01)
     assert float(image.quantile(0.98)) == pytest.approx(1, abs=0.01)
-    flip, affine, _ = parser.get_parsed_content("train#preprocessing").transforms
+    flip, affine, *_ = parser.get_parsed_content("train#preprocessing").transforms
     flip.set_random_state(0).prob = 1.0
     torch.testing.assert_close(torch.as_tensor(flip({"image": image})["image"]), image.flip(1))
     moved = affine.set_random_state(0)({"image": image})["image"]

@@ -166,7 +166,7 @@ def _write_images(images: torch.Tensor, names: Sequence[str], folder: Path) -> N
 
     def write(image: np.ndarray, name: str) -> None:
         with replaced_file(folder / name) as file:
-            Image.fromarray(image).save(file, format="png", compress_level=1)  # a tenth larger, and cheaper
+            Image.fromarray(image).save(file, format="png")
 
     with ThreadPoolExecutor(_WRITERS) as pool:  # compressing and writing leave Python's lock to others
         list(pool.map(write, grey, names))
