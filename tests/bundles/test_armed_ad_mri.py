@@ -249,3 +249,15 @@ def test_shipped_weights_have_the_metrics_that_the_bundle_states(name, tmp_path)
     got = evaluate_weights(BUNDLE, recorded["dataset"], tmp_path).set_index(key)
     assert list(got.index) == list(wanted.index) and (got["samples"] == wanted["samples"]).all()
     np.testing.assert_allclose(got["auroc"], wanted["auroc"], atol=0.005)
+
+
+@pytest.mark.parametrize(
+    ("model", "augmented"), [("armed", True), ("conventional", True), ("unaugmented", False), ("paper", False)]
+)
+def test_training_images_look_as_if_of_other_scanners_unless_told_otherwise(model, augmented):
+    parser = ConfigParser()
+    parser.read_config(configs("train", model))
+    image = torch.rand(1, 80, 80, generator=torch.Generator().manual_seed(0))
+    transforms = parser.get_parsed_content("train#preprocessing").transforms
+    changed = transforms[-1].set_random_state(0)({"image": image})["image"] if augmented else transforms[-1](image)
+    assert bool((changed != image).any()) is augmented

@@ -61,7 +61,9 @@ def test_the_network_is_of_three_dimensions_and_may_be_one_of_monais(step, base)
 
 def test_the_saliency_is_not_scored():
     """Its regions and pictures are those of the slice."""
-    assert parsed("saliency")["saliency_table"] is None
+    parser = parsed("saliency")
+    parser["predictions"] = {"fixed": None}
+    assert parser["saliency_table"] is None and parser.get_parsed_content("scores#saliency") == []
 
 
 def test_the_box_holds_the_hippocampi_whole(study):
@@ -85,7 +87,7 @@ def test_cached_volumes_are_turned_and_scaled_as_the_slices(study):
     assert image.shape == SHAPE and image.dtype == torch.float32
     assert float(image.quantile(0.02)) == pytest.approx(0, abs=0.01)
     assert float(image.quantile(0.98)) == pytest.approx(1, abs=0.01)
-    flip, affine, _ = parser.get_parsed_content("train#preprocessing").transforms
+    flip, affine, *_ = parser.get_parsed_content("train#preprocessing").transforms
     flip.set_random_state(0).prob = 1.0
     torch.testing.assert_close(torch.as_tensor(flip({"image": image})["image"]), image.flip(1))
     moved = affine.set_random_state(0)({"image": image})["image"]

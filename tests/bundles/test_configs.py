@@ -34,7 +34,7 @@ MODELS = [f for f in FILES if f.stem not in NO_MODELS]
 INITIALIZE = {"_target_": "monai_armed.bundle.prepare_run"}
 MOST_LINES = 5515 // 2
 MOST_EXPRESSIONS = 60
-TRAINING_ALONE = ("mldg", "augmented", "balanced", "group_dro", "vrex", "coral")  # the network is another file's
+TRAINING_ALONE = ("mldg", "unaugmented", "balanced", "group_dro", "vrex", "coral")  # the network is another file's
 COMPLEX = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 

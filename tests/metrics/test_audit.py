@@ -131,6 +131,18 @@ def test_features_of_an_erased_layer_are_what_is_left_of_it():
         np.testing.assert_allclose(found.layers["hidden.1"], net.network.hidden[1:](first), rtol=1e-5)
 
 
+def test_without_an_adversary_the_last_layer_is_what_the_eraser_has_left():
+    """The erased layer holds the one that is found by default, whose output is not erased yet."""
+    torch.manual_seed(0)
+    x = torch.randn(10, 1, 16, 16)
+    network = CNN((1, 16, 16), channels=(2, 3), dense_channels=4)
+    net = ARMED(network, 3, (1, 16, 16), adversary=None, erasers={"dense": ClusterEraser(4)})
+    torch.nn.init.normal_(net.erasers[0].matrix)
+    found = collect_features(net, batches(x, torch.arange(10) % 2))
+    assert list(found.layers)[-2:] == ["dense.1", "dense"]
+    np.testing.assert_allclose(found.layers["dense"], net.erasers[0](torch.tensor(found.layers["dense.1"])), rtol=1e-4)
+
+
 def test_features_of_images_are_statistics_over_space():
     torch.manual_seed(0)
     net, x = CNN((1, 32, 32), channels=(4, 8)), torch.randn(6, 1, 32, 32)

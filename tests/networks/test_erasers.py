@@ -19,6 +19,7 @@ from torch import nn
 
 from monai_armed.losses import ARMEDLoss
 from monai_armed.networks import ARMED, CNN, DFNN
+from monai_armed.networks.erasure import ClusterEraser
 
 
 class Drop(nn.Module):
@@ -110,3 +111,11 @@ def test_it_exports():
     torch.testing.assert_close(torch.jit.trace(net, x)(x), net(x))
     exported = torch.export.export(net, (x, torch.tensor([0, 1, -1]))).module()
     torch.testing.assert_close(exported(x, torch.tensor([0, 1, -1])), net(x, torch.tensor([0, 1, -1])))
+
+
+def test_layers_by_name_alone_get_an_eraser_of_their_size():
+    network = CNN((1, 16, 16), channels=(4, 8), dense_channels=5)
+    net = ARMED(network, 3, (1, 16, 16), adversary=None, erasers=["dense", "blocks.0"])
+    assert net.erased_layers == ("blocks.0", "dense")
+    assert [(type(eraser), len(eraser.offset)) for eraser in net.erasers] == [(ClusterEraser, 4), (ClusterEraser, 5)]
+    assert ARMED(network, 3, (1, 16, 16), erasers=None).erased_layers == ()

@@ -50,6 +50,12 @@ class ClusterEraser(nn.Module):
         self.register_buffer("offset", torch.zeros(num_features))
         self.register_buffer("rank", torch.tensor(0))  # how many directions are erased
 
+    def reset_parameters(self) -> None:
+        """Erase nothing, as at the start."""
+        torch.nn.init.eye_(self.matrix)
+        self.offset.zero_()
+        self.rank.zero_()
+
     def extra_repr(self) -> str:
         return f"{len(self.offset)}, rank={int(self.rank)}"
 

@@ -80,7 +80,7 @@ def fit_erasers(
     before = copy.deepcopy(net.erasers.state_dict())
     try:
         for eraser in erasers.values():
-            eraser.load_state_dict(ClusterEraser(len(eraser.offset)).state_dict())  # the identity
+            eraser.reset_parameters()
         for name, eraser in erasers.items():
             sums = layer_sums(net, name, loader, num_classes, num_values, prepare_batch)
             sums.all_reduce()

@@ -20,6 +20,7 @@ from monai.utils import deprecated_arg, ensure_tuple
 
 from ... import __version__
 from ..blocks.factor_slopes import FactorSlopes
+from ..erasure.eraser import ClusterEraser
 from ..layers.dry_run import DryRun, check_one_output, default_feature_layers, dry_run, find_head
 from ..layers.feature_layers import find_layer, first_tensor, record_layers
 from ..layers.given_cluster import ClusterLayer
@@ -89,7 +90,8 @@ class ARMED(ClusterNetwork):
             ``multiplicative`` may be among them, in place of the ones above.
         erasers: modules by the name of a layer, which map its output to one of the same shape that does not tell the
             clusters any more; all that comes after it goes on with that. The latent h is then what (the last of) these
-            layers gave before, so that the random effects read what the fixed ones have given up.
+            layers gave before, so that the random effects read what the fixed ones have given up. Names alone: a
+            :py:class:`monai_armed.networks.erasure.ClusterEraser` for each.
 
     Raises:
         ValueError: when the network has RECON layers, a layer does not exist, the network's output is not that of
@@ -130,7 +132,7 @@ class ARMED(ClusterNetwork):
         confusion: bool = False,
         unknown: str = "population",
         random_effects: Mapping | None = None,
-        erasers: Mapping[str, nn.Module] | None = None,
+        erasers: Mapping[str, nn.Module] | Sequence[str] | None = None,
         taps: Sequence[str] | None = None,
     ) -> None:
         super().__init__(num_clusters, unknown)
@@ -146,7 +148,8 @@ class ARMED(ClusterNetwork):
         self.overwritten = frozenset(dry.overwritten)
         latent = _checked_latent(network, dry, self.head)
         names = _checked_layers(network, dry, erasers or ())
-        erasers = {name: erasers[name] for name in dry.record.outputs if name in names} if erasers else {}
+        given = erasers if isinstance(erasers, Mapping) else {name: ClusterEraser(dry.shape(name)[0]) for name in names}
+        erasers = {name: given[name] for name in dry.record.outputs if name in names}
         self.erased_layers = tuple(erasers)
         if erasers and multiplicative:
             raise ValueError("multiplicative slopes rescale the input of the last layer, which has been erased then.")

@@ -119,7 +119,7 @@ def _picture(method: str) -> str:
     return f"saliency_{method}.png"
 
 
-def saliency_scores(table: pd.DataFrame, prediction: str) -> list[dict[str, str | float]]:
+def saliency_scores(table: pd.DataFrame | None, prediction: str) -> list[dict[str, str | float]]:
     """
     The table of :py:func:`score_saliency` as figures for the comparison of models: means over subjects of the share
     in the true region and of its rank, ``grad_cam_share``, ``occlusion_rank`` and so on, with those of the untrained
@@ -127,14 +127,14 @@ def saliency_scores(table: pd.DataFrame, prediction: str) -> list[dict[str, str 
     0 everywhere, which its means leave out.
 
     Args:
-        table: may be empty.
+        table: may be empty, or None where no maps are drawn.
         prediction: name of the prediction that the maps are of.
 
     Returns:
         dicts of ``partition``, ``metric``, ``value``, and ``prediction`` or ``model``.
     """
     rows: list[dict[str, str | float]] = []
-    if table.empty:
+    if table is None or table.empty:
         return rows
     for (partition, method, name), images in table.groupby(["partition", "method", "network"], sort=False):
         row = {"prediction": prediction} if name == TRAINED else {"model": REFERENCES[str(name)]}

@@ -122,7 +122,7 @@ class SaliencyMaps:
         wrapped = maps.network.get_submodule("network" if isinstance(maps.network, ClusterNetwork) else "")
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            for module in wrapped.modules():
+            for module in (*wrapped.modules(), *getattr(maps.network, "erasers", ())):
                 if callable(reset := getattr(module, "reset_parameters", None)):
                     reset()
         return maps

@@ -36,10 +36,10 @@ def test_demo_runs_whole_at_a_small_size(tmp_path, monkeypatch, capfd):
 
     monkeypatch.setattr(demo, "_bundle", quick)
     table = demo.run_demo(tmp_path)
-    assert set(table["model"]) == {"conventional", "ARMED"}
+    assert set(table["model"]) == {"conventional", "conventional, augmented", "ARMED"}
     assert set(table["prediction"]) == {"fixed", "mixed", "randomized"}
     printed, warned = capfd.readouterr()
-    assert warned.count("parsing config_file") == 1  # of four configs that were run
+    assert warned.count("parsing config_file") == 1  # of six configs that were run
     for words in ("SIMULATED study", "site alone", "ceiling", "leak", "randomized Z", "random effects", "figures:"):
         assert words in printed, words
     assert len(list((tmp_path / "figures").glob("*.png"))) == 4

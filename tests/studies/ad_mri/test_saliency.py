@@ -18,6 +18,7 @@ import torch
 from monai.data import DataLoader, Dataset
 
 from monai_armed.engines import PrepareBatchCluster
+from monai_armed.networks.erasure import ClusterEraser
 from monai_armed.networks.nets import ARMED, CNN, ClusterInput, ZPredictor
 from monai_armed.studies.ad_mri.saliency import draw_images, saliency_scores, score_saliency
 from monai_armed.studies.ad_mri.saliency_maps import SaliencyMaps, saliency_layer
@@ -113,6 +114,16 @@ def test_fixed_effects_have_the_maps_of_the_wrapped_network():
     assert fixed.layer == f"network.{alone.layer}"
     assert not np.allclose(alone(batch)["occlusion"], alone.untrained(1)(batch)["occlusion"])
     assert armed.network is network and not network._forward_hooks
+
+
+def test_an_untrained_network_has_nothing_erased():
+    torch.manual_seed(0)
+    network, batch = small_cnn().eval(), next(iter(loader()))
+    armed = ARMED(network, 2, input_shape=(1, SIZE, SIZE), adversary=None, erasers={"dense": ClusterEraser(8)})
+    torch.nn.init.normal_(armed.erasers[0].matrix)
+    untrained = SaliencyMaps(armed, PrepareBatchCluster(effects="fixed"), 8.0).untrained(1)
+    alone = SaliencyMaps(network, PrepareBatchCluster(pass_cluster=False), 8.0).untrained(1)
+    np.testing.assert_allclose(untrained(batch)["occlusion"], alone(batch)["occlusion"], rtol=1e-4, atol=1e-6)
 
 
 def test_an_unknown_cluster_is_inferred_from_the_whole_image():
