@@ -117,7 +117,7 @@ def _train_alone(parser: ConfigParser, epochs: int | None, start: int = 0) -> _T
 def _loaded(parser: ConfigParser) -> _Trained:
     network = parser.get_parsed_content("network_def")
     path = Path(parser.get_parsed_content("ckpt_dir")) / "model.pt"
-    z_predictor = parser.get_parsed_content("z_predictor#network_def") if "z_predictor" in parser else None
+    z_predictor = parser.get_parsed_content("z_predictor#network_def") if "z_predictor#network_def" in parser else None
     return _Trained(load_model(network, path, z_predictor=z_predictor).eval(), parser)  # type: ignore[arg-type]
 
 
