@@ -50,7 +50,7 @@ def reference_faults(configs: Configs) -> Iterator[tuple[str, str]]:
     files = {Path(name).stem: name for name, config in configs.items() if name not in NO_CONFIGS and config}
     wholes = [stem for stem, name in files.items() if stem.startswith(WHOLE) or "bundle_root" in configs[name]]
     for stem, name in files.items():
-        outcomes = []
+        outcomes: list[tuple[int, int, tuple[str, ...], list[str]]] = []
         for before in _places(stem, files, wholes):
             base, wrong = _merged([configs[files[other]] for other in before])
             config, own = _merged([configs[files[other]] for other in (*before, stem)])
