@@ -11,8 +11,8 @@
 
 """Do prediction sets and intervals cover at sites that were left out? Real data, and what bundles' evaluate wrote.
 
-Run ``python benchmarks/new_site_sets.py --data FOLDER --predictions run/predictions.csv ...`` (2 minutes). FOLDER has
-``impac/participants.csv`` and ``anatomy.csv`` (autism, 24 sites), ``abide/connectomes.npz`` (autism, 14) and
+Run ``python benchmarks/new_site_sets.py --data FOLDER --predictions run/evaluated_predictions.csv ...`` (2 minutes).
+FOLDER has ``impac/participants.csv`` and ``anatomy.csv`` (autism, 24 sites), ``abide/connectomes.npz`` (autism, 14) and
 ``fcon1000/thickness.csv`` (age, 17). Each site is left out in turn: a linear network with random intercepts is trained
 on the others and predicts for the population. Then each site's sets are calibrated on all other sites' predictions.
 
@@ -99,7 +99,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder of the real data")
-    parser.add_argument("--predictions", type=Path, nargs="*", default=[], help="predictions.csv of evaluate")
+    parser.add_argument("--predictions", type=Path, nargs="*", default=[], help="evaluated_predictions.csv of evaluate")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print("| data | sites | sure: coverage | size | near: coverage | size |\n|---|---|---|---|---|---|")

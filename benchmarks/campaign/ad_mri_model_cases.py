@@ -36,10 +36,10 @@ from .weights import DAMAGED_RECORD, DAMAGED_WEIGHTS, resumed
 
 
 def rows_of(**partitions: int) -> Callable[[Outcome], None]:
-    """As many images of each partition in predictions.csv, and of no other."""
+    """As many images of each partition in evaluated_predictions.csv, and of no other."""
 
     def check(outcome: Outcome) -> None:
-        predictions = pd.read_csv(outcome.place.out / "predictions.csv", dtype={"site": str})
+        predictions = pd.read_csv(outcome.place.out / "evaluated_predictions.csv", dtype={"site": str})
         mixed = predictions[predictions["prediction"] == predictions["prediction"].iloc[0]]
         found = mixed["partition"].value_counts().to_dict()
         assert found == partitions, f"images by partition: {found}, right is {partitions}"

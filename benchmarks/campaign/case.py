@@ -251,7 +251,7 @@ def same_as_good(outcome: Outcome) -> None:
     clusters that the randomized prediction draws by the seed.
     """
     tables = [
-        pd.read_csv(folder / "predictions.csv")
+        pd.read_csv(folder / "evaluated_predictions.csv")
         for folder in (outcome.place.out, outcome.place.shared / outcome.place.bundle / "evaluated")
     ]
     keys = [name for name in ("partition", "prediction", "subject", "file", "label") if name in tables[1]]

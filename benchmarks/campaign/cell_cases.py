@@ -250,10 +250,10 @@ INFERENCE = table(
 
 
 def partitions(**counts: int) -> Callable[[Outcome], None]:
-    """As many images of each partition in predictions.csv."""
+    """As many images of each partition in evaluated_predictions.csv."""
 
     def check(outcome: Outcome) -> None:
-        found = pd.read_csv(outcome.place.out / "predictions.csv")["partition"].value_counts().to_dict()
+        found = pd.read_csv(outcome.place.out / "evaluated_predictions.csv")["partition"].value_counts().to_dict()
         found.pop("train", None)
         assert found == counts, f"images by partition: {found}, right is {counts}"
 

@@ -74,7 +74,9 @@ def labels(of: dict[str, int | None]) -> Check:
 
     def check(outcome: Outcome) -> None:
         found = (
-            pd.read_csv(outcome.place.out / "predictions.csv").drop_duplicates("subject").set_index("subject")["label"]
+            pd.read_csv(outcome.place.out / "evaluated_predictions.csv")
+            .drop_duplicates("subject")
+            .set_index("subject")["label"]
         )
         known = _follow_up(outcome)
         for word, label in of.items():

@@ -33,9 +33,11 @@ from monai_armed.metrics.leak import cluster_leak
 from monai_armed.metrics.youden import youden_metrics
 from monai_armed.networks.training_distance import distance_columns
 
-__all__ = ["collect_predictions", "evaluate_partitions", "partition_metrics", "with_samples"]
+__all__ = ["EVALUATED", "collect_predictions", "evaluate_partitions", "partition_metrics", "with_samples"]
 
 GENERAL_ELECTRIC = r"(?i)ge\b|general electric"  # as people write it, and as DICOM headers do: "GE MEDICAL SYSTEMS"
+EVALUATED = "evaluated_predictions.csv"
+"""What evaluation writes; ``predictions.csv`` is inference's, so that both may have one folder."""
 UNSEEN, CLUSTER = "unseen", "site"
 SITES = (CLUSTER, "cluster")
 COLUMNS = ("subject", "session", "site", "cluster", "manufacturer", "diagnosis")
@@ -125,7 +127,7 @@ def evaluate_partitions(
 ) -> pd.DataFrame:
     """
     Evaluate every kind of prediction on every partition that has samples; prints the metrics and writes
-    ``predictions.csv``, ``metrics.csv`` and ``report.html``, the page of :py:mod:`monai_armed.audit`. On the
+    ``evaluated_predictions.csv``, ``metrics.csv`` and ``report.html``, the page of :py:mod:`monai_armed.audit`. On the
     partition ``"unseen"`` predictions are calibrated for new clusters,
     see :py:func:`monai_armed.bundle.new_clusters.calibrate_table`; the calibrations are written as
     ``calibration.json``, which inference uses where it lies beside the model.
@@ -167,11 +169,11 @@ def evaluate_partitions(
             "was not trained on; give the data of its training, or others."
         )
     folder = Path(output_dir)
-    write_csv(pd.concat(tables, ignore_index=True), folder / "predictions.csv")
+    write_csv(pd.concat(tables, ignore_index=True), folder / EVALUATED)
     frame = pd.DataFrame(metrics)
     write_csv(frame, folder / "metrics.csv")
     print(frame.to_string(index=False, float_format="%.3f"))
-    print(f"written to {folder / 'predictions.csv'} and {folder / 'metrics.csv'}")
+    print(f"written to {folder / EVALUATED} and {folder / 'metrics.csv'}")
     _write_page(tables, metrics, folder)
     if calibrations and ckpt_path is not None:
         path = write_calibrations(calibrations, ckpt_path, folder)

@@ -80,6 +80,9 @@ class ZPredictorTraining:
         load_weights(z_predictor, self.checkpoint.model_path, device)
         z_predictor.eval()
         batches = [(z_predictor.logits(b["image"].to(device)).cpu(), b["cluster"]) for b in self.held_out]
+        if not batches:
+            print("the Z-predictor is not calibrated: no sample is held out for validation.")
+            return z_predictor
         logits, cluster = (torch.cat(parts) for parts in zip(*batches))
         temperature = z_predictor.calibrate(logits, cluster)
         z = (logits / temperature).softmax(dim=1)

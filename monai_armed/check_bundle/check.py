@@ -18,6 +18,7 @@ from pathlib import Path
 from .configs import config_faults, logging_faults, read_config
 from .files import file_faults, metadata_faults, parts_of, weight_faults
 from .names import PACKAGES, TrustedNames
+from .references import reference_faults
 
 __all__ = ["check_bundle"]
 
@@ -50,7 +51,7 @@ def check_bundle(bundle: str | Path, packages: Collection[str] = (), ignored: Co
 
 def _faults(bundle: Path, names: TrustedNames, ignored: Collection[str]) -> Iterator[str]:
     yield from file_faults(bundle, ignored)
-    folder = bundle / "configs"
+    folder, configs = bundle / "configs", {}
     for path in parts_of(bundle, ignored):
         name = path.relative_to(bundle).as_posix()
         if not path.is_file() or path.is_symlink():
@@ -67,6 +68,9 @@ def _faults(bundle: Path, names: TrustedNames, ignored: Collection[str]) -> Iter
                 yield from (f"{name}: {fault}" for fault in metadata_faults(config))
                 config = _without_addresses(config)
             yield from (f"{name}: {fault}" for fault in config_faults(config, folder, names))
+            if path.parent == folder and isinstance(config, dict):
+                configs[path.name] = config
+    yield from (f"configs/{name}: {fault}" for name, fault in reference_faults(configs))
     yield from weight_faults(bundle, ignored)
 
 

@@ -23,7 +23,7 @@ import pandas as pd
 from monai.utils import optional_import
 
 from monai_armed.data.replaced_file import write_csv, write_text
-from monai_armed.metrics.comparison import paired_t_tests, setting_columns, summarize_folds
+from monai_armed.metrics.comparison import SHARES, paired_t_tests, setting_columns, summarize_folds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -160,6 +160,12 @@ def _markdown(
     if notes:
         lines += [notes, ""]
     lines.append("Means are over folds, with their 95 % t intervals.")
+    shares = summary[summary["metric"].str.endswith(SHARES)]
+    if (shares[["low", "high"]] == [0.0, 1.0]).to_numpy()[shares["sd"] > 0].any():
+        lines[-1] += (
+            " An interval that would go below 0 or above 1, where its metric has no values, is cut there: so many "
+            "folds are too few to say more."
+        )
     if "p_corrected" in tests:
         lines[-1] += (
             " Folds share training samples: intervals and p are those of this cross-validation, not of new data; "

@@ -58,6 +58,11 @@ class Comparison:
         processes: number of processes, or of jobs at a time, among which the folds are shared.
         executor: where folds are trained.
         tracker: where each fold is written as a run.
+
+    Attributes:
+        failures: what went wrong, by the fold's folder.
+        tasks: the folds that :py:func:`compare` has run, with the hyperparameters that a search chose.
+        samples: those of each of the tasks' files.
     """
 
     bundle: StudyBundle
@@ -72,6 +77,8 @@ class Comparison:
     executor: FoldExecutor = field(default_factory=OwnProcesses)
     tracker: FoldTracker | None = None
     failures: dict[Path, str] = field(default_factory=dict)
+    tasks: list[FoldTask] = field(default_factory=list)
+    samples: dict[Path, Samples] = field(default_factory=dict)
 
     def folds(self, samples: Samples, pool: np.ndarray, num_folds: int) -> list[dict[str, np.ndarray]]:
         """
@@ -238,6 +245,8 @@ def compare(comparison: Comparison) -> dict[str, Path]:
     if comparison.inner_folds:
         check_search(comparison.bundle, comparison.models)
         tasks = comparison.search(tasks, samples)
+    comparison.tasks[:] = tasks
+    comparison.samples.update(samples)
     comparison.run(tasks, "folds")
     pages = write_pages(comparison.bundle, tasks)
     results = fold_results(tasks, comparison.bundle)

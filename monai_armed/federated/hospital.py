@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+import math
+
 from monai.data import DataLoader
 
 from ..bundle.erasure import Erasure
@@ -90,10 +92,11 @@ class Hospital:
         state.iteration, state.max_epochs = state.epoch * state.epoch_length, state.epoch + epochs
         trainer.run()
         samples = len(trainer.data_loader.dataset)  # type: ignore[union-attr,arg-type]
-        loss = float("nan")
+        about = {"samples": samples, "metric": float("nan"), "metric_name": ""}
         if (validator := self.training.checkpoint.validator) is not None:
-            loss = float(validator.state.metrics[validator.state.key_metric_name])  # type: ignore[attr-defined]
-        return Message("train", shared_state(self.network), {"samples": samples, "loss": loss})
+            about["metric_name"] = name = validator.state.key_metric_name  # type: ignore[attr-defined]
+            about["metric"] = float(validator.state.metrics.get(name, math.nan))
+        return Message("train", shared_state(self.network), about)
 
     def _sums(self, message: Message) -> Message:
         erasure = self._erasure

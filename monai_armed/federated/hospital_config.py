@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,8 @@ def hospital_config(
         parser["whole"] = parser["partitions"]
         if "scaling" in parser:
             parser["scaling"] = "@whole"
+        if "sites" in parser:
+            parser["sites"] = "$@partitions['sites']"
         parser["partitions"] = {
             "_target_": "monai_armed.federated.hospital_config.part_of",
             "partitions": "@whole",
@@ -84,23 +86,26 @@ def part_of(partitions: Mapping[str, Any], hospital: int, hospitals: int) -> dic
     What one of several simulated hospitals has: some of the clusters, numbered from 0, and their samples.
 
     Args:
-        partitions: of a study, data lists whose samples have a ``"cluster"``, and the names of the clusters.
+        partitions: of a study, data lists whose samples have a ``"cluster"``, the number of one of the clusters, or a
+            ``"site"``, its name; and the names of the clusters.
         hospital: its number, from 0.
         hospitals: how many there are.
 
     Returns:
-        its partitions; samples of no known cluster are not among them.
+        its partitions, clusters numbered anew from 0; samples of no known cluster are not among them.
 
     Raises:
         ValueError: when there are more hospitals than clusters, or not this one.
     """
     key = partitions.get("keys", {}).get("clusters", "sites")
-    count = len(partitions[key])
-    if not 0 <= hospital < hospitals <= count:
-        raise ValueError(f"hospital {hospital} of {hospitals} has none of {count} clusters: number them from 0.")
-    own = {int(cluster): i for i, cluster in enumerate(np.array_split(np.arange(count), hospitals)[hospital])}
-    parts = {
-        name: [{**item, "cluster": own[int(item["cluster"])]} for item in partitions[name] if item["cluster"] in own]
-        for name in ("train", "val", "test")
-    }
-    return {**partitions, **parts, "unseen": [], key: [partitions[key][cluster] for cluster in own]}
+    names = list(partitions[key])
+    if not 0 <= hospital < hospitals <= len(names):
+        raise ValueError(f"hospital {hospital} of {hospitals} has none of {len(names)} clusters: number them from 0.")
+    own = [int(cluster) for cluster in np.array_split(np.arange(len(names)), hospitals)[hospital]]
+
+    def of_own(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        clusters = [int(i["cluster"]) if "cluster" in i else names.index(i["site"]) for i in items]
+        return [{**item, "cluster": own.index(cluster)} for item, cluster in zip(items, clusters) if cluster in own]
+
+    parts = {name: of_own(partitions[name]) for name in ("train", "val", "test")}
+    return {**partitions, **parts, "unseen": [], key: [names[cluster] for cluster in own]}

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,7 @@ def federate(
         if kept is not None:
             with replaced_file(kept) as file:
                 torch.save({"shared": shared, "about": about}, file)
-        losses = sum(samples[name] * answer.about["loss"] for name, answer in answers.items()) / sum(samples.values())
-        say(f"round {number + 1} of {rounds}: {len(answers)} hospitals, loss {losses:.4f}")
+        say(f"round {number + 1} of {rounds}: {len(answers)} hospitals{_mean_metric(answers)}")
     shared = _erase(ask, say, shared, about)
     finished = ask(Message("finish", shared))
     if missing := sorted({*about["hospitals"]} - set(finished)):
@@ -79,6 +79,15 @@ def federate(
     if kept is not None:
         kept.unlink()
     return shared
+
+
+def _mean_metric(answers: Mapping[str, Message]) -> str:
+    """Of the hospitals that have one: an AUROC of validation samples of one class is none."""
+    found = [answer.about for answer in answers.values() if not math.isnan(answer.about["metric"])]
+    if not found:
+        return ""
+    mean = sum(about["samples"] * about["metric"] for about in found) / sum(about["samples"] for about in found)
+    return f", {found[0]['metric_name']} {mean:.4f} of {len(found)}"
 
 
 def _begin(ask: Ask, say: Callable[[str], None], kept: Path | None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 REQUIRED_COLUMNS = ("model", "fold", "metric", "value")
+SHARES = ("accuracy", "auroc", "leak", "sensitivity", "specificity")
+"""Last words of the names of metrics that go from 0 to 1."""
 
 
 def binary_metrics(label: np.ndarray, probability: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
@@ -171,7 +173,8 @@ def summarize_folds(results: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
 
     Returns:
         One row a setting and model, in order of appearance: ``num_folds`` that count, ``mean``, ``sd``, ``low``,
-        ``high``; the last three are NaN for fewer than two folds.
+        ``high``; the last three are NaN for fewer than two folds. Limits of metrics that go from 0 to 1, by their
+        names those of :py:data:`SHARES`, are cut there: a t interval of few folds knows no ends.
     """
     settings = setting_columns(results)
     finite = results.assign(value=results["value"].where(np.isfinite(results["value"])))
@@ -179,7 +182,9 @@ def summarize_folds(results: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     summary = summary.rename(columns={"count": "num_folds", "std": "sd"})
     n = summary["num_folds"].where(summary["num_folds"] > 1)
     half = stats.t.ppf(0.5 + level / 2, n - 1) * summary["sd"] / np.sqrt(n)
-    return summary.assign(low=summary["mean"] - half, high=summary["mean"] + half)
+    low, high = summary["mean"] - half, summary["mean"] + half
+    share = summary["metric"].str.endswith(SHARES) & summary["mean"].between(0, 1)  # not one that is in per cent
+    return summary.assign(low=low.mask(share & (low < 0), 0.0), high=high.mask(share & (high > 1), 1.0))
 
 
 def paired_t_tests(results: pd.DataFrame, test_ratio: float | None = None) -> pd.DataFrame:

@@ -136,8 +136,9 @@ class QuadratureModel:
             return self._sum(density) - (v**2).sum(1) / 2
 
         now = height(self.mode)
-        self.mode = torch.where(now.isfinite()[:, None], self.mode, 0.0)
-        now = height(self.mode)
+        if not bool(now.isfinite().all()):
+            self.mode = torch.where(now.isfinite()[:, None], self.mode, 0.0)
+            now = height(self.mode)
         products, unit = z[:, :, None] * z[:, None], torch.eye(self.num_effects, dtype=torch.double)
         for _ in range(NEWTON_STEPS):
             first, second = _slopes(self.family, self.y, eta(self.mode), self.weight)
@@ -229,7 +230,10 @@ class QuadratureModel:
             products = drawn[:, :, None] * self.x[part.samples, None]
             slopes.append(products.new_zeros(len(mean), *products.shape[1:]).index_add(0, part.cluster, products))
             means.append(mean)
+        return ClusterMoments(*self.modes(values), torch.cat(means), torch.cat(covariances), torch.cat(slopes))
+
+    def modes(self, values: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of every cluster's v given the labels (C, Q), and the inverse of the curvature there (C, Q, Q)."""
         fixed = self.offset + self.x @ torch.as_tensor(values[: self.x.shape[1]])
         tril = self._at_mode(fixed, self.z @ self.tril(values))
-        curvature = torch.cholesky_inverse(tril)
-        return ClusterMoments(self.mode, curvature, torch.cat(means), torch.cat(covariances), torch.cat(slopes))
+        return self.mode, torch.cholesky_inverse(tril)

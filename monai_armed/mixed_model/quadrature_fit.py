@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import minimize
@@ -51,7 +51,7 @@ def check_quadrature(design: Design, family: str) -> None:
         raise ValueError(f"adaptive quadrature is for binary labels and counts, not for {family!r}.")
 
 
-class QuadratureLikelihood(NamedTuple):
+class QuadratureLikelihood:
     """
     The likelihood by adaptive Gauss-Hermite quadrature; see
     :py:class:`monai_armed.mixed_model.marginal.MarginalLikelihood`.
@@ -61,8 +61,15 @@ class QuadratureLikelihood(NamedTuple):
         points: number of nodes for each effect.
     """
 
-    family: str
-    points: int
+    def __init__(self, family: str, points: int) -> None:
+        self.family, self.points = family, points
+        self._kept: tuple[Design, list[int], QuadratureModel] | None = None
+
+    def _model(self, given: Design, design: Design, order: Sequence[int] = ()) -> QuadratureModel:
+        """The model of a design whose effects were reordered; that of the last call, whose modes are near, if it is."""
+        if self._kept is None or self._kept[0] is not given or self._kept[1] != list(order):
+            self._kept = given, list(order), QuadratureModel(design, self.family, self.points)
+        return self._kept[2]
 
     def estimate(self, design: Design, held: Held | None = None) -> Estimate:
         """The fit of a design, from Laplace's without correlations, which for GPBoost are a search of many fits."""
@@ -75,8 +82,8 @@ class QuadratureLikelihood(NamedTuple):
         order = list(np.argsort(-np.diag(start.covariances[0]) * _size(factor.z) ** 2))
         if held is not None:  # the first one's s.d. is T's first entry
             order.sort(key=bool)
-        design, start = reordered(design, start, 0, order)
-        model = QuadratureModel(design, self.family, self.points)
+        given, (design, start) = design, reordered(design, start, 0, order)
+        model = self._model(given, design, order)
         values, free = _from(model, start, held)
         values, log_likelihood = _maximised(model, values, free)
         errors = np.sqrt(np.diag(_fixed_covariance(model, values)))
@@ -86,14 +93,14 @@ class QuadratureLikelihood(NamedTuple):
 
     def profile(self, design: Design, fit: Estimate) -> tuple[float, np.ndarray]:
         """Log-likelihood and best fixed effects with the components of a fit."""
-        model = QuadratureModel(design, self.family, self.points)
+        model = self._model(design, design)
         values, log_likelihood = _best_fixed(model, fit)
         return log_likelihood, values[: design.x.shape[1]]
 
     def curvature(self, design: Design, fit: Estimate) -> ThetaCurvature | None:
         """How well the components of a fit are known, from the information of all parameters."""
         free = free_components(design, fit)
-        model = QuadratureModel(design, self.family, self.points)
+        model = self._model(design, design)
         if not free:
             return None
         p = design.x.shape[1]
@@ -108,14 +115,14 @@ class QuadratureLikelihood(NamedTuple):
 
     def modes(self, design: Design, fit: Estimate) -> list[Moments]:
         """Modes and curvatures, as lme4 gives them."""
-        model = QuadratureModel(design, self.family, self.points)
+        model = self._model(design, design)
         values = _values(model, fit)
-        found, tril = model.moments(values), model.tril(values)
-        return [Moments((found.mode @ tril.T).numpy(), (tril @ found.curvature @ tril.T).numpy())]
+        (mode, curvature), tril = model.modes(values), model.tril(values)
+        return [Moments((mode @ tril.T).numpy(), (tril @ curvature @ tril.T).numpy())]
 
     def moments(self, design: Design, fit: Estimate) -> list[Moments]:
         """Means and covariances by quadrature, with the fixed effects unknown."""
-        model = QuadratureModel(design, self.family, self.points)
+        model = self._model(design, design)
         values, _ = _best_fixed(model, fit)
         found, tril = model.moments(values), model.tril(values).numpy()
         slope = found.slope.numpy()

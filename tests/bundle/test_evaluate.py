@@ -21,6 +21,7 @@ from monai.engines import SupervisedEvaluator
 
 from monai_armed.bundle.evaluate import collect_predictions, evaluate_partitions, partition_metrics, with_samples
 from monai_armed.engines import PrepareBatchCluster, PrepareBatchRandomCluster
+from monai_armed.handlers import PredictionWriter
 from monai_armed.metrics.calibration import Calibration
 from monai_armed.metrics.calibration_file import read_calibrations
 from monai_armed.metrics.youden import youden_metrics
@@ -105,13 +106,25 @@ def test_files_and_rows(network, tmp_path, capsys):
     assert list(zip(frame["partition"], frame["prediction"])) == [
         ("seen", "mixed"), ("seen", "randomized"), ("unseen", "mixed"), ("unseen", "randomized"),
     ]  # fmt: skip
-    table = pd.read_csv(tmp_path / "new" / "folder" / "predictions.csv")
+    table = pd.read_csv(tmp_path / "new" / "folder" / "evaluated_predictions.csv")
     assert len(table) == 2 * (20 + 10)
     again = table[(table["partition"] == "unseen") & (table["prediction"] == "mixed")]
     assert frame["auroc"][2] == pytest.approx(youden_metrics(again["label"], again["score"])["auroc"])
     printed = capsys.readouterr().out
     assert "mixed predictions of seen samples" in (folder / "report.html").read_text(encoding="utf-8")
     assert "metrics.csv" in printed and "best attainable on seen: auroc 0.900" in printed
+
+
+def test_evaluation_and_inference_may_have_one_folder(network, tmp_path):
+    evaluator = evaluator_of(network)
+    evaluate_partitions(evaluator, {"seen": loader_of()}, {"mixed": PrepareBatchCluster()}, tmp_path)
+    written = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    samples = [{"file": str(i), "image": torch.ones(3), "label": 0, "cluster": i} for i in range(3)]
+    evaluator.data_loader, evaluator.state.epoch_length = DataLoader(samples, batch_size=3), 1
+    PredictionWriter(tmp_path, network, list("abcd")).attach(evaluator)
+    evaluator.run()
+    assert len(pd.read_csv(tmp_path / "predictions.csv")) == 3
+    assert written == {name: (tmp_path / name).read_bytes() for name in written}
 
 
 def new_sites(count: int) -> DataLoader:
@@ -126,7 +139,7 @@ def test_predictions_of_unseen_clusters_are_calibrated(network, tmp_path, capsys
     torch.save(network.state_dict(), model)
     loaders, predictions = {"seen": loader_of(), "unseen": new_sites(12)}, {"mixed": PrepareBatchCluster()}
     frame = evaluate_partitions(evaluator_of(network), loaders, predictions, tmp_path, ckpt_path=model)
-    table = pd.read_csv(tmp_path / "predictions.csv")
+    table = pd.read_csv(tmp_path / "evaluated_predictions.csv")
     unseen, seen = (table[table["partition"] == name] for name in ("unseen", "seen"))
     assert seen["prediction_set"].isna().all() and seen["calibrated_probability"].isna().all()
     assert set(unseen["prediction_set"]) <= {"{}", "{0}", "{1}", "{0, 1}"}
@@ -161,5 +174,5 @@ def test_a_partition_without_samples_is_left_out(network, tmp_path, capsys):
     assert list(with_samples(loaders)) == ["seen"]
     frame = evaluate_partitions(evaluator_of(network), loaders, {"mixed": PrepareBatchCluster()}, tmp_path)
     assert frame["partition"].to_list() == ["seen"]
-    assert set(pd.read_csv(tmp_path / "predictions.csv")["partition"]) == {"seen"}
+    assert set(pd.read_csv(tmp_path / "evaluated_predictions.csv")["partition"]) == {"seen"}
     assert "no sample that is unseen" in capsys.readouterr().out

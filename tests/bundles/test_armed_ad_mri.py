@@ -81,7 +81,7 @@ def test_every_model_trains_and_is_evaluated(model, trained, options, tmp_path):
         (p, k) for p in ("seen", "unseen") for k in predictions
     }
     assert metrics["auroc"].between(0, 1).all()
-    table = pd.read_csv(tmp_path / "predictions.csv", dtype={"site": str})
+    table = pd.read_csv(tmp_path / "evaluated_predictions.csv", dtype={"site": str})
     assert np.isfinite(table["score"]).all()
     assert (table.loc[table["partition"] == "unseen", "cluster"] == -1).all()
     assert (table.loc[table["partition"] == "seen", "cluster"] >= 0).all()
@@ -108,7 +108,7 @@ def test_inference_on_one_file(trained, image, tmp_path):
 def test_with_another_seed_no_subject_of_the_training_is_evaluated(trained, options, tmp_path):
     run("evaluate", ckpt_path=str(trained() / "model.pt"), output_dir=str(tmp_path), **options, seed=5)
     record = read_record(trained() / "model.pt")["provenance"]
-    evaluated = pd.read_csv(tmp_path / "predictions.csv")["subject"]
+    evaluated = pd.read_csv(tmp_path / "evaluated_predictions.csv")["subject"]
     known = {subject for _, subject in (*record["train"], *record["val"])}
     assert record["train"] and record["val"] and not set(evaluated) & known
 

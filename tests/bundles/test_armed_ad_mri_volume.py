@@ -106,7 +106,7 @@ def test_it_trains_is_evaluated_and_predicts_one_file(trained, options, image, t
     run("inference", "volume", ckpt_path=weights, dataset_dir=str(image), output_dir=str(tmp_path / "new"))
     (row,) = json.loads((tmp_path / "new" / "predictions.json").read_text())
     assert row["file"] == str(image) and 0 <= row["low"] <= row["probability"] <= row["high"] <= 1
-    table = pd.read_csv(tmp_path / "predictions.csv")
+    table = pd.read_csv(tmp_path / "evaluated_predictions.csv")
     subject, session = image.name.split("_")[:2]
     same = table["subject"].eq(subject) & table["session"].eq(session) & table["prediction"].eq("fixed")
     (logit,) = table.loc[same, "score"]

@@ -158,7 +158,7 @@ def test_every_model_of_the_cells_trains_and_is_evaluated(model, trained_cells, 
     trained = len(partitions(cells)["train"]) if "mixed" in predictions else 0
     assert load(weights).get("light.count", torch.zeros(1)).sum() == trained
     assert set(pd.read_csv(tmp_path / "features.csv")["partition"]) == {"test", "unseen"}
-    table = pd.read_csv(tmp_path / "predictions.csv", dtype={"batch": str})
+    table = pd.read_csv(tmp_path / "evaluated_predictions.csv", dtype={"batch": str})
     assert set(table["partition"]) == {"train", "test", "unseen"}
     assert len(table) == sum(len(items) for name, items in partitions(cells).items() if name != "val")
     assert np.isfinite(table[list(predictions)]).all(axis=None)
@@ -322,7 +322,7 @@ def test_real_images_pass_through(tmp_path):
     run("train", output_dir=str(tmp_path / "model"), **SHORT, **settings)
     settings["ckpt_path"] = str(tmp_path / "model" / "model.pt")
     run("evaluate", output_dir=str(tmp_path / "metrics"), **settings)
-    table = pd.read_csv(tmp_path / "metrics" / "predictions.csv")
+    table = pd.read_csv(tmp_path / "metrics" / "evaluated_predictions.csv")
     assert len(table) == 60 - len(partitions(REAL_CELLS)["val"]) and np.isfinite(table[["mixed", "fixed"]]).all(
         axis=None
     )

@@ -151,7 +151,7 @@ def test_too_few_cells_for_a_measure_leave_it_out_and_the_rest_is_written(tmp_pa
     assert not [name for name in figures if name.startswith(("davies", "calinski"))]
     table = pd.read_csv(tmp_path / "out" / "metrics.csv")
     assert (table["mse"] > 0).all() and table["auroc"].isna().all() and len(table) == 6
-    assert len(pd.read_csv(tmp_path / "out" / "predictions.csv")) == 7
+    assert len(pd.read_csv(tmp_path / "out" / "evaluated_predictions.csv")) == 7
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()).keys() == figures.keys()
 
 

@@ -211,4 +211,4 @@ def test_a_study_of_which_nobody_was_trained_on_is_evaluated(trained, given, tmp
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of subjects and sites of the same names
         prepare(tmp_path / "out", "evaluate", ckpt_path=str(trained() / "model.pt"), **data).run()
-    assert set(pd.read_csv(tmp_path / "out" / "predictions.csv")["partition"]) == {"unseen"}
+    assert set(pd.read_csv(tmp_path / "out" / "evaluated_predictions.csv")["partition"]) == {"unseen"}

@@ -120,7 +120,7 @@ def test_the_shipped_weights_come_near_the_ceiling(tmp_path):
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", files, "--output_dir", str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    predictions = pd.read_csv(tmp_path / "predictions.csv")
+    predictions = pd.read_csv(tmp_path / "evaluated_predictions.csv")
     assert set(predictions["prediction"]) == {"mixed", "fixed", "randomized"}
     mixed, new = (
         predictions[(predictions["prediction"] == "mixed") & (predictions["partition"] == name)]

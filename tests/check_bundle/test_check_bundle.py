@@ -108,6 +108,7 @@ EVIL_CONFIGS: dict[str, tuple[Any, str]] = {
     "an address in an expression": ({"x": "$'s3://bucket/' + @y"}, "address of the network"),
     "pretrained weights": ({"x": {"_target_": "DenseNet121", "pretrained": True}}, "pretrained weights"),
     "a config from elsewhere": ({"x": "%/tmp/other.json::x"}, "none of the bundle's configs"),
+    "an id that is not there": ({"x": "@nosuch"}, "there is no id 'nosuch'"),
     "a package that is not there": ({"x": {"_target_": "scripts.net.Net"}}, "package 'scripts'"),
     "a name that is not there": ({"x": {"_target_": "torch.nn.Evil"}}, "there is no 'torch.nn.Evil'"),
 }

@@ -57,6 +57,13 @@ def test_every_number_stands_in_the_table(tmp_path):
     assert "plain - armed\\|wide" in text and "< 0.001" in text
 
 
+def test_limits_beyond_the_metrics_scale_are_cut_and_it_is_said(tmp_path):
+    frame = results(folds=2).assign(value=[0.95, 0.75, 0.95, 0.7] * 2)
+    text = write_report(frame, tmp_path)["report"].read_text(encoding="utf-8")
+    assert ", 1.000]" in text and "is cut there: so many folds are too few" in text
+    assert "is cut there" not in write_report(results(), tmp_path)["report"].read_text(encoding="utf-8")
+
+
 def test_small_numbers_keep_their_digits(tmp_path):
     """A reconstruction error of 0.0023 is not 0.002."""
     frame = results()

@@ -38,5 +38,5 @@ def names_that_cross() -> dict[str, set[str]]:
     shared = {f"network.hidden.{layer}.0.{kind}" for layer in (0, 1) for kind in ("weight", "bias")}
     shared |= {"network.head.weight", "network.head.bias", "random_slopes.cluster.effects.log_prior_scale"}
     shared |= {f"erasers.0.{name}" for name in ("matrix", "offset", "rank")}
-    numbers = {"layers", "round", "epochs", "samples", "loss", "layer", "num_classes", "num_values"}
+    numbers = {"layers", "round", "epochs", "samples", "metric", "metric_name", "layer", "num_classes", "num_values"}
     return {"tensors": shared | {"count", "total", "second"}, "numbers": numbers}

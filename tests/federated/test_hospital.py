@@ -150,6 +150,8 @@ def test_a_single_cluster_has_nothing_to_be_told_from(hospital, capsys):
     sums = alone.answer(Message("sums", {}, {"layer": "hidden"}))
     sums.tensors["count"], sums.tensors["total"] = sums.tensors["count"][-2:], sums.tensors["total"][-2:]
     answers = {"start": alone.answer(Message("start")), "sums": sums, "finish": Message("finish")}
-    answers["train"] = Message("train", shared_state(alone.network), {"samples": 3, "loss": 1.0})
+    answers["train"] = Message(
+        "train", shared_state(alone.network), {"samples": 3, "metric": 1.0, "metric_name": "loss"}
+    )
     shared = federate(lambda message: {"alone": answers[message.kind]}, 1)
     assert int(shared["erasers.0.rank"]) == 0 and "there is nothing to erase" in capsys.readouterr().out

@@ -130,6 +130,13 @@ def test_summary_equals_scipy():
     assert (row["low"], row["high"]) == pytest.approx((expected.low, expected.high))
 
 
+def test_limits_of_a_share_do_not_leave_its_scale():
+    summary = summarize_folds(tidy(a=[0.95, 0.75], b=[0.1, 0.3], c=[95.0, 75.0]))
+    assert summary["high"][0] == 1.0 and summary["low"][1] == 0.0 and summary["high"][2] > 100
+    other = summarize_folds(tidy(a=[0.95, 0.75]).assign(metric="gain"))
+    assert other["high"][0] == pytest.approx(0.85 + 12.706 * 0.1, abs=1e-3)
+
+
 def test_summary_leaves_out_what_is_not_finite_and_keeps_the_order():
     summary = summarize_folds(tidy(b=[0.5, np.nan, 0.7], a=[0.4], c=[np.nan]))
     assert summary["model"].tolist() == ["b", "a", "c"] and summary["num_folds"].tolist() == [2, 1, 0]

@@ -188,6 +188,28 @@ def test_without_fixed_effects():
     assert np.isfinite(given.covariance).all() and np.isfinite(found.covariance).all()
 
 
+def test_a_design_has_one_model_and_another_design_its_own(monkeypatch):
+    made = []
+
+    def counted(*args):
+        made.append(args[0])
+        return QuadratureModel(*args)
+
+    monkeypatch.setattr("monai_armed.mixed_model.quadrature_fit.QuadratureModel", counted)
+    design, marginal = _design("bernoulli"), QuadratureLikelihood("bernoulli", 7)
+    fit = marginal.estimate(design)
+    made.clear()
+    found = [marginal.profile(design, fit)[0], marginal.moments(design, fit)[0], marginal.modes(design, fit)[0]]
+    assert len(made) == 1
+    other = design._replace(y=1 - design.y)
+    assert marginal.profile(other, fit)[0] != pytest.approx(found[0], abs=0.1) and len(made) == 2
+    anew = QuadratureLikelihood("bernoulli", 7)
+    assert anew.profile(design, fit)[0] == pytest.approx(found[0], abs=1e-6)
+    for kept, fresh in zip(found[1:], (anew.moments(design, fit)[0], anew.modes(design, fit)[0])):
+        np.testing.assert_allclose(kept.mean, fresh.mean, atol=1e-5)
+        np.testing.assert_allclose(kept.covariance, fresh.covariance, rtol=1e-4)
+
+
 def test_three_effects():
     data = _simulated(150, 12, (0.7, 0.9, 1.0))
     fit = fit_mixed_model(_network(150, 2), [data], "quadrature", quadrature_points=5)

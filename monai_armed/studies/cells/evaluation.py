@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 
 from monai_armed.audit.of_predictions import report_predictions
+from monai_armed.bundle.evaluate import EVALUATED
 from monai_armed.data.replaced_file import write_csv, write_text
 from monai_armed.metrics.comparison import delong_interval
 from monai_armed.networks.nets.armed_aec import ARMEDAEC
@@ -138,7 +139,7 @@ def _write(
 ) -> None:
     """Predictions, metrics and the page of the first held-out partition; prints the metrics."""
     rows = pd.concat([o.rows.assign(partition=name) for name, o in outputs.items()])
-    write_csv(rows.assign(batch_known=rows["cluster"] >= 0), folder / "predictions.csv")
+    write_csv(rows.assign(batch_known=rows["cluster"] >= 0), folder / EVALUATED)
     write_csv(table, folder / "metrics.csv")
     write_text(json.dumps(figures, indent=2), folder / "metrics.json")
     cells = outputs[first].cells.reset_index()
@@ -169,7 +170,7 @@ def evaluate_cells(
     beside its permutation null; a fresh classifier's accuracy at naming the batch; on simulated cells the errors
     against the truth; of unseen batches how well sets of phenotypes cover that are calibrated on the others, see
     :py:func:`monai_armed.studies.cells.new_batches.calibrate_cells`. Prints them, and writes ``metrics.csv``,
-    ``metrics.json``, ``predictions.csv``, ``report.html``, the page of :py:mod:`monai_armed.audit`,
+    ``metrics.json``, ``evaluated_predictions.csv``, ``report.html``, the page of :py:mod:`monai_armed.audit`,
     ``calibration.json`` for inference, and pictures.
 
     Args:

@@ -261,7 +261,7 @@ def conversion_study(comparison: Comparison) -> dict[str, Path]:
     """
     check_study(comparison, "probes", "armed_mci")
     files = compare(comparison)
-    out, (tasks, samples) = comparison.out, comparison.plan()
+    out, tasks, samples = comparison.out, comparison.tasks, comparison.samples
     settings = [setting.get("probes", False) for setting in comparison.bundle.options["settings"]]
     tables = {probes: importance_table(comparison, tasks, probes) for probes in settings}
     files["importance"] = out / "importance.csv"

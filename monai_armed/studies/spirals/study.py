@@ -168,8 +168,7 @@ def spiral_study(comparison: Comparison, num_starts: int = 0) -> dict[str, Path]
     """
     check_study(comparison, "simulation", "armed_spirals")
     files = compare(comparison)
-    out = comparison.out
-    tasks, samples = comparison.plan()
+    out, tasks, samples = comparison.out, comparison.tasks, comparison.samples
     table = importance_table(comparison, tasks, num_starts)
     files["importance"], files["importance_report"] = out / "importance.csv", out / "importance.md"
     write_csv(table, files["importance"])

@@ -27,7 +27,7 @@ def test_another_labs_images_are_evaluated_without_a_training_cell(tmp_path, cap
     assert "what the latents tell of the batch is not measured" in capsys.readouterr().out
     assert figures["unseen_fixed_mse"] > 0 and np.isfinite(figures["unseen_mixed_auroc"])
     assert not any(name.startswith("test_") for name in figures)
-    table = pd.read_csv(tmp_path / "predictions.csv")
+    table = pd.read_csv(tmp_path / "evaluated_predictions.csv")
     assert len(table) == 8 and not table["batch_known"].any()
     assert (tmp_path / "as_batches.png").is_file() and (tmp_path / "latents.png").is_file()
     with pytest.raises(ValueError, match=r"must have test or unseen cells to be evaluated, got \['train'\]"):

@@ -35,14 +35,15 @@ def test_unseen_batches_calibrate_and_inference_uses_it(tmp_path):
     torch.save(net.state_dict(), model)
     unseen = samples(NEW, list("1234") * 11, [-1] * 44)
     figures = evaluate_cells(net, {"unseen": unseen}, BATCHES, tmp_path, ckpt_path=model)
-    table = pd.read_csv(tmp_path / "predictions.csv")
+    table = pd.read_csv(tmp_path / "evaluated_predictions.csv")
     for prediction in ("mixed", "fixed", "randomized"):
         sets = table[f"{prediction}_prediction_set"]
         covered = np.mean([str(label) in words for label, words in zip(table["label"], sets)])
         assert figures[f"unseen_{prediction}_coverage"] == pytest.approx(covered)
         assert table[f"{prediction}_calibrated_probability"].between(0, 1).all()
-    write_cells(net, unseen, BATCHES, tmp_path / "new", as_batches=[], ckpt_path=model)
-    new = pd.read_csv(tmp_path / "new" / "predictions.csv")
+    write_cells(net, unseen, BATCHES, tmp_path, as_batches=[], ckpt_path=model)
+    new = pd.read_csv(tmp_path / "predictions.csv")
+    pd.testing.assert_frame_equal(table, pd.read_csv(tmp_path / "evaluated_predictions.csv"))  # its own file
     calibration = read_calibrations(model)["mixed"]
     logits = torch.tensor(table["mixed"].tolist())[:, None]
     wanted = set_columns(calibration.probabilities(logits), calibration.sets(logits))

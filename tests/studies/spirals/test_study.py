@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_the_whole_study(tmp_path):
         data = simulate_spirals(simulation, num_clusters=3, samples_per_cluster=60, seed=5)
         data.save(tmp_path / f"sim{simulation}.npz")
     options = json.loads((root / "configs" / "compare.json").read_text())
-    options["settings"] = [{"simulation": 1}, {"simulation": 3}]
+    options["settings"] = {"simulation": [1, 3]}
     (root / "configs" / "compare.json").write_text(json.dumps(options))
     study = StudyBundle(root, ("paper",), {"dataset_dir": str(tmp_path), "max_epochs": 1})
     comparison = Comparison(study, ["cluster_input", "armed"], tmp_path / "out", num_folds=2)
@@ -59,3 +60,24 @@ def test_the_whole_study(tmp_path):
     row = summary[(summary["simulation"] == 1) & (summary["model"] == "armed") & (summary["metric"] == "accuracy")]
     assert row["paper"].item() == 0.779 and 0.5 < row["ceiling"].item() < 1
     assert np.isfinite(table["t"]).all()
+
+
+def test_the_networks_that_are_read_are_those_that_a_search_chose(tmp_path):
+    root = tmp_path / "bundle"
+    shutil.copytree(SPIRALS / "configs", root / "configs")
+    for simulation in (1, 3):
+        simulate_spirals(simulation, num_clusters=2, samples_per_cluster=24, seed=5).save(
+            tmp_path / f"sim{simulation}.npz"
+        )
+    options = json.loads((root / "configs" / "compare.json").read_text())
+    options["settings"] = {"simulation": [1, 3]}
+    (root / "configs" / "compare.json").write_text(json.dumps(options))
+    (root / "configs" / "search.json").write_text(json.dumps({"armed": {"lambda_adversary": [0.011, 0.012]}}))
+    tiny = {"dataset_dir": str(tmp_path), "max_epochs": 1, "hidden_channels": [4], "adversary_channels": [4]}
+    comparison = Comparison(StudyBundle(root, (), {**tiny, "batch_size": 8}), ["armed"], tmp_path / "out", 2)
+    comparison = replace(comparison, inner_folds=2)
+    files = spiral_study(comparison)
+    assert {task.overrides["lambda_adversary"] for task in comparison.tasks} <= {0.011, 0.012}
+    table = pd.read_csv(files["importance"])
+    assert set(table["model"]) == {"armed"} and np.isfinite(table["t"]).all()
+    assert files["boundaries"].is_file()
