@@ -13,10 +13,10 @@
 What a plain CNN reads of the phenotype from simulated cells, beside ARMED on the same cells.
 
 First ``python -m monai_armed compare --bundle bundles/armed_cell_aec --out runs/cells --folds 5 --repeat
-simulation_seed --models armed``, then ``python benchmarks/plain_cnn.py runs/cells``. The CNN (four 3 x 3 convolutions of
-stride 2 with batch normalisation, 16 to 128 channels, mean over the image; AdamW, one cycle up to 0.001, 20 epochs of
-batches of 32) is trained on the images of the fold's training cells and scored on its held-out ones, by cell. ARMED's
-figures are those of the fold: AUROC of its mixed effects, and of a fresh linear classifier on its fixed latent.
+simulation_seed --models armed``, then ``python benchmarks/plain_cnn.py runs/cells``. The CNN (four 3 x 3 convolutions
+of stride 2 with batch normalisation, 16 to 128 channels, mean over the image; AdamW, one cycle up to 0.001, 20 epochs
+of batches of 32) is trained on the images of the fold's training cells and scored on its held-out ones, by cell.
+ARMED's figures are those of the fold: AUROC of its mixed effects, and of a fresh linear classifier on its fixed latent.
 """
 
 from __future__ import annotations

@@ -69,8 +69,7 @@ def collect_features(
         network: any network; of an :py:class:`monai_armed.networks.nets.ARMED` network the wrapped one, with what its
             erasers leave of their layers: what its fixed effects are made of.
         loader: gives batches, dicts.
-        layers: names of layers of the (wrapped) network; by default those that ARMED's adversary sees, or where it has
-            none, would see, and those that are erased.
+        layers: names of layers of the (wrapped) network; by default those that ARMED's adversary sees.
         prepare_batch: takes input, label and cluster out of a batch; by default ``PrepareBatchCluster()``.
         device: where the network is.
 
@@ -89,9 +88,7 @@ def collect_features(
         for batch in loader:
             x, targets, _, _ = prepare(batch, device)
             if layers is None:
-                dry = dry_run(network, x.shape[1:])
-                found = {*default_feature_layers(network, dry), *erasers}  # an erased layer may hold the one before it
-                layers = sorted(found, key=list(dry.record.outputs).index)
+                layers = default_feature_layers(network, dry_run(network, x.shape[1:]))
             layers = ensure_tuple(layers)
             copied = {(kind, name) for kind in ("input", "output") for name in layers}
             with record_layers(network, layers, layers, copied, erasers) as record:
