@@ -42,7 +42,7 @@ class RandTurnCelld(RandomizableTransform, MapTransform):
     def __init__(self, keys: KeysCollection, prob: float = 0.875, allow_missing_keys: bool = False) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
         RandomizableTransform.__init__(self, prob)
-        self.turns, self.mirrored = 0, False
+        self.turns, self.mirrored = 0, 0
 
     def randomize(self, data: Any = None) -> None:
         """Draw one of the seven ways other than none."""

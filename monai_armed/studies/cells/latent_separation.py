@@ -92,7 +92,7 @@ def fresh_auroc(train: CellOutputs, other: CellOutputs) -> float:
         the AUROC, NaN where there are not two cells of each class in both.
     """
     learn, held_out = (_labelled(part) for part in (train, other))
-    if any(np.bincount(part.label.astype(int), minlength=2).min() < 2 for part in (learn, held_out)):
+    if any(np.bincount(np.asarray(part.label, int), minlength=2).min() < 2 for part in (learn, held_out)):
         return float("nan")
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     model.fit(learn.layers["latent"], learn.label)
