@@ -28,6 +28,7 @@ from .register_to_template import (
 from .scanner_augmentation import scanner_augmentation
 from .skull_strip import SkullStrip, SkullStripD, SkullStripd, SkullStripDict
 from .table import EncodeRow, EncodeRowD, EncodeRowd, EncodeRowDict
+from .turn_cell import RandTurnCellD, RandTurnCelld, RandTurnCellDict
 from .world_box import WorldBox, WorldBoxD, WorldBoxd, WorldBoxDict
 
 __all__ = [
@@ -49,6 +50,9 @@ __all__ = [
     "LoadVolumeD",
     "LoadVolumeDict",
     "LoadVolumed",
+    "RandTurnCellD",
+    "RandTurnCellDict",
+    "RandTurnCelld",
     "RegisterToTemplate",
     "RegisterToTemplateD",
     "RegisterToTemplateDict",

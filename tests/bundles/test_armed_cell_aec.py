@@ -316,6 +316,20 @@ def test_two_processes_train_one_model_of_the_cells(cells, tmp_path):
     assert len(list((tmp_path / "tensorboard").glob("rank*"))) == 2
 
 
+def test_few_cells_have_as_many_steps_as_many_and_are_turned(cells, tmp_path):
+    loaders = {}
+    for model in ("armed", "few_cells"):
+        parser = ConfigParser()
+        parser.read_config(configs("train", model))
+        parser.update({"bundle_root": str(BUNDLE), "dataset_dir": str(cells), "output_dir": str(tmp_path)})
+        loaders[model] = parser.get_parsed_content("train#dataloader")
+    assert len(loaders["armed"]) < 5 and len(loaders["few_cells"]) == 32
+    images = {name: batch["image"] for name in loaders for batch in [next(iter(loaders[name]))]}
+    known = torch.stack([item["image"] for item in loaders["armed"].dataset.data])
+    same = {name: [bool((known == x).flatten(1).all(1).any()) for x in batch] for name, batch in images.items()}
+    assert all(same["armed"]) and sum(same["few_cells"]) < 8  # an eighth stays as it is
+
+
 @pytest.mark.skipif(REAL_CELLS is None, reason="the 60 real images are not at hand; MONAI_ARMED_TEST_DATA says where")
 def test_real_images_pass_through(tmp_path):
     settings = {"dataset_dir": str(REAL_CELLS)}

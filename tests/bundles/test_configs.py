@@ -29,7 +29,17 @@ from monai_armed.bundle.config_ids import references
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(ROOT.glob("bundles/*/configs/*.json"))
 BUNDLES = sorted(ROOT.glob("bundles/*"))
-NO_MODELS = ("train", "evaluate", "inference", "multi_gpu_train", "saliency", "compare", "metadata", "search")
+NO_MODELS = (
+    "train",
+    "evaluate",
+    "inference",
+    "multi_gpu_train",
+    "saliency",
+    "compare",
+    "metadata",
+    "search",
+    "few_cells",
+)
 MODELS = [f for f in FILES if f.stem not in NO_MODELS]
 INITIALIZE = {"_target_": "monai_armed.bundle.prepare_run"}
 MOST_LINES = 5515 // 2

@@ -30,7 +30,7 @@ from monai_armed.networks.nets.armed_aec import ARMEDAEC
 from monai_armed.studies.cells.cell_features import HAS_SKIMAGE
 from monai_armed.studies.cells.figures import plot_latents, plot_recon_scales, plot_reconstructions
 from monai_armed.studies.cells.known_features import known_features
-from monai_armed.studies.cells.latent_separation import latent_separation
+from monai_armed.studies.cells.latent_separation import fresh_auroc, latent_separation
 from monai_armed.studies.cells.new_batches import calibrate_cells
 from monai_armed.studies.cells.outputs import CELL, CellOutputs, run_cells
 
@@ -204,6 +204,8 @@ def evaluate_cells(
         for name, value in row.items()
         if name not in ("partition", "prediction")
     }
+    for name in [other for other in outputs if other != "train" and "train" in outputs]:
+        figures[f"{name}_fixed_fresh_auroc"] = fresh_auroc(outputs["train"], outputs[name])
     if {"train", "test"} <= set(outputs):
         figures |= latent_separation(outputs["train"], outputs["test"])
         figures |= _known_features(network, outputs, folder, simulated_dir, device)

@@ -14,6 +14,10 @@
 from __future__ import annotations
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from monai_armed.metrics.audit import LayerFeatures, audit_features
 from monai_armed.metrics.cluster_separation import (
@@ -24,7 +28,7 @@ from monai_armed.metrics.cluster_separation import (
 )
 from monai_armed.studies.cells.outputs import CellOutputs
 
-__all__ = ["batch_probes", "latent_separation"]
+__all__ = ["batch_probes", "fresh_auroc", "latent_separation"]
 
 
 def latent_separation(train: CellOutputs, test: CellOutputs) -> dict[str, float]:
@@ -73,3 +77,23 @@ def batch_probes(train: CellOutputs, test: CellOutputs, kind: str = "probe") -> 
         return {}
     found = dict(zip(kind + "_" + table["probe"], table["balanced_accuracy"]))
     return found | {f"{kind}_chance": float(table["chance"].mean())}
+
+
+def fresh_auroc(train: CellOutputs, other: CellOutputs) -> float:
+    """
+    AUROC by cell of the phenotype that a fresh linear classifier reads from the fixed latents: what they hold of it,
+    whatever the network's own classifier makes of them.
+
+    Args:
+        train: cells that it learns from.
+        other: cells that it is scored on.
+
+    Returns:
+        the AUROC, NaN where there are not two cells of each class in both.
+    """
+    learn, held_out = (_labelled(part) for part in (train, other))
+    if any(np.bincount(np.asarray(part.label, int), minlength=2).min() < 2 for part in (learn, held_out)):
+        return float("nan")
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    model.fit(learn.layers["latent"], learn.label)
+    return float(roc_auc_score(held_out.label, model.decision_function(held_out.layers["latent"])))

@@ -144,7 +144,8 @@ def _warn_of_few_cells(train: Iterable[Mapping[str, Any]]) -> None:
     if cells < LEAST_CELLS:
         warnings.warn(
             f"{cells} cells are few to train on: with fewer than {LEAST_CELLS} the network may show blobs, and cells "
-            "where there are none; compare its pictures with the images, and give more cells.",
+            "where there are none; compare its pictures with the images, and give more cells or train with "
+            "few_cells.json.",
             stacklevel=3,
         )
 
