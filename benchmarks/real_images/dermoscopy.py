@@ -105,9 +105,10 @@ def dermoscopy_partitions(
         ``cluster`` and ``subject``; ``"sites"``, the seen sources in the order of their index; and ``"study"``.
     """
     table = read_dermoscopy(folder)
-    study = study_name(_samples(table))
+    samples = _samples(table)
+    study = study_name(samples)
     if trained is not None:
-        parts, sites = held_out(_samples(table), trained, study), list(trained["clusters"])
+        parts, sites = held_out(samples, trained, study), list(trained["clusters"])
     else:
         parts = {name: _samples(part) for name, part in leave_one_out(table, left_out or "", seed).items()}
         sites = sorted(set(table["source"]) - {left_out})

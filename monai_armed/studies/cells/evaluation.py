@@ -204,8 +204,9 @@ def evaluate_cells(
         for name, value in row.items()
         if name not in ("partition", "prediction")
     }
-    for name in [other for other in outputs if other != "train" and "train" in outputs]:
-        figures[f"{name}_fixed_fresh_auroc"] = fresh_auroc(outputs["train"], outputs[name])
+    if "train" in outputs:
+        for name in [other for other in outputs if other != "train"]:
+            figures[f"{name}_fixed_fresh_auroc"] = fresh_auroc(outputs["train"], outputs[name])
     if {"train", "test"} <= set(outputs):
         figures |= latent_separation(outputs["train"], outputs["test"])
         figures |= _known_features(network, outputs, folder, simulated_dir, device)
