@@ -38,7 +38,8 @@ def test_the_values_are_composes_and_the_tensors_are_plain():
     tracked = made(Compose)
     torch.manual_seed(1)
     plain = made(UntrackedCompose)
-    assert all(isinstance(image, MetaTensor) for image in tracked) and all(type(image) is torch.Tensor for image in plain)
+    assert all(isinstance(image, MetaTensor) for image in tracked)
+    assert all(type(image) is torch.Tensor for image in plain)
     for one, other in zip(tracked, plain):
         assert torch.equal(one.as_tensor(), other)
     assert get_track_meta()
