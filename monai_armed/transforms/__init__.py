@@ -29,6 +29,7 @@ from .scanner_augmentation import scanner_augmentation
 from .skull_strip import SkullStrip, SkullStripD, SkullStripd, SkullStripDict
 from .table import EncodeRow, EncodeRowD, EncodeRowd, EncodeRowDict
 from .turn_cell import RandTurnCellD, RandTurnCelld, RandTurnCellDict
+from .untracked_compose import UntrackedCompose
 from .world_box import WorldBox, WorldBoxD, WorldBoxd, WorldBoxDict
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "SkullStripD",
     "SkullStripDict",
     "SkullStripd",
+    "UntrackedCompose",
     "WorldBox",
     "WorldBoxD",
     "WorldBoxDict",
