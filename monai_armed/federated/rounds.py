@@ -56,7 +56,8 @@ def federate(
         what the hospitals share in the end.
 
     Raises:
-        ValueError: when there are no rounds, no hospital answers, or one that is needed for the erasure does not.
+        ValueError: when there are no rounds, no hospital answers, one that is needed for the erasure does not, or what is
+            kept is of an earlier version.
     """
     for name, number in (("rounds", rounds), ("local_epochs", local_epochs)):
         if number < 1:
@@ -95,6 +96,8 @@ def _begin(ask: Ask, say: Callable[[str], None], kept: Path | None) -> tuple[dic
     """What is shared before the next round; its layers, the rounds that were, and the hospitals."""
     if kept is not None and kept.is_file():
         found = read_checkpoint(kept)
+        if "samples" not in found["about"]:
+            raise ValueError(f"{kept} is of an earlier version of monai_armed, which trained otherwise: remove it.")
         say(f"going on after round {found['about']['rounds']}, from {kept}")
         return found["shared"], found["about"]
     started = ask(Message("start"))

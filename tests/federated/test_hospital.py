@@ -172,3 +172,10 @@ def test_a_single_cluster_has_nothing_to_be_told_from(hospital, capsys):
     )
     shared = federate(lambda message: {"alone": answers[message.kind]}, 1)
     assert int(shared["erasers.0.rank"]) == 0 and "there is nothing to erase" in capsys.readouterr().out
+
+
+def test_rounds_of_an_earlier_version_are_refused(tmp_path):
+    kept = tmp_path / "rounds.pt"
+    torch.save({"shared": {}, "about": {"layers": [], "rounds": 1, "hospitals": []}}, kept)
+    with pytest.raises(ValueError, match="earlier version of monai_armed"):
+        federate(lambda message: {}, 2, 1, kept=kept)
