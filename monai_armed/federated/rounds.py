@@ -56,8 +56,8 @@ def federate(
         what the hospitals share in the end.
 
     Raises:
-        ValueError: when there are no rounds, no hospital answers, one that is needed for the erasure does not, or what is
-            kept is of an earlier version.
+        ValueError: when there are no rounds, no hospital answers, one that is needed for the erasure does not, or what
+            is kept is of an earlier version.
     """
     for name, number in (("rounds", rounds), ("local_epochs", local_epochs)):
         if number < 1:
