@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from monai.transforms import (
     RandRotate90d,
     Resized,
     ScaleIntensityRanged,
+    Transform,
 )
 from torch import nn
 from tqdm import tqdm
@@ -42,7 +44,7 @@ from tqdm import tqdm
 from monai_armed.data import balanced_sampler
 from monai_armed.networks.nets import CNN
 
-__all__ = ["LAYER", "TRAININGS", "build_network", "eval_batches", "read_images", "train"]
+__all__ = ["LAYER", "TRAININGS", "build_network", "eval_batches", "flips", "read_images", "reading", "train"]
 
 LAYER = "dense"  # the layer whose output the last one reads
 _KEYS = "image"
@@ -68,16 +70,28 @@ def build_network(size: int) -> CNN:
     return CNN((3, size, size), channels=(16, 32, 64, 128), dense_channels=64, dropout=(0.0, 0.0, 0.1, 0.3))
 
 
+def reading(size: int) -> Compose:
+    """Reads the file of an ``image``: (3, size, size), normalised."""
+    return Compose([*_from_file(size), _NORMALIZE, EnsureTyped(_KEYS, track_meta=False)])
+
+
+def flips() -> Compose:
+    """The random transforms of all trainings, with random states of their own."""
+    return Compose(deepcopy(_FLIPS))
+
+
+def _from_file(size: int) -> list[Transform]:
+    """Up to pixels from 0 to 1."""
+    return [
+        LoadImaged(_KEYS, ensure_channel_first=True),
+        Resized(_KEYS, (size, size), mode="area"),
+        ScaleIntensityRanged(_KEYS, 0, 255, 0, 1, clip=True),
+    ]
+
+
 def read_images(table: pd.DataFrame, size: int) -> dict[str, torch.Tensor]:
     """Every image once, (3, size, size) from 0 to 1, by its path."""
-    load = Compose(
-        [
-            LoadImaged(_KEYS, ensure_channel_first=True),
-            Resized(_KEYS, (size, size), mode="area"),
-            ScaleIntensityRanged(_KEYS, 0, 255, 0, 1, clip=True),
-            EnsureTyped(_KEYS, track_meta=False),
-        ]
-    )
+    load = Compose([*_from_file(size), EnsureTyped(_KEYS, track_meta=False)])
     return {path: load({"image": path})["image"][:3] for path in tqdm(table["image"], desc="images")}
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 
 from monai.data import DataLoader
+from torch.utils.data import BatchSampler
 
 from ..bundle.erasure import Erasure
 from ..bundle.training import Training
@@ -24,11 +25,12 @@ from ..networks.nets.armed import ARMED
 from ..networks.random_effects_fit import fit_random_effects
 from ..utils.parallel import unwrap
 from .message import Message
-from .shared import load_shared, prior_as_it_is, shared_state
+from .shared import drawn_by_sample, load_shared, prior_as_it_is, shared_state
 
 __all__ = ["Hospital", "fit_own_effects"]
 
-STEPS = 1000  # after 300 two inferences of the same effects, of other draws, differ by 6 % on the spirals; now by 2 %
+LEAST_BATCH = 2  # batch norm cannot be trained on one sample
+STEPS = 1000  # of the inference of random effects
 
 
 class Hospital:
@@ -81,18 +83,19 @@ class Hospital:
 
     def _start(self, message: Message) -> Message:
         self.training.clear()
-        return Message("start", shared_state(self.network), {"layers": list(self.network.erased_layers)})
+        about = {"layers": list(self.network.erased_layers), "samples": self.samples}
+        return Message("start", shared_state(self.network), about)
 
     def _train(self, message: Message) -> Message:
         trainer, epochs = self.training.trainer, message.about["epochs"]
         state = trainer.state
-        if not state.epoch_length:
+        state.epoch_length = _share_of_steps(trainer.data_loader, message.about["samples"])  # type: ignore[arg-type]
+        if not len(trainer.data_loader):  # type: ignore[arg-type]
             raise ValueError("the training samples do not fill a single batch: give a smaller batch_size.")
         state.epoch = message.about["round"] * epochs  # also after a round that this hospital has missed
         state.iteration, state.max_epochs = state.epoch * state.epoch_length, state.epoch + epochs
         trainer.run()
-        samples = len(trainer.data_loader.dataset)  # type: ignore[union-attr,arg-type]
-        about = {"samples": samples, "metric": float("nan"), "metric_name": ""}
+        about = {"samples": self.samples, "metric": float("nan"), "metric_name": ""}
         if (validator := self.training.checkpoint.validator) is not None:
             about["metric_name"] = name = validator.state.key_metric_name  # type: ignore[attr-defined]
             about["metric"] = float(validator.state.metrics.get(name, math.nan))
@@ -114,6 +117,11 @@ class Hospital:
         return Message("finish")
 
     @property
+    def samples(self) -> int:
+        """How many it trains on."""
+        return len(self.training.trainer.data_loader.dataset)  # type: ignore[union-attr,arg-type]
+
+    @property
     def _erasure(self) -> Erasure:
         """What the bundle says of the erasure: its data, loss and label."""
         if not isinstance(self.training.erasure, Erasure):
@@ -121,15 +129,36 @@ class Hospital:
         return self.training.erasure
 
 
+def _share_of_steps(loader: DataLoader, samples: int) -> int:
+    """
+    Let a hospital take the steps of the pooled training, and in each its share of the batch. With whole batches of its
+    own it would take fewer the smaller it is: an average weighted by samples would then count it by the square of its
+    samples, and what comes from so few steps would be trained less than pooled (https://arxiv.org/abs/2007.07481).
+
+    Args:
+        loader: of its own samples; its batches are changed in place, unless their sampler is none of torch's.
+        samples: of all hospitals.
+
+    Returns:
+        steps of an epoch.
+    """
+    sampler, size, own = loader.batch_sampler, loader.batch_size, len(loader.dataset)  # type: ignore[arg-type]
+    if type(sampler) is not BatchSampler or size is None or samples == own:
+        return len(loader)
+    sampler.batch_size = max(LEAST_BATCH, round(size * own / samples))
+    return samples // size if sampler.drop_last else math.ceil(samples / size)
+
+
 def fit_own_effects(network: ARMED, erasure: Erasure) -> None:
     """
-    Learn the random effects of a hospital's clusters around what is shared, their prior as it is.
+    Learn the random effects of a hospital's clusters around what is shared, their prior as it is. Draws are of each
+    sample: with one a cluster, two inferences of the same 65 effects from other starts and draws differ by 14 to 18 %.
 
     Args:
         network: the network, changed in place.
         erasure: which has the data and the loss.
     """
-    with prior_as_it_is(network):
+    with prior_as_it_is(network), drawn_by_sample(network):
         fit_random_effects(network, _batches(erasure), erasure.loss, steps=STEPS, seed=erasure.seed)
 
 

@@ -56,14 +56,16 @@ def federate(
         what the hospitals share in the end.
 
     Raises:
-        ValueError: when there are no rounds, no hospital answers, or one that is needed for the erasure does not.
+        ValueError: when there are no rounds, no hospital answers, one that is needed for the erasure does not, or what
+            is kept is of an earlier version.
     """
     for name, number in (("rounds", rounds), ("local_epochs", local_epochs)):
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}.")
     shared, about = _begin(ask, say, kept)
     for number in range(about["rounds"], rounds):
-        answers = ask(Message("train", shared, {"round": number, "epochs": local_epochs}))
+        plan = {"round": number, "epochs": local_epochs, "samples": sum(about["samples"].values())}
+        answers = ask(Message("train", shared, plan))
         samples = {name: answer.about["samples"] for name, answer in answers.items()}
         shared = average({name: answer.tensors for name, answer in answers.items()}, samples)
         about = {**about, "rounds": number + 1, "hospitals": sorted({*about["hospitals"], *answers})}
@@ -91,16 +93,19 @@ def _mean_metric(answers: Mapping[str, Message]) -> str:
 
 
 def _begin(ask: Ask, say: Callable[[str], None], kept: Path | None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """What is shared before the next round; and its layers, the rounds that were, and the hospitals that took part."""
+    """What is shared before the next round; its layers, the rounds that were, and the hospitals."""
     if kept is not None and kept.is_file():
         found = read_checkpoint(kept)
+        if "samples" not in found["about"]:
+            raise ValueError(f"{kept} is of an earlier version of monai_armed, which trained otherwise: remove it.")
         say(f"going on after round {found['about']['rounds']}, from {kept}")
         return found["shared"], found["about"]
     started = ask(Message("start"))
     if not started:
         raise ValueError("no hospital has answered: start their clients first.")
     first = started[min(started)]
-    return first.tensors, {"layers": first.about["layers"], "rounds": 0, "hospitals": []}
+    samples = {name: answer.about["samples"] for name, answer in started.items()}
+    return first.tensors, {"layers": first.about["layers"], "rounds": 0, "hospitals": [], "samples": samples}
 
 
 def _erase(

@@ -21,7 +21,7 @@ import torch
 from ..networks.layers.random_effects import RandomEffects
 from ..networks.nets.armed import ARMED
 
-__all__ = ["average", "load_shared", "prior_as_it_is", "shared_state"]
+__all__ = ["average", "drawn_by_sample", "load_shared", "prior_as_it_is", "shared_state"]
 
 PRIOR = ("log_prior_scale", "prior_lower")
 
@@ -128,11 +128,27 @@ def _check_same(wanted: Mapping[str, torch.Tensor], got: Mapping[str, torch.Tens
         )
 
 
+def _effects(net: ARMED) -> list[RandomEffects]:
+    return [module for module in net.random_slopes.modules() if isinstance(module, RandomEffects)]
+
+
+@contextmanager
+def drawn_by_sample(net: ARMED) -> Iterator[None]:
+    """Draw random effects for each sample, whatever the network does in training: inference is then less noisy."""
+    before = [effects.sampling for effects in _effects(net)]
+    try:
+        for effects in _effects(net):
+            effects.sampling = "sample"
+        yield
+    finally:
+        for effects, sampling in zip(_effects(net), before):
+            effects.sampling = sampling
+
+
 @contextmanager
 def prior_as_it_is(net: ARMED) -> Iterator[None]:
     """Keep the prior, which all hospitals share, from being learned anew in one of them."""
-    effects = [module for module in net.random_slopes.modules() if isinstance(module, RandomEffects)]
-    named = [getattr(e, name) for e in effects for name in (*PRIOR, "log_stretch")]
+    named = [getattr(e, name) for e in _effects(net) for name in (*PRIOR, "log_stretch")]
     learned = [p for p in named if p is not None and p.requires_grad]
     try:
         for parameter in learned:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ignite.engine import Events
 
 from monai_armed.bundle import read_record
 from monai_armed.federated import Message, federate, shared_state
@@ -42,6 +43,22 @@ def test_a_training_shares_named_tensors_alone_and_gives_each_hospital_a_model(h
     x = torch.randn(20, 2)
     adapted = adapt(net, x, (x[:, :1] > 0).float(), torch.nn.BCEWithLogitsLoss(), steps=5)
     assert adapted.num_clusters == net.num_clusters + 1
+
+
+def test_hospitals_of_other_sizes_take_the_steps_of_the_pooled_training(hospital):
+    """So that each counts by its samples: with whole batches of its own the smaller one would be trained less."""
+    hospitals = {"a": hospital(0), "b": hospital(1)}
+    batches = {name: list[int]() for name in hospitals}
+    for name, one in hospitals.items():
+        one.training.trainer.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda engine, name=name: batches[name].append(len(engine.state.batch["image"]))
+        )
+    federate(ask_all(hospitals), 2, 2)
+    samples = {name: one.samples for name, one in hospitals.items()}
+    assert samples["a"] > 1.3 * samples["b"]  # three clusters and two
+    steps = 4 * (sum(samples.values()) // 16)
+    assert {name: len(sizes) for name, sizes in batches.items()} == {"a": steps, "b": steps}
+    assert [set(sizes) for sizes in batches.values()] == [{10}, {6}]
 
 
 def test_a_hospital_that_was_killed_goes_on_to_the_same_bit(hospital):
@@ -155,3 +172,10 @@ def test_a_single_cluster_has_nothing_to_be_told_from(hospital, capsys):
     )
     shared = federate(lambda message: {"alone": answers[message.kind]}, 1)
     assert int(shared["erasers.0.rank"]) == 0 and "there is nothing to erase" in capsys.readouterr().out
+
+
+def test_rounds_of_an_earlier_version_are_refused(tmp_path):
+    kept = tmp_path / "rounds.pt"
+    torch.save({"shared": {}, "about": {"layers": [], "rounds": 1, "hospitals": []}}, kept)
+    with pytest.raises(ValueError, match="earlier version of monai_armed"):
+        federate(lambda message: {}, 2, 1, kept=kept)
