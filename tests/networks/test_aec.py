@@ -71,6 +71,23 @@ def test_the_decoder_has_the_encoders_weights():
     assert weights == {"map_bias", "to_latent.weight", *(f"encoder.{i}.conv.weight" for i in range(4))}
 
 
+def test_a_last_block_without_what_meets_padding_says_and_learns_the_same():
+    """At one position the inner 2 x 2 of the kernels reach the map; as if all of them were convolved with padding."""
+    net = AEC((1, 16, 16), **SMALL).double()
+    x = torch.rand(5, 1, 16, 16).double()
+    out, weights = x, [block.conv.weight for block in net.encoder]
+    for block, weight in zip(net.encoder, weights):
+        out = block.adn(F.conv2d(out, weight, block.conv.bias, stride=2, padding=1))
+    latent = net.to_latent(out.flatten(1))
+    out = F.linear(latent, net.to_latent.weight.T).unflatten(1, (16, 1, 1)) + net.map_bias
+    for block, weight, bias in zip(net.decoder, reversed(weights), net.biases):
+        out = F.conv_transpose2d(block(out), weight, bias, stride=2, padding=1)
+    reconstruction, _ = net(x)
+    torch.testing.assert_close(reconstruction, out)
+    wanted = torch.autograd.grad(out.square().sum(), weights)
+    torch.testing.assert_close(torch.autograd.grad(reconstruction.square().sum(), weights), wanted)
+
+
 @torch.no_grad()
 def test_without_norm_and_activation_the_decoder_is_the_transposed_encoder():
     """<encode x, z> = <x, decode z> where everything between the tied layers is the identity and no bias is there."""

@@ -18,8 +18,25 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from monai.networks.blocks import ADN, Convolution
+from torch.nn.utils import skip_init
 
 __all__ = ["AEC"]
+
+INNER = (..., slice(1, 3), slice(1, 3))  # of a 4 x 4 kernel what reaches a map of 2 x 2; the rest meets padding
+
+
+class _ToOnePosition(nn.Conv2d):
+    """The convolution of a block whose map is 2 x 2, without the part of its kernel that meets nothing but padding."""
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d) -> _ToOnePosition:
+        """The same convolution with the same weights."""
+        made = skip_init(cls, conv.in_channels, conv.out_channels, kernel_size=4, stride=2, padding=1)
+        made.weight, made.bias = conv.weight, conv.bias
+        return made
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x, self.weight[INNER], self.bias)
 
 
 class AEC(nn.Module):
@@ -70,6 +87,8 @@ class AEC(nn.Module):
             Convolution(2, below, above, strides=2, kernel_size=4, padding=1, norm=norm, act="PRELU", adn_ordering="NA")
             for below, above in pairwise(widths)
         )
+        if size[0] == step:
+            self.encoder[-1].conv = _ToOnePosition.of(self.encoder[-1].conv)
         self.to_latent = nn.Linear(torch.Size(self.map_shape).numel(), latent_channels)
         self.decoder = nn.ModuleList(
             ADN("NA", in_channels=width, norm=norm, norm_dim=2, act="PRELU") for width in reversed(channels)
@@ -96,7 +115,11 @@ class AEC(nn.Module):
         """Images (B, *in_shape) from the latent (B, latent_channels)."""
         out = F.linear(latent, self.to_latent.weight.T).unflatten(1, self.map_shape) + self.map_bias
         for block, conv, bias in zip(self.decoder, reversed(self.encoder), self.biases):
-            out = F.conv_transpose2d(block(out), conv.get_parameter("conv.weight"), bias, stride=2, padding=1)
+            weight = conv.get_parameter("conv.weight")
+            if out.shape[2:] == (1, 1):
+                out = F.conv_transpose2d(block(out), weight[INNER], bias)
+            else:
+                out = F.conv_transpose2d(block(out), weight, bias, stride=2, padding=1)
         return out
 
     def classify(self, latent: torch.Tensor) -> torch.Tensor:
