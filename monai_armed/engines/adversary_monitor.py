@@ -37,6 +37,7 @@ LEARNED, NOTHING = 0.1, 0.02  # shares of a constant's loss that are saved
 EPOCHS, STEPS = 3, 100  # so long a network may take until it has learned something
 FEW = 0.1  # of the dimensions that features could have
 LOOKED_AT = 64  # batches of a long epoch, spread over it: more would cost time and tell no more
+MOST_KEPT = 2**18  # numbers that wait until they are looked at
 
 
 def adversary_verdict(ratios: Sequence[float], uniform: float = 1.0) -> str:
@@ -123,6 +124,7 @@ class AdversaryMonitor:
     def __init__(self) -> None:
         self.history: list[dict] = []
         self._cross_entropy = ClusterCrossEntropyLoss()
+        self._waiting: list[dict[str, torch.Tensor]] = []  # batches that are not looked at yet
         self._batches: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._sums: list[torch.Tensor] = []
         self._errors: list[torch.Tensor] = []  # of the fixed prediction and of a constant in its place
@@ -136,9 +138,8 @@ class AdversaryMonitor:
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._keep)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._report)
 
-    @torch.no_grad()
     def _keep(self, engine: Engine) -> None:
-        """What an iteration has; it is summed later: reading a number makes a GPU wait."""
+        """What an iteration has; it is looked at later, with that of others: one by one costs small networks more."""
         if engine.state.iteration % max(1, (engine.state.epoch_length or 1) // LOOKED_AT):
             return
         output = engine.state.output
@@ -146,20 +147,38 @@ class AdversaryMonitor:
         pred, target = output["pred"], output["label"]
         if not isinstance(pred, Mapping) or "adversary" not in pred:
             return
-        logits, cluster = pred["adversary"], target["cluster"]
-        label = target["label"].reshape(-1).long() if logits.ndim == 3 else torch.zeros_like(cluster)
-        self._uniform, self._features = math.log(logits.shape[1]), output.get("features")
-        self._sums.append(self._cross_entropy(logits, cluster, label) * (cluster >= 0).sum())
-        self._batches.append((cluster, label))
-        loss = getattr(engine, "loss_function", None)
-        if isinstance(loss, ARMEDLoss):
-            fixed = pred["fixed"].detach()
+        batch = {"adversary": pred["adversary"].detach(), "cluster": target["cluster"], "label": target["label"]}
+        if isinstance(getattr(engine, "loss_function", None), ARMEDLoss):
+            batch["fixed"] = pred["fixed"].detach()
+        self._features = output.get("features")
+        if any(
+            values.shape[1:] != first[name].shape[1:] for first in self._waiting[:1] for name, values in batch.items()
+        ):
+            self._look(engine)
+        self._waiting.append(batch)
+        if len(self._waiting) * sum(values.numel() for values in batch.values()) > MOST_KEPT:
+            self._look(engine)
+
+    @torch.no_grad()
+    def _look(self, engine: Engine) -> None:
+        """Sum what waits. The sums are read at the end of the epoch: reading a number makes a GPU wait."""
+        batch = {name: torch.cat([b[name] for b in self._waiting]) for name in self._waiting[0]}
+        self._waiting.clear()
+        logits, cluster, label = batch["adversary"], batch["cluster"], batch["label"]
+        classes = label.reshape(-1).long() if logits.ndim == 3 else torch.zeros_like(cluster)
+        self._uniform = math.log(logits.shape[1])
+        self._sums.append(self._cross_entropy(logits, cluster, classes) * (cluster >= 0).sum())
+        self._batches.append((cluster, classes))
+        if "fixed" in batch:
+            fixed, loss = batch["fixed"], engine.loss_function  # type: ignore[attr-defined]
             mean = fixed.transpose(0, 1).flatten(1).mean(1).unflatten(0, (-1, *[1] * (fixed.ndim - 2)))
             self._constant = mean if self._constant is None else self._constant.lerp(mean, 1 / (len(self._errors) + 1))
             guesses = (fixed, self._constant.expand_as(fixed))
-            self._errors.append(torch.stack([loss.error(guess, target["label"]) for guess in guesses]))
+            self._errors.append(len(fixed) * torch.stack([loss.error(guess, label) for guess in guesses]))
 
     def _report(self, engine: Engine) -> None:
+        if self._waiting:
+            self._look(engine)
         if not self._sums:
             return
         cluster, label = (torch.cat(parts).cpu() for parts in zip(*self._batches))
@@ -198,7 +217,7 @@ class AdversaryMonitor:
 
 def _conditional_entropy(cluster: torch.Tensor, label: torch.Tensor) -> float:
     """Entropy of the cluster among samples of one class, in nats, averaged over samples."""
-    _, joint = torch.stack([cluster, label]).unique(dim=1, return_counts=True)
+    _, joint = (label * 2**32 + cluster).unique(return_counts=True)  # a pair as one number, which sorts faster
     _, marginal = label.unique(return_counts=True)
     shares = [counts.double() / len(cluster) for counts in (joint, marginal)]
     return float(torch.special.entr(shares[0]).sum() - torch.special.entr(shares[1]).sum())

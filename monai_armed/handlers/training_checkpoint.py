@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -181,7 +182,9 @@ class TrainingCheckpoint:
         _write({**state, "progress": progress, "fingerprint": self.fingerprint}, self.path)
 
     def _check_finite(self, weights: Mapping[str, torch.Tensor], epoch: int) -> None:
-        wrong = [n for n, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+        # a sum costs less than a look at each, and what spoils it may yet be finite
+        doubtful = {n: w for n, w in weights.items() if w.is_floating_point() and not math.isfinite(w.sum().item())}
+        wrong = [name for name, weight in doubtful.items() if not weight.isfinite().all()]
         if wrong:
             kept = f"the checkpoint before it is kept in {self.folder}" if self.path.is_file() else "nothing is kept"
             raise ValueError(

@@ -13,11 +13,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from ignite.engine import Events
 from monai.handlers import StatsHandler, TensorBoardStatsHandler
+from torch.utils.tensorboard import SummaryWriter
 
 from ..engines.adversary_monitor import AdversaryMonitor
 from .loss_progress import LossProgress
@@ -42,13 +45,27 @@ class TrainingLog:
 
     def __init__(self, log_dir: str, every: int = 1) -> None:
         folder = _of_process(log_dir)
-        curves = TensorBoardStatsHandler(log_dir=folder, iteration_log=every, output_transform=loss_terms)
+        self.writer = _PatientWriter(folder)
+        curves = TensorBoardStatsHandler(self.writer, iteration_log=every, output_transform=loss_terms)
         self.handlers = (AdversaryMonitor(), curves, LossProgress())
 
     def attach(self, engine: Engine) -> None:
         """Args: engine: the trainer; attach this after what else writes into ``engine.state.metrics``."""
         for handler in self.handlers:
             handler.attach(engine)
+        engine.add_event_handler(Events.COMPLETED, self.writer.close)
+
+
+class _PatientWriter(SummaryWriter):
+    """MONAI's handler flushes after each number, for which a small network waits longer than for its optimizer."""
+
+    flushed = 0.0
+
+    def flush(self) -> None:
+        """Write what waits, at most once a second; ``close`` writes the rest."""
+        if time.monotonic() - self.flushed > 1:
+            super().flush()
+            self.flushed = time.monotonic()
 
 
 class ValidationLog:

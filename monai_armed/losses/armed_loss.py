@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -144,7 +145,8 @@ class ARMEDLoss(_Loss):
         if "confusion" in pred:
             terms["confusion"] = self.confusion_loss(pred["confusion"], label)
         if "kl" in pred:
-            terms["kl"] = pred["kl"].mean()  # DataParallel gathers a number of each device
+            kl = pred["kl"]
+            terms["kl"] = kl.mean() if kl.ndim else kl  # DataParallel gathers a number of each device
         return terms
 
     def _weights_of(self, terms: Mapping[str, torch.Tensor]) -> dict[str, float]:
@@ -165,7 +167,7 @@ class ARMEDLoss(_Loss):
         """
         weights = self._weights_of(terms)
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-        if total.requires_grad and can_look(total) and not bool(total.isfinite()):
+        if total.requires_grad and can_look(total) and not math.isfinite(total.item()):
             values = ", ".join(f"{name} {term.item():.3g}" for name, term in terms.items())
             raise ValueError(
                 f"the loss is {total.item()} ({values}): lower the learning rate or lambda_adversary, from which "

@@ -39,10 +39,11 @@ def check_index(index: torch.Tensor, count: int, called: str = "cluster", owner:
     Raises:
         ValueError: when one is below -1 or not below ``count``; names it.
     """
-    if not can_look(index):
+    if not can_look(index) or not index.numel():
         return
-    out_of_range = (index < -1) | (index >= count)
-    if bool(out_of_range.any()):
+    lowest, highest = index.aminmax()
+    if lowest < -1 or highest >= count:
+        out_of_range = (index < -1) | (index >= count)
         raise ValueError(
             f"{called} index {int(index[out_of_range][0])} is out of range: {owner} clusters 0 to {count - 1}, and -1 "
             "means not known."

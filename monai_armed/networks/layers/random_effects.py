@@ -187,12 +187,15 @@ class RandomEffects(nn.Module):
         """
         if estimate and self.samples_seen is not None:
             return self._estimated_kl(self.samples_seen)
-        return self._kl_of(slice(None)).sum()
+        return self._kl_of().sum()
 
-    def _kl_of(self, clusters: torch.Tensor | slice) -> torch.Tensor:
-        """KL of each of some clusters."""
+    def _kl_of(self, clusters: torch.Tensor | None = None) -> torch.Tensor:
+        """KL of each of some clusters, or of all."""
         # before the stretch, which changes nothing: of an effect without use its gradient is then 0, and no rounding
-        posterior = _normal(self.loc[clusters], self.log_scale[clusters], self._lower(clusters))
+        weights = (self.loc, self.log_scale, self.lower)
+        if clusters is not None:
+            weights = tuple(None if weight is None else weight[clusters] for weight in weights)
+        posterior = _normal(*weights)
         prior = _normal(torch.zeros_like(self.log_prior_scale), self.log_prior_scale, self.prior_lower)
         return kl_divergence(posterior, prior.expand(posterior.batch_shape))
 
