@@ -192,10 +192,10 @@ class RandomEffects(nn.Module):
     def _kl_of(self, clusters: torch.Tensor | None = None) -> torch.Tensor:
         """KL of each of some clusters, or of all."""
         # before the stretch, which changes nothing: of an effect without use its gradient is then 0, and no rounding
-        weights = (self.loc, self.log_scale, self.lower)
-        if clusters is not None:
-            weights = tuple(None if weight is None else weight[clusters] for weight in weights)
-        posterior = _normal(*weights)
+        if clusters is None:
+            posterior = _normal(self.loc, self.log_scale, self.lower)  # as they are: to index all of them takes time
+        else:
+            posterior = _normal(self.loc[clusters], self.log_scale[clusters], self._lower(clusters))
         prior = _normal(torch.zeros_like(self.log_prior_scale), self.log_prior_scale, self.prior_lower)
         return kl_divergence(posterior, prior.expand(posterior.batch_shape))
 

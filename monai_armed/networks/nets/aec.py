@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn as nn
@@ -88,7 +89,7 @@ class AEC(nn.Module):
             for below, above in pairwise(widths)
         )
         if size[0] == step:
-            self.encoder[-1].conv = _ToOnePosition.of(self.encoder[-1].conv)
+            self.encoder[-1].conv = _ToOnePosition.of(cast(nn.Conv2d, self.encoder[-1].conv))
         self.to_latent = nn.Linear(torch.Size(self.map_shape).numel(), latent_channels)
         self.decoder = nn.ModuleList(
             ADN("NA", in_channels=width, norm=norm, norm_dim=2, act="PRELU") for width in reversed(channels)

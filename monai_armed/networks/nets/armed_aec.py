@@ -147,7 +147,8 @@ class ARMEDAEC(AECPictures):
         self.removes_light = remove_light and light is not None
         self.register_buffer("light_removed", torch.tensor(float(self.removes_light)))  # the same, for the file
         self.encoder_frozen = False
-        self.to(memory_format=torch.channels_last)  # PyTorch's convolutions and norms are faster so, also on the CPU
+        # PyTorch's convolutions and norms are faster so, also on the CPU
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if freeze_fixed:
             fixed.requires_grad_(False)
 
