@@ -86,11 +86,7 @@ def fit_mixed_model(
         raise ValueError(f"method must be one of {METHODS}, got {method!r}.")
     loss: Any = likelihood.loss if isinstance(likelihood, ARMEDLoss) else likelihood
     family = _family(loss, method)
-    if quadrature_points is not None and (quadrature_points < 1 or (quadrature_points > 1 and family == "gaussian")):
-        raise ValueError(
-            "quadrature_points must be 1, or more with method='Laplace' or 'quadrature', "
-            f"got {quadrature_points} with {method!r}."
-        )
+    _check_points(quadrature_points, family, method)
     design = read_design(net, loader, fixed, prepare_batch, feature_names)
     check_data(design, family)
     kept = _independent(design.x)
@@ -108,6 +104,13 @@ def fit_mixed_model(
         write_effects(net.random_slopes[factor.name].effects, covariance, of_each)
     write_loss(loss, found)
     return MixedModelFit(method, marginal, design, reduced, full, conditional, unconditional)
+
+
+def _check_points(points: int | None, family: str, method: str) -> None:
+    if points is not None and (points < 1 or (points > 1 and family == "gaussian")):
+        raise ValueError(
+            f"quadrature_points must be 1, or more with method='Laplace' or 'quadrature', got {points} with {method!r}."
+        )
 
 
 def _marginal(design: Design, method: str, family: str, points: int | None) -> MarginalLikelihood:

@@ -141,13 +141,9 @@ def from_formula(
     values = table[names].to_numpy(float) if names else np.zeros((len(data), 1))
     batch = {"image": _tensor(values), "label": _tensor(np.asarray(common.response)).reshape(len(data))}
     effects, index, levels = _factors(description.group_terms, names, data, apart)
-    batch |= index
-    keys = []
-    for key, column in (("offset", offset), ("weight", weights)):
-        if column is not None:
-            batch[key] = _tensor(data[column].to_numpy(float))
-            keys.append(key)
-    prepare = PrepareBatchCluster(cluster_key=list(effects), target_keys=keys)
+    further = {key: column for key, column in (("offset", offset), ("weight", weights)) if column is not None}
+    batch |= index | {key: _tensor(data[column].to_numpy(float)) for key, column in further.items()}
+    prepare = PrepareBatchCluster(cluster_key=list(effects), target_keys=list(further))
     likelihood = OrdinalLikelihoodLoss(int(batch["label"].max()) + 1) if family == "ordinal" else FAMILIES[family]()
     net = ARMED(
         DFNN(values.shape[1], hidden_channels=tuple(hidden_channels)),
