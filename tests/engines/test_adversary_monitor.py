@@ -16,9 +16,10 @@ from __future__ import annotations
 import logging
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.data import DataLoader, Dataset
 from monai.utils import set_determinism
 
@@ -122,6 +123,32 @@ def test_what_is_saved_is_measured_against_a_constant():
     trainer.run()
     assert monitor.history[-1]["saved"] == pytest.approx(0, abs=1e-6)
     assert monitor.history[-1]["task"].startswith("nothing learned")
+
+
+def test_batches_that_are_looked_at_together_say_what_each_alone_would(monkeypatch):
+    found = {}
+    for most in (0, 50, 2**18):  # each alone, two or three together, all of the epoch
+        monkeypatch.setattr("monai_armed.engines.adversary_monitor.MOST_KEPT", most)
+        trainer = _trainer(0.0)
+        trainer.run()
+        found[most] = pd.DataFrame(trainer.adversary_monitor.history)[["loss", "chance", "rank"]]
+    for most in (50, 2**18):
+        pd.testing.assert_frame_equal(found[most], found[0], rtol=1e-5)
+
+
+def test_images_of_other_sizes_are_looked_at_apart():
+    """As of a segmentation whose batches are cut to their images."""
+    monitor = AdversaryMonitor()
+    engine = Engine(lambda engine, batch: None)
+    engine.loss_function, engine.state.epoch_length = ARMEDLoss(torch.nn.BCEWithLogitsLoss()), 3
+    for size in (4, 4, 6):
+        mask = torch.ones(2, 1, size, size)
+        pred = {"adversary": torch.zeros(2, 2), "fixed": torch.zeros_like(mask)}
+        engine.state.output = {"pred": pred, "label": {"label": mask, "cluster": torch.tensor([0, 1])}}
+        monitor._keep(engine)
+    monitor._report(engine)
+    assert monitor.history[-1]["loss"] == pytest.approx(np.log(2))
+    assert monitor.history[-1]["saved"] == pytest.approx(0)
 
 
 def test_a_diverged_training_ends_with_a_sentence_and_the_weights_of_before():
