@@ -33,6 +33,7 @@ class UntrackedCompose(Compose):
     Note:
         MONAI's ``set_track_meta`` is off meanwhile, for the whole process: load no images in another thread then.
         Workers of a ``DataLoader`` are processes of their own.
+        Transforms that read that record back, such as ``RandLambdad``, cannot be among these.
 
     Example:
         >>> transform = UntrackedCompose([RandFlipd("image", prob=0.5), RandAffined("image", prob=1.0)])
