@@ -51,6 +51,7 @@ def test_one_that_is_killed_between_rounds_goes_on_to_the_same_bit(overrides, tm
 def test_one_that_is_killed_while_it_trains_starts_the_round_again(overrides, tmp_path):
     hospital = HospitalProcess(SPIRALS, tmp_path, overrides, 0, 2)
     start = hospital.answer(Message("start"))
+    of_all = {"samples": start.about["samples"]}
 
     def kill_once_an_epoch_is_done() -> None:
         while not (tmp_path / "network" / "checkpoint.pt").is_file():
@@ -60,7 +61,7 @@ def test_one_that_is_killed_while_it_trains_starts_the_round_again(overrides, tm
     killer = Thread(target=kill_once_an_epoch_is_done)
     killer.start()
     first = hospital.pool
-    answer = hospital.answer(Message("train", start.tensors, {"round": 0, "epochs": 60}))
+    answer = hospital.answer(Message("train", start.tensors, {"round": 0, "epochs": 60, **of_all}))
     killer.join()
     assert hospital.pool is not first and answer.about["samples"] > 0
     assert answer.tensors.keys() == start.tensors.keys()
