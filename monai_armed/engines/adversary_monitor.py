@@ -151,9 +151,7 @@ class AdversaryMonitor:
         if isinstance(getattr(engine, "loss_function", None), ARMEDLoss):
             batch["fixed"] = pred["fixed"].detach()
         self._features = output.get("features")
-        if any(
-            values.shape[1:] != first[name].shape[1:] for first in self._waiting[:1] for name, values in batch.items()
-        ):
+        if self._waiting and _shapes(self._waiting[0]) != _shapes(batch):
             self._look(engine)
         self._waiting.append(batch)
         if len(self._waiting) * sum(values.numel() for values in batch.values()) > MOST_KEPT:
@@ -213,6 +211,11 @@ class AdversaryMonitor:
             score = compute_embedding_collapse(self._features.float().cpu(), include_indicators=["effective_rank"])
             found["rank"] = 1 - float(torch.as_tensor(score["effective_rank_score"]))
         return found
+
+
+def _shapes(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    """Of a sample of a batch."""
+    return {name: values.shape[1:] for name, values in batch.items()}
 
 
 def _conditional_entropy(cluster: torch.Tensor, label: torch.Tensor) -> float:

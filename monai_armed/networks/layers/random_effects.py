@@ -187,15 +187,12 @@ class RandomEffects(nn.Module):
         """
         if estimate and self.samples_seen is not None:
             return self._estimated_kl(self.samples_seen)
-        return self._kl_of().sum()
+        return self._kl_of(slice(None)).sum()
 
-    def _kl_of(self, clusters: torch.Tensor | None = None) -> torch.Tensor:
-        """KL of each of some clusters, or of all."""
+    def _kl_of(self, clusters: torch.Tensor | slice) -> torch.Tensor:
+        """KL of each of some clusters."""
         # before the stretch, which changes nothing: of an effect without use its gradient is then 0, and no rounding
-        if clusters is None:
-            posterior = _normal(self.loc, self.log_scale, self.lower)  # as they are: to index all of them takes time
-        else:
-            posterior = _normal(self.loc[clusters], self.log_scale[clusters], self._lower(clusters))
+        posterior = _normal(self.loc[clusters], self.log_scale[clusters], self._lower(clusters))
         prior = _normal(torch.zeros_like(self.log_prior_scale), self.log_prior_scale, self.prior_lower)
         return kl_divergence(posterior, prior.expand(posterior.batch_shape))
 
