@@ -126,21 +126,21 @@ def _federated(arguments: argparse.Namespace) -> int:
     from monai_armed.compare.runner import parse_overrides
     from monai_armed.federated import nvflare_job
     from monai_armed.federated.comparison import compare_federated
-    from monai_armed.federated.hospital_config import rounds_as_long
+    from monai_armed.federated.hospital_config import hospitals_study, rounds_as_long
     from monai_armed.federated.local import run_locally
     from monai_armed.federated.new_hospital import join_late
 
-    overrides = parse_overrides(arguments.set)
+    study = hospitals_study(arguments.bundle, parse_overrides(arguments.set), arguments.model)
     if arguments.join:
-        print(f"written to {join_late(arguments.bundle, arguments.out, overrides, arguments.join)}")
+        print(f"written to {join_late(study, arguments.out, arguments.join)}")
         return 0
-    rounds = arguments.rounds or rounds_as_long(arguments.bundle, overrides, arguments.local_epochs)
-    job = (overrides, arguments.hospitals, rounds, arguments.local_epochs)
+    rounds = arguments.rounds or rounds_as_long(study, arguments.local_epochs)
+    job = (arguments.hospitals, rounds, arguments.local_epochs)
     if arguments.export:
-        print(f"written to {nvflare_job.export_job(arguments.bundle, arguments.out, *job)}")
+        print(f"written to {nvflare_job.export_job(study, arguments.out, *job)}")
         return 0
     run = nvflare_job.simulate if arguments.nvflare else run_locally
-    compare_federated(arguments.bundle, arguments.out, *job, run)
+    compare_federated(study, arguments.out, *job, run)
     return 0
 
 
@@ -206,7 +206,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_federated(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_federated)
     add = parser.add_argument
-    add("--bundle", type=Path, required=True, help="folder of the bundle, with a configs/federated.json")
+    add("--bundle", type=Path, required=True, help="folder of the bundle")
+    add("--model", default="", help="its override files, names joined by '+'; default: without_adversary+erased")
     add("--out", type=Path, required=True, help="folder for results")
     add("--hospitals", type=_at_least(2), default=4, help="hospitals that the bundle's clusters are shared out among")
     add("--rounds", type=_at_least(1), help="averages; by default every sample is seen as often as in pooled training")

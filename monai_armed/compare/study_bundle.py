@@ -75,6 +75,7 @@ DEFAULTS: dict[str, Any] = {
     "percent": False,
     "stacked": False,  # train all folds of a model at once
     "evaluation": ["evaluate"],  # names of the override files of an evaluation
+    "hospital": {},  # values by id of a simulated hospital: @partitions are its own samples, @whole those of all
 }
 CHOICES = ("score", "leak")
 NO_MODELS = ("train", "evaluate", "inference", "metadata", "compare", "search", "multi_gpu_train")

@@ -17,6 +17,5 @@ from .hospital import Hospital
 from .message import Message
 from .rounds import federate
 from .shared import average, load_shared, shared_state
-from .sums import join_sums
 
-__all__ = ["Hospital", "Message", "average", "federate", "join_sums", "load_shared", "shared_state"]
+__all__ = ["Hospital", "Message", "average", "federate", "load_shared", "shared_state"]

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from monai.data import DataLoader, Dataset
 from sklearn.metrics import roc_auc_score
 
 from ..bundle.models import load_model
+from ..compare.study_bundle import StudyBundle
 from ..data.replaced_file import write_csv
 from ..metrics.leak import mean_cluster_leak
 from ..networks.nets.armed import ARMED
@@ -46,9 +47,8 @@ class _Trained(NamedTuple):
 
 
 def compare_federated(
-    bundle: Path,
+    study: StudyBundle,
     folder: Path,
-    overrides: Mapping[str, Any],
     hospitals: int,
     rounds: int,
     local_epochs: int,
@@ -59,9 +59,8 @@ def compare_federated(
     all on the same samples. Prints the table and writes it as ``federated.csv``.
 
     Args:
-        bundle: folder of the bundle.
+        study: the bundle, see :py:func:`monai_armed.federated.hospital_config.hospitals_study`.
         folder: where everything is written.
-        overrides: config values by id.
         hospitals: how many there are; the bundle's clusters are shared out among them.
         rounds, local_epochs: see :py:func:`monai_armed.federated.federate`. Alone, a hospital trains as many epochs.
         run: runs the federated training, such as :py:func:`monai_armed.federated.local.run_locally`.
@@ -74,15 +73,15 @@ def compare_federated(
         one that was trained from another start differs, too; and for the last row effects that were fitted to all data
         around the fixed part of the federated network.
     """
-    run(bundle, folder / "federated", overrides, hospitals, rounds, local_epochs)
-    pooled = _train_alone(hospital_config(bundle, folder / "pooled", overrides), None)
+    run(study, folder / "federated", hospitals, rounds, local_epochs)
+    pooled = _train_alone(hospital_config(study, folder / "pooled"), None)
     federated, alone = [], []
     for number in range(hospitals):
         name = f"site-{number + 1}"
-        federated.append(_loaded(hospital_config(bundle, folder / "federated" / name, overrides, number, hospitals)))
-        config = hospital_config(bundle, folder / "alone" / name, overrides, number, hospitals)
+        federated.append(_loaded(hospital_config(study, folder / "federated" / name, number, hospitals)))
+        config = hospital_config(study, folder / "alone" / name, number, hospitals)
         alone.append(_train_alone(config, rounds * local_epochs))
-    again = _train_alone(hospital_config(bundle, folder / "pooled_again", overrides), None, start=1)
+    again = _train_alone(hospital_config(study, folder / "pooled_again"), None, start=1)
     networks = {
         "pooled": [pooled],
         "federated": federated,

@@ -14,7 +14,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+import torch
 from monai.data import DataLoader
 from torch.utils.data import BatchSampler
 
@@ -24,8 +26,10 @@ from ..networks.erasure import layer_sums
 from ..networks.nets.armed import ARMED
 from ..networks.random_effects_fit import fit_random_effects
 from ..utils.parallel import unwrap
+from .masks import Masks
 from .message import Message
 from .shared import drawn_by_sample, load_shared, prior_as_it_is, shared_state
+from .sums import sums_to_add
 
 __all__ = ["Hospital", "fit_own_effects"]
 
@@ -59,6 +63,7 @@ class Hospital:
             raise ValueError(f"the network must be an ARMED network, got {type(network).__name__}.")
         shared_state(network)  # refuses an adversary
         self.training, self.network, self.started = training, network, False
+        self.masks: Masks | None = None  # of the next sums
 
     def answer(self, message: Message) -> Message:
         """
@@ -71,7 +76,13 @@ class Hospital:
         Raises:
             ValueError: when the message is of another kind or another network, or training diverges.
         """
-        answers = {"start": self._start, "train": self._train, "sums": self._sums, "finish": self._finish}
+        answers: dict[str, Callable[[Message], Message]] = {
+            "start": self._start,
+            "train": self._train,
+            "keys": self._keys,
+            "sums": self._sums,
+            "finish": self._finish,
+        }
         if message.kind not in answers:
             raise ValueError(f"a hospital answers {', '.join(answers)}, got {message.kind!r}.")
         if not self.started and message.kind != "start":
@@ -101,12 +112,19 @@ class Hospital:
             about["metric"] = float(validator.state.metrics.get(name, math.nan))
         return Message("train", shared_state(self.network), about)
 
+    def _keys(self, message: Message) -> Message:
+        self.masks = Masks()
+        return Message("keys", {}, {"key": self.masks.key})
+
     def _sums(self, message: Message) -> Message:
-        erasure = self._erasure
-        sums = layer_sums(
-            self.network, message.about["layer"], _batches(erasure), erasure.num_classes, erasure.num_values
-        )
-        return Message("sums", sums.state_dict(), {"num_classes": sums.num_classes, "num_values": sums.num_values})
+        (masks, self.masks), keys, erasure = (self.masks, None), message.about["keys"], self._erasure
+        if masks is None or masks.key not in keys:
+            return Message("sums")  # it was killed since its key, or has used it: both are asked for again
+        classes, values = erasure.num_classes, erasure.num_values
+        sums = sums_to_add(layer_sums(self.network, message.about["layer"], _batches(erasure), classes, values))
+        about = {"shapes": {name: list(tensor.shape) for name, tensor in sums.items()}, "num_values": values}
+        flat = torch.cat([tensor.reshape(-1).cpu() for tensor in sums.values()])
+        return Message("sums", {"masked": masks.hide(flat, keys)}, about)
 
     def _finish(self, message: Message) -> Message:
         if self.training.erasure is not None and len(self.network.random_slopes):

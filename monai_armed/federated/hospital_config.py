@@ -23,44 +23,61 @@ import numpy as np
 from monai.bundle import ConfigParser
 
 from ..bundle.training import Training
-from ..compare.study_bundle import StudyBundle, evaluated
+from ..compare.study_bundle import BASE_MODEL, StudyBundle, evaluated
 
-__all__ = ["hospital_config", "hospital_training", "part_of", "rounds_as_long"]
+__all__ = ["check_agreed", "hospital_config", "hospital_training", "hospitals_study", "part_of", "rounds_as_long"]
 
-MODEL = "federated"  # the bundle's override file
+DEFAULT_MODEL = ("without_adversary", "erased")  # those of them that the bundle has
 
 
-def hospital_config(
-    bundle: str | Path, folder: str | Path, overrides: Mapping[str, Any], hospital: int = 0, hospitals: int = 1
-) -> ConfigParser:
+def hospitals_study(bundle: str | Path, overrides: Mapping[str, Any], model: str = "") -> StudyBundle:
+    """
+    A bundle with the model that hospitals train.
+
+    Args:
+        bundle: folder of the bundle.
+        overrides: config values by id, such as a hospital's ``dataset_dir``.
+        model: the bundle's override files, names joined by ``+``. By default ``without_adversary+erased``, less the
+            one that the bundle has not, such as the first where ``train.json`` has no adversary.
+
+    Returns:
+        the bundle.
+
+    Raises:
+        FileNotFoundError: when the folder is no bundle.
+        ValueError: when it has no such model, or several are named.
+    """
+    study = StudyBundle(Path(bundle).resolve())
+    present = [name for name in DEFAULT_MODEL if (study.root / "configs" / f"{name}.json").is_file()]
+    models = study.models(model or "+".join(present) or BASE_MODEL)
+    if len(models) != 1:
+        raise ValueError(f"hospitals train one model, names joined by '+': got {model!r}.")
+    return StudyBundle(study.root, [name for name in models[0].split("+") if name != BASE_MODEL], overrides)
+
+
+def hospital_config(study: StudyBundle, folder: str | Path, hospital: int = 0, hospitals: int = 1) -> ConfigParser:
     """
     Config of a bundle's federated training in one hospital.
 
     Args:
-        bundle: folder of the bundle, with a ``configs/federated.json``.
+        study: see :py:func:`hospitals_study`.
         folder: where the hospital keeps what is its own.
-        overrides: config values by id, such as its ``dataset_dir``.
         hospital, hospitals: for simulating: the bundle's clusters are shared out among so many hospitals, and this is
             the one of this number, from 0. With one hospital all of the data are its own.
 
     Returns:
-        the config, not yet evaluated. Simulated hospitals scale inputs alike, as hospitals must agree to: if it has an
-        id ``scaling``, the partitions that scales are learned from, these are those of all.
+        the config, not yet evaluated. A simulated hospital's has what the bundle's ``compare.json`` says under
+        ``hospital``: values by id, in which ``@partitions`` are its own samples and ``@whole`` those of all, as where
+        scales are learned that hospitals must agree on.
 
     Raises:
-        FileNotFoundError: when the bundle has no such file.
         ValueError: when an override is mistyped.
     """
-    study = StudyBundle(Path(bundle).resolve())
-    study.models(MODEL)
-    places = {"output_dir": str(folder), "ckpt_dir": str(folder)}
-    parser = study.config("train", MODEL, {**overrides, **places})
+    parser = study.config("train", BASE_MODEL, {"output_dir": str(folder), "ckpt_dir": str(folder)})
     if hospitals > 1:
         parser["whole"] = parser["partitions"]
-        if "scaling" in parser:
-            parser["scaling"] = "@whole"
-        if "sites" in parser:
-            parser["sites"] = "$@partitions['sites']"
+        for name, value in _not_overridden(study).items():
+            parser[name] = value
         parser["partitions"] = {
             "_target_": "monai_armed.federated.hospital_config.part_of",
             "partitions": "@whole",
@@ -70,9 +87,35 @@ def hospital_config(
     return parser
 
 
-def rounds_as_long(bundle: str | Path, overrides: Mapping[str, Any], local_epochs: int) -> int:
+def _not_overridden(study: StudyBundle) -> dict[str, Any]:
+    """What the bundle says of hospitals, less the ids (or what they are in) that the overrides have settled."""
+    return {
+        name: value
+        for name, value in study.options["hospital"].items()
+        if not any(f"{name}#".startswith(f"{given}#") for given in study.overrides)
+    }
+
+
+def check_agreed(study: StudyBundle) -> None:
+    """
+    See that a real hospital learns nothing of its own that it must have as all have it.
+
+    Args:
+        study: see :py:func:`hospitals_study`.
+
+    Raises:
+        ValueError: when the bundle learns something from the data of all hospitals, and no override gives it.
+    """
+    if open_ids := [name.split("#")[0] for name, value in _not_overridden(study).items() if "@whole" in str(value)]:
+        raise ValueError(
+            f"{', '.join(map(repr, open_ids))}: learned from the data of all hospitals, which none has. Agree on it, "
+            f"and give it to all with --set {open_ids[0]}=..."
+        )
+
+
+def rounds_as_long(study: StudyBundle, local_epochs: int) -> int:
     """How many rounds of so many local epochs see every sample as often as the bundle's own training does."""
-    return math.ceil(hospital_config(bundle, ".", overrides).get_parsed_content("max_epochs") / local_epochs)
+    return math.ceil(hospital_config(study, ".").get_parsed_content("max_epochs") / local_epochs)
 
 
 def hospital_training(parser: ConfigParser, start: int = 0) -> Training:

@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 
 from ..compare.fold_processes import end_with_parent
+from ..compare.study_bundle import StudyBundle
 from .hospital import Hospital
 from .hospital_config import hospital_config, hospital_training
 from .message import Message
@@ -39,14 +39,11 @@ class HospitalProcess:
     want of memory, a new one goes on from its folder with the same question. The process ends with this one.
 
     Args:
-        bundle, folder, overrides, number, hospitals: of
-            :py:func:`monai_armed.federated.hospital_config.hospital_config`.
+        study, folder, number, hospitals: of :py:func:`monai_armed.federated.hospital_config.hospital_config`.
     """
 
-    def __init__(
-        self, bundle: Path, folder: Path, overrides: Mapping[str, Any], number: int = 0, hospitals: int = 1
-    ) -> None:
-        self.config = (bundle, folder, dict(overrides), number, hospitals)
+    def __init__(self, study: StudyBundle, folder: Path, number: int = 0, hospitals: int = 1) -> None:
+        self.config = (study, folder, number, hospitals)
         self.pool: ProcessPoolExecutor | None = None
 
     def answer(self, message: Message) -> Message:

@@ -14,13 +14,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from ..compare.study_bundle import StudyBundle
 from .hospital import Hospital
 from .hospital_config import hospital_config, hospital_training
 from .message import Message
@@ -31,14 +31,13 @@ __all__ = ["run_locally", "without_logs"]
 
 
 def run_locally(
-    bundle: Path, folder: Path, overrides: Mapping[str, Any], hospitals: int, rounds: int, local_epochs: int
+    study: StudyBundle, folder: Path, hospitals: int, rounds: int, local_epochs: int
 ) -> dict[str, torch.Tensor]:
     """
     Args:
-        bundle: folder of the bundle.
+        study: the bundle, see :py:func:`monai_armed.federated.hospital_config.hospitals_study`.
         folder: where each hospital, ``site-1`` and so on, has a folder for what is its own; ``messages.csv`` in it has
             the names of all that crossed, and ``shared.pt`` what the hospitals share in the end.
-        overrides: config values by id.
         hospitals: how many there are; the bundle's clusters are shared out among them.
         rounds, local_epochs: see :py:func:`monai_armed.federated.federate`.
 
@@ -47,7 +46,7 @@ def run_locally(
     """
     present = {
         f"site-{number + 1}": Hospital(
-            hospital_training(hospital_config(bundle, folder / f"site-{number + 1}", overrides, number, hospitals))
+            hospital_training(hospital_config(study, folder / f"site-{number + 1}", number, hospitals))
         )
         for number in range(hospitals)
     }

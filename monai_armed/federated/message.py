@@ -27,9 +27,10 @@ class Message:
     A question of the server, or a hospital's answer.
 
     Args:
-        kind: what is asked: ``"start"``, ``"train"``, ``"sums"`` or ``"finish"``; an answer has that of its question.
-        tensors: by name, see :py:func:`monai_armed.federated.shared_state`; of an answer to "sums" those of
-            :py:class:`monai_armed.networks.erasure.FeatureSums`.
+        kind: what is asked: ``"start"``, ``"train"``, ``"keys"``, ``"sums"`` or ``"finish"``; an answer has that of
+            its question.
+        tensors: by name, see :py:func:`monai_armed.federated.shared_state`; of an answer to "sums" one, ``"masked"``,
+            which hides those of :py:func:`monai_armed.federated.sums.sums_to_add`.
         about: numbers and names beside them, such as how many samples they are of.
     """
 

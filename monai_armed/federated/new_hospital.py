@@ -13,36 +13,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from ..compare.study_bundle import StudyBundle
 from ..handlers.training_checkpoint import read_checkpoint
 from .hospital import Hospital
-from .hospital_config import hospital_config, hospital_training
+from .hospital_config import check_agreed, hospital_config, hospital_training
 from .message import Message
 
 __all__ = ["join_late"]
 
 
-def join_late(bundle: Path, folder: Path, overrides: Mapping[str, Any], shared: Path) -> Path:
+def join_late(study: StudyBundle, folder: Path, shared: Path) -> Path:
     """
     Learn the random effects of a hospital's own clusters, and nothing else, around what others have trained: as
     :py:func:`monai_armed.networks.adapt` does for one new cluster.
 
     Args:
-        bundle: folder of the bundle.
+        study: the bundle, see :py:func:`monai_armed.federated.hospital_config.hospitals_study`.
         folder: where the model is written.
-        overrides: config values by id, such as its ``dataset_dir``.
         shared: what the others share, the ``shared.pt`` of their training. It holds no random effects.
 
     Returns:
         the model, ``model.pt``.
 
     Raises:
-        ValueError: when the file is damaged or of another network.
+        ValueError: when the file is damaged or of another network, or something that hospitals agree on is not given.
     """
-    hospital = Hospital(hospital_training(hospital_config(bundle, folder, overrides)))
+    check_agreed(study)
+    hospital = Hospital(hospital_training(hospital_config(study, folder)))
     hospital.answer(Message("start"))
     hospital.answer(Message("finish", read_checkpoint(shared)))
     return hospital.training.model_path

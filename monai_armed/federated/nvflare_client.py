@@ -21,6 +21,7 @@ from urllib.parse import unquote
 
 import nvflare.client as flare
 
+from monai_armed.federated.hospital_config import hospitals_study
 from monai_armed.federated.hospital_process import HospitalProcess
 from monai_armed.federated.nvflare_messages import from_flare, to_flare
 from monai_armed.federated.record import recorded
@@ -32,14 +33,15 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, required=True, help="folder of the bundle on this machine")
     parser.add_argument("--folder", type=Path, required=True, help="where the hospital keeps what is its own")
     parser.add_argument("--hospitals", type=int, default=1, help="simulated hospitals that share the bundle's clusters")
+    parser.add_argument("--model", default="", help="its override files, names joined by '+'")
     parser.add_argument("--set", default="{}", help="config values by id, as JSON")
     arguments = parser.parse_args([unquote(word) for word in sys.argv[1:]])
 
     flare.init()
     site = flare.get_site_name()
     number = int(site.rpartition("-")[2]) - 1 if arguments.hospitals > 1 else 0
-    own = (json.loads(arguments.set), number, arguments.hospitals)
-    hospital = HospitalProcess(arguments.bundle, arguments.folder / site, *own)
+    study = hospitals_study(arguments.bundle, json.loads(arguments.set), arguments.model)
+    hospital = HospitalProcess(study, arguments.folder / site, number, arguments.hospitals)
     ask = recorded(lambda message: {site: hospital.answer(message)}, arguments.folder / site / "messages.csv")
     while flare.is_running():
         if (question := flare.receive()) is None:

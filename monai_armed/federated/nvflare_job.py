@@ -14,12 +14,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from monai.utils import optional_import
+
+from ..compare.study_bundle import BASE_MODEL, StudyBundle
+from .hospital_config import check_agreed
 
 __all__ = ["export_job", "simulate"]
 
@@ -27,15 +29,7 @@ FedJob, HAS_NVFLARE = optional_import("nvflare.job_config.api", name="FedJob")
 CLIENT = Path(__file__).with_name("nvflare_client.py")
 
 
-def _job(
-    bundle: Path,
-    folder: Path,
-    overrides: Mapping[str, Any],
-    hospitals: int,
-    simulated: bool,
-    rounds: int,
-    local_epochs: int,
-) -> Any:
+def _job(study: StudyBundle, folder: Path, hospitals: int, simulated: bool, rounds: int, local_epochs: int) -> Any:
     if not HAS_NVFLARE:
         raise ValueError('NVFLARE is not installed: pip install "monai_armed[federated]".')
     from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor
@@ -47,7 +41,8 @@ def _job(
     job.set_app_packages(["monai_armed"])  # which every machine has installed: else its source travels in the job
     job.to_server(FederatedARMED(rounds, local_epochs, folder=str(folder)))
     # NVFLARE splits the words at spaces, whatever the quotes: they are encoded, as in a URL
-    words = ["--bundle", str(bundle), "--folder", str(folder), "--set", json.dumps(dict(overrides))]
+    words = ["--bundle", str(study.root), "--folder", str(folder), "--set", json.dumps(dict(study.overrides))]
+    words += ["--model", "+".join(study.variant) or BASE_MODEL]
     words += ["--hospitals", str(hospitals)] if simulated else []
     raw = ExchangeFormat.RAW
     executor = ClientAPIExecutor(
@@ -62,25 +57,22 @@ def _job(
     return job
 
 
-def simulate(
-    bundle: Path, folder: Path, overrides: Mapping[str, Any], hospitals: int, rounds: int, local_epochs: int
-) -> None:
+def simulate(study: StudyBundle, folder: Path, hospitals: int, rounds: int, local_epochs: int) -> None:
     """
     Run a federated training in NVFLARE's simulator, where every hospital is a process of its own.
 
     Args:
-        bundle: folder of the bundle.
+        study: the bundle, see :py:func:`monai_armed.federated.hospital_config.hospitals_study`.
         folder: where each hospital, ``site-1`` and so on, has a folder for what is its own, and the server writes
             ``messages.csv`` and ``shared.pt``.
-        overrides: config values by id.
         hospitals: how many there are; the bundle's clusters are shared out among them.
         rounds, local_epochs: see :py:func:`monai_armed.federated.federate`.
 
     Raises:
         ValueError: when NVFLARE is not installed, or the training has failed.
     """
-    bundle, folder = bundle.resolve(), folder.resolve()
-    job = _job(bundle, folder, overrides, hospitals, True, rounds, local_epochs)
+    folder = folder.resolve()
+    job = _job(study, folder, hospitals, True, rounds, local_epochs)
     for name in ("shared.pt", "rounds.pt"):
         (folder / name).unlink(missing_ok=True)
     job.simulator_run(str(folder / "nvflare"), n_clients=hospitals, log_config="concise")
@@ -88,16 +80,14 @@ def simulate(
         raise ValueError(f"the federated training has failed: {folder / 'nvflare'} has the logs of its hospitals.")
 
 
-def export_job(
-    bundle: Path, folder: Path, overrides: Mapping[str, Any], hospitals: int, rounds: int, local_epochs: int
-) -> Path:
+def export_job(study: StudyBundle, folder: Path, hospitals: int, rounds: int, local_epochs: int) -> Path:
     """
     Write the job that NVFLARE's admin submits: the bundle and the overrides are then those of each hospital's machine.
 
     Args:
-        bundle: folder of the bundle, the same on all machines.
+        study: the bundle, whose folder is the same on all machines, see
+            :py:func:`monai_armed.federated.hospital_config.hospitals_study`.
         folder: folder of each hospital's own files on its machine, the same on all; the job is written here into it.
-        overrides: config values by id, such as ``dataset_dir``.
         hospitals: how many must be there for the training to start.
         rounds, local_epochs: see :py:func:`monai_armed.federated.federate`.
 
@@ -105,8 +95,9 @@ def export_job(
         folder of the job.
 
     Raises:
-        ValueError: when NVFLARE is not installed.
+        ValueError: when NVFLARE is not installed, or something that hospitals agree on is not given.
     """
-    job = _job(bundle, folder, overrides, hospitals, False, rounds, local_epochs)
+    check_agreed(study)
+    job = _job(study, folder, hospitals, False, rounds, local_epochs)
     job.export_job(str(folder / "job"))
     return folder / "job" / "federated_armed"

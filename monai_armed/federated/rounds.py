@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,15 @@ import torch
 
 from ..data.replaced_file import replaced_file
 from ..handlers.training_checkpoint import read_checkpoint
-from ..networks.erasure import FeatureSums, fit_eraser
+from .masks import unmasked_sum
 from .message import Message
 from .shared import average
-from .sums import join_sums
+from .sums import fit_added_up
 
 __all__ = ["federate"]
 
 Ask = Callable[[Message], Mapping[str, Message]]
+ATTEMPTS = 3  # at sums of all
 
 
 def federate(
@@ -38,7 +39,8 @@ def federate(
     """
     Train across hospitals: in each round every hospital trains what the last one came to on its own samples, and what
     they share is averaged. Then, if the network has erasers, they are fitted to the sums of all, one layer after the
-    other, and every hospital fits its random effects anew and writes its model.
+    other, and every hospital fits its random effects anew and writes its model. Of the sums no hospital's own can be
+    read here, see :py:class:`monai_armed.federated.masks.Masks`.
 
     A hospital that does not answer in a round is left out of its average, and takes part again once it answers. In
     fitting an eraser all that took part in a round must answer: the clusters of one that is missing would not be
@@ -113,24 +115,31 @@ def _erase(
 ) -> dict[str, torch.Tensor]:
     """What is shared, with erasers that are fitted."""
     for index, layer in enumerate(about["layers"]):
-        answers = ask(Message("sums", shared, {"layer": layer}))
-        if missing := sorted({*about["hospitals"]} - set(answers)):
-            raise ValueError(f"no sums of layer {layer!r} from {', '.join(missing)}: what tells them cannot be erased.")
-        sums = join_sums([_read_sums(answers[name]) for name in sorted(answers)])
-        if sums.num_clusters == 1:
-            say("there is one cluster: there is nothing to erase")
-            break
-        eraser = fit_eraser(sums, keep_label=False)
+        sums, num_values = _sums_of_all(ask, Message("sums", shared, {"layer": layer}), about["hospitals"])
+        eraser = fit_added_up(sums, num_values)
         fitted = {f"erasers.{index}.{name}": value for name, value in eraser.state_dict().items()}
         shared = {**shared, **{name: value.to(shared[name].dtype) for name, value in fitted.items()}}
         say(f"erased {int(eraser.rank)} directions from {layer!r}")
     return shared
 
 
-def _read_sums(answer: Message) -> FeatureSums:
-    about: Mapping[str, Any] = answer.about
-    features = answer.tensors["second"].shape[0] - about["num_values"]
-    clusters = answer.tensors["count"].shape[0] - 1
-    sums = FeatureSums(features, clusters, about["num_classes"], about["num_values"])
-    sums.load_state_dict(answer.tensors)
-    return sums
+def _sums_of_all(ask: Ask, question: Message, hospitals: Collection[str]) -> tuple[dict[str, torch.Tensor], int]:
+    """The sums of all that answer; and how many values of a label are among them."""
+    layer = question.about["layer"]
+    for _ in range(ATTEMPTS):
+        keys = {name: answer.about["key"] for name, answer in ask(Message("keys")).items()}
+        about = {**question.about, "keys": sorted(keys.values())}
+        answers = ask(Message("sums", question.tensors, about))
+        if missing := sorted({*hospitals} - set(answers)):
+            raise ValueError(f"no sums of layer {layer!r} from {', '.join(missing)}: what tells them cannot be erased.")
+        if set(answers) == set(keys) and all(answer.tensors for answer in answers.values()):
+            break
+    else:
+        raise ValueError(f"hospitals have come or gone in each of {ATTEMPTS} sums of layer {layer!r}: run this again.")
+    first = answers[min(answers)].about
+    if any(answer.about != first for answer in answers.values()):
+        raise ValueError(f"sums of layer {layer!r} are of different networks or labels: give all the same config.")
+    flat = unmasked_sum([answer.tensors["masked"] for answer in answers.values()])
+    parts = flat.split([math.prod(shape) for shape in first["shapes"].values()])
+    sums = {name: part.reshape(shape) for part, (name, shape) in zip(parts, first["shapes"].items())}
+    return sums, first["num_values"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from monai_armed.federated.hospital import Hospital
-from monai_armed.federated.hospital_config import hospital_config, hospital_training
+from monai_armed.federated.hospital_config import hospital_config, hospital_training, hospitals_study
 from monai_armed.studies.spirals.simulator import simulate_spirals
 
 SPIRALS = Path(__file__).parents[2] / "bundles" / "armed_spirals"
@@ -27,7 +27,8 @@ def hospital(overrides, tmp_path, monkeypatch):
 
     def make(number: int, folder: str = "run", **more) -> Hospital:
         place = tmp_path / folder / f"site-{number + 1}"
-        return Hospital(hospital_training(hospital_config(SPIRALS, place, {**overrides, **more}, number, 2)))
+        study = hospitals_study(SPIRALS, {**overrides, **more})
+        return Hospital(hospital_training(hospital_config(study, place, number, 2)))
 
     return make
 
@@ -38,5 +39,5 @@ def names_that_cross() -> dict[str, set[str]]:
     shared = {f"network.hidden.{layer}.0.{kind}" for layer in (0, 1) for kind in ("weight", "bias")}
     shared |= {"network.head.weight", "network.head.bias", "random_slopes.cluster.effects.log_prior_scale"}
     shared |= {f"erasers.0.{name}" for name in ("matrix", "offset", "rank")}
-    numbers = {"layers", "round", "epochs", "samples", "metric", "metric_name", "layer", "num_classes", "num_values"}
-    return {"tensors": shared | {"count", "total", "second"}, "numbers": numbers}
+    numbers = {"layers", "round", "epochs", "samples", "metric", "metric_name", "layer", "key", "keys", "shapes"}
+    return {"tensors": shared | {"masked"}, "numbers": numbers | {"num_values"}}

@@ -8,12 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 from ignite.engine import Events
+from monai.data import DataLoader
 
 from monai_armed.bundle import read_record
-from monai_armed.federated import Message, federate, shared_state
-from monai_armed.federated.hospital_config import part_of
+from monai_armed.federated import Hospital, Message, federate, shared_state
+from monai_armed.federated.hospital_config import hospital_config, hospital_training, hospitals_study, part_of
+from monai_armed.federated.masks import unmasked_sum
 from monai_armed.federated.record import recorded
+from monai_armed.federated.sums import sums_to_add
 from monai_armed.networks import adapt
+from monai_armed.networks.erasure import FeatureSums, fit_eraser, layer_sums
+
+SPIRALS = Path(__file__).parents[2] / "bundles" / "armed_spirals"
 
 
 def ask_all(hospitals):
@@ -100,7 +106,7 @@ def test_a_training_that_was_interrupted_goes_on_after_its_last_round(hospital, 
         with pytest.raises(ConnectionError):
             train("lost", lost_at, kept)
         again = train("lost", None, kept)
-        assert asked[0] == (lost_at if lost_at[0] == "train" else ("sums", None))
+        assert asked[0] == (lost_at if lost_at[0] == "train" else ("keys", None))
         torch.testing.assert_close(again, whole, rtol=0, atol=0)
         assert not kept.exists()
 
@@ -125,7 +131,7 @@ def test_a_hospital_that_misses_a_round_rejoins(hospital):
         return answers
 
     shared = federate(ask, 3, 1)
-    assert counts == [2, 2, 1, 2, 2, 2]
+    assert counts == [2, 2, 1, 2, 2, 2, 2]
     torch.testing.assert_close(shared_state(hospitals["b"].network), shared)
 
 
@@ -161,17 +167,79 @@ def test_clusters_are_shared_out_whole_and_each_once():
     assert [item["image"] for part in parts for item in part["train"]] == [0, 1, 2, 0, 3, 4]
 
 
-def test_a_single_cluster_has_nothing_to_be_told_from(hospital, capsys):
-    alone = hospital(0)
-    alone.answer(Message("start"))
-    sums = alone.answer(Message("sums", {}, {"layer": "hidden"}))
-    sums.tensors["count"], sums.tensors["total"] = sums.tensors["count"][-2:], sums.tensors["total"][-2:]
-    answers = {"start": alone.answer(Message("start")), "sums": sums, "finish": Message("finish")}
-    answers["train"] = Message(
-        "train", shared_state(alone.network), {"samples": 3, "metric": 1.0, "metric_name": "loss"}
-    )
-    shared = federate(lambda message: {"alone": answers[message.kind]}, 1)
-    assert int(shared["erasers.0.rank"]) == 0 and "there is nothing to erase" in capsys.readouterr().out
+def test_no_sum_of_a_hospital_can_be_read_and_their_eraser_is_the_pooled_one(hospital):
+    """What is sent is recorded whole: the same sums look otherwise each time, and together fit the same eraser."""
+    hospitals, crossed, known = {"a": hospital(0), "b": hospital(1)}, [], {}
+
+    def ask(message: Message):
+        answers = ask_all(hospitals)(message)
+        if message.kind == "sums":
+            known.update({name: own_sums(one, "hidden") for name, one in hospitals.items()})
+            crossed.append(answers)
+        return answers
+
+    shared = federate(ask, 1, 1)
+    for name, answer in crossed[0].items():
+        assert set(answer.tensors) == {"masked"}
+        numbers = unmasked_sum([answer.tensors["masked"]])
+        assert not torch.isclose(numbers, flattened(known[name]), rtol=1e-3).any()
+        assert numbers.abs().median() > 2.0**60  # of the 2^63 that there are, where the sums are some thousands
+    together = unmasked_sum([answer.tensors["masked"] for answer in crossed[0].values()])
+    torch.testing.assert_close(together, flattened(known["a"]) + flattened(known["b"]), rtol=1e-14, atol=0)
+
+    pooled = FeatureSums(8, 5, num_classes=2)
+    for table in ("count", "total"):
+        both = [getattr(sums, table) for sums in known.values()]
+        getattr(pooled, table).copy_(torch.cat([both[0][:-1], both[1]]))
+    pooled.second.copy_(sum(sums.second for sums in known.values()))
+    wanted = fit_eraser(pooled, keep_label=False).state_dict()
+    found = {name: shared[f"erasers.0.{name}"] for name in wanted}
+    assert int(wanted["rank"]) >= 1
+    torch.testing.assert_close(found, {name: value.to(found[name].dtype) for name, value in wanted.items()})
+
+
+def own_sums(one, layer: str) -> FeatureSums:
+    return layer_sums(one.network, layer, DataLoader(one.training.erasure.dataset, 100), num_classes=2)
+
+
+def flattened(sums: FeatureSums) -> torch.Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in sums_to_add(sums).values()])
+
+
+def test_a_hospital_that_is_killed_between_its_key_and_its_sums_is_asked_for_both_again(hospital):
+    def train(folder: str, killed: int) -> tuple[dict[str, torch.Tensor], list[str]]:
+        hospitals, asked = {"a": hospital(0, folder), "b": hospital(1, folder)}, list[str]()
+
+        def ask(message: Message):
+            asked.append(message.kind)
+            if message.kind == "sums" and asked.count("sums") <= killed:
+                hospitals["a"] = hospital(0, folder)
+            return ask_all(hospitals)(message)
+
+        return federate(ask, 1, 1), asked
+
+    whole, once = train("whole", 0)
+    again, twice = train("killed", 1)
+    assert (once[2:], twice[2:]) == (["keys", "sums", "finish"], ["keys", "sums", "keys", "sums", "finish"])
+    torch.testing.assert_close(again, whole)
+    with pytest.raises(ValueError, match="come or gone in each of 3 sums of layer 'hidden'"):
+        train("again", 3)
+
+
+def test_a_key_hides_one_answer_alone(hospital):
+    one = hospital(0)
+    one.answer(Message("start"))
+    question = Message("sums", {}, {"layer": "hidden", "keys": [one.answer(Message("keys")).about["key"]]})
+    assert one.answer(question).tensors and not one.answer(question).tensors
+    other = one.answer(Message("keys")).about["key"]
+    assert other != question.about["keys"][0] and not one.answer(question).tensors
+
+
+def test_a_single_cluster_has_nothing_to_be_told_from(overrides, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("monai_armed.federated.hospital.STEPS", 20)
+    alone = Hospital(hospital_training(hospital_config(hospitals_study(SPIRALS, overrides), tmp_path, 0, 5)))
+    shared = federate(lambda message: {"alone": alone.answer(message)}, 1)
+    assert int(shared["erasers.0.rank"]) == 0 and "erased 0 directions" in capsys.readouterr().out
 
 
 def test_rounds_of_an_earlier_version_are_refused(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from monai_armed.federated import Message, federate
+from monai_armed.federated.hospital_config import hospitals_study
 from monai_armed.federated.hospital_process import HospitalProcess
 from monai_armed.federated.local import run_locally
 
@@ -29,10 +30,10 @@ def kill(hospital: HospitalProcess) -> None:
 @pytest.mark.slow
 @POSIX
 def test_one_that_is_killed_between_rounds_goes_on_to_the_same_bit(overrides, tmp_path):
-    here = run_locally(SPIRALS, tmp_path / "local", overrides, 2, 2, 1)
+    study = hospitals_study(SPIRALS, overrides)
+    here = run_locally(study, tmp_path / "local", 2, 2, 1)
     hospitals = {
-        f"site-{number + 1}": HospitalProcess(SPIRALS, tmp_path / f"site-{number + 1}", overrides, number, 2)
-        for number in range(2)
+        f"site-{number + 1}": HospitalProcess(study, tmp_path / f"site-{number + 1}", number, 2) for number in range(2)
     }
 
     def ask(message: Message) -> dict[str, Message]:
@@ -49,7 +50,7 @@ def test_one_that_is_killed_between_rounds_goes_on_to_the_same_bit(overrides, tm
 @pytest.mark.slow
 @POSIX
 def test_one_that_is_killed_while_it_trains_starts_the_round_again(overrides, tmp_path):
-    hospital = HospitalProcess(SPIRALS, tmp_path, overrides, 0, 2)
+    hospital = HospitalProcess(hospitals_study(SPIRALS, overrides), tmp_path, 0, 2)
     start = hospital.answer(Message("start"))
     of_all = {"samples": start.about["samples"]}
 
@@ -70,5 +71,5 @@ def test_one_that_is_killed_while_it_trains_starts_the_round_again(overrides, tm
 
 def test_what_goes_wrong_in_it_is_said(overrides, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="hospital 4 of 2 has none"):
-        (lost := HospitalProcess(SPIRALS, tmp_path, overrides, 4, 2)).answer(Message("start"))
+        (lost := HospitalProcess(hospitals_study(SPIRALS, overrides), tmp_path, 4, 2)).answer(Message("start"))
     lost.close()

@@ -10,7 +10,7 @@ import torch
 from monai_armed.__main__ import main
 from monai_armed.bundle.models import load_model
 from monai_armed.federated import load_shared, shared_state
-from monai_armed.federated.hospital_config import hospital_config
+from monai_armed.federated.hospital_config import hospital_config, hospitals_study
 from monai_armed.federated.local import run_locally
 from monai_armed.networks import adapt
 from monai_armed.studies.spirals.simulator import simulate_spirals
@@ -33,7 +33,7 @@ def test_its_samples_are_predicted_better_than_by_the_population(tmp_path, monke
     with monkeypatch.context() as roughly:
         roughly.setattr("monai_armed.federated.hospital.STEPS", 20)  # those of the others are not used
         data = {"dataset_dir": str(tmp_path / "others")}
-        shared = run_locally(SPIRALS, tmp_path / "run", {**overrides, **data}, 2, 40, 1)
+        shared = run_locally(hospitals_study(SPIRALS, {**overrides, **data}), tmp_path / "run", 2, 40, 1)
 
     own = {**overrides, "dataset_dir": str(tmp_path / "new")}
     command = ["federated", "--bundle", str(SPIRALS), "--out", str(tmp_path / "hospital")]
@@ -41,7 +41,7 @@ def test_its_samples_are_predicted_better_than_by_the_population(tmp_path, monke
     assert main([*command, "--join", str(tmp_path / "run" / "shared.pt"), *settings]) == 0
     assert str(tmp_path / "hospital" / "model.pt") in capsys.readouterr().out
 
-    config = hospital_config(SPIRALS, tmp_path / "hospital", own)
+    config = hospital_config(hospitals_study(SPIRALS, own), tmp_path / "hospital")
     network = load_model(config.get_parsed_content("network_def"), tmp_path / "hospital" / "model.pt").eval()
     torch.testing.assert_close(shared_state(network), shared, rtol=0, atol=0)
     partitions = config.get_parsed_content("partitions")
@@ -51,7 +51,7 @@ def test_its_samples_are_predicted_better_than_by_the_population(tmp_path, monke
     assert losses["mixed"] < 0.9 * losses["fixed"]
 
     # and by adapt, of one of its clusters
-    alone = hospital_config(SPIRALS, tmp_path / "alone", own).get_parsed_content("network_def")
+    alone = hospital_config(hospitals_study(SPIRALS, own), tmp_path / "alone").get_parsed_content("network_def")
     load_shared(alone, shared)
     x_known, label_known, cluster_known = samples(partitions["train"])
     first = cluster_known == 0

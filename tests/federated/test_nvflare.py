@@ -15,6 +15,7 @@ import torch
 pytest.importorskip("nvflare", reason="needs the federated extra")
 
 from monai_armed.federated import Message
+from monai_armed.federated.hospital_config import hospitals_study
 from monai_armed.federated.local import run_locally
 from monai_armed.federated.nvflare_job import export_job, simulate
 from monai_armed.federated.nvflare_messages import from_flare, to_flare
@@ -36,7 +37,7 @@ def find_args(config: dict) -> str:
 
 
 def test_an_exported_job_shares_no_clusters_out(tmp_path):
-    job = export_job(SPIRALS, tmp_path, {"dataset_dir": "/my data"}, 3, 5, 1)
+    job = export_job(hospitals_study(SPIRALS, {"dataset_dir": "/my data"}), tmp_path, 3, 5, 1)
     meta = json.loads((job / "meta.json").read_text(encoding="utf-8"))
     assert meta["min_clients"] == 3
     assert [path.name for path in job.rglob("*.py")] == ["nvflare_client.py"]  # nothing else travels
@@ -44,6 +45,7 @@ def test_an_exported_job_shares_no_clusters_out(tmp_path):
     text = client.read_text(encoding="utf-8")
     words = [unquote(word) for word in find_args(json.loads(text)).split()]  # as NVFLARE splits them
     assert json.loads(words[words.index("--set") + 1]) == {"dataset_dir": "/my data"} and "--hospitals" not in words
+    assert words[words.index("--model") + 1] == "without_adversary+erased"
     assert str(Path(__file__).parents[2] / "monai_armed") not in text
 
 
@@ -54,10 +56,10 @@ def read_record(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.slow
 def test_the_simulator_comes_to_the_same_as_one_process(overrides, names_that_cross, tmp_path):
-    job = (overrides, 2, 2, 1)
-    simulate(SPIRALS, tmp_path / "nvflare", *job)
+    study, job = hospitals_study(SPIRALS, overrides), (2, 2, 1)
+    simulate(study, tmp_path / "nvflare", *job)
     there = torch.load(tmp_path / "nvflare" / "shared.pt", weights_only=True)
-    here = run_locally(SPIRALS, tmp_path / "local", *job)
+    here = run_locally(study, tmp_path / "local", *job)
     torch.testing.assert_close(there, here)
     for number in (1, 2):
         assert (tmp_path / "nvflare" / f"site-{number}" / "model.pt").is_file()
@@ -85,7 +87,7 @@ def test_a_hospital_that_is_killed_rejoins(overrides, tmp_path):
     killed: list[int] = []
     killer = Thread(target=kill_while_it_trains, args=("site-1", tmp_path, killed))
     killer.start()
-    simulate(SPIRALS, tmp_path, overrides, 2, 2, 60)
+    simulate(hospitals_study(SPIRALS, overrides), tmp_path, 2, 2, 60)
     killer.join()
     assert len(killed) == 1 and not psutil.pid_exists(killed[0])
     crossed = read_record(tmp_path / "messages.csv")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from monai_armed.federated import average, join_sums, load_shared, shared_state
+from monai_armed.federated import average, load_shared, shared_state
+from monai_armed.federated.masks import Masks, unmasked_sum
+from monai_armed.federated.sums import fit_added_up, sums_to_add
 from monai_armed.networks.erasure import ClusterEraser, FeatureSums, fit_eraser
 from monai_armed.networks.nets import ARMED, DFNN
 
@@ -86,28 +88,47 @@ def test_hospitals_kl_terms_add_up_to_the_pooled_one():
 
 
 @pytest.mark.parametrize("values", [{}, {"num_classes": 2}, {"num_values": 1}])
-def test_sums_of_two_hospitals_give_the_pooled_eraser(values):
+def test_masked_sums_of_two_hospitals_give_the_pooled_eraser(values):
+    """Also with labels that are not known, and with clusters that are not known in one of the hospitals."""
     generator = torch.Generator().manual_seed(1)
     cluster = torch.randint(-1, 5, (400,), generator=generator)
-    label = torch.randint(0, 2, (400,), generator=generator)
+    label = torch.randint(-1, 2, (400,), generator=generator)
     features = torch.randn(400, 6, generator=generator, dtype=torch.double)
     features[:, 0] += cluster
     features[:, 1] += label
-    given = label.double() if "num_values" in values else label if values else None
+    value = torch.where(label < 0, torch.nan, label.double())
+    given = value if "num_values" in values else label if values else None
     pooled = FeatureSums(6, 5, **values)
     pooled.update(features, cluster, given)
-    parts = []
-    for own in ([0, 1], [2, 3, 4]):
-        here = torch.isin(cluster, torch.tensor(own)) | ((cluster < 0) & (torch.arange(400) % 2 == own[0] // 2))
-        sums = FeatureSums(6, len(own), **values)
-        index = torch.where(cluster[here] < 0, -1, cluster[here] - own[0])
+    hospitals, parts = [Masks(), Masks()], []
+    for masks, own in zip(hospitals, ([-1, 0, 1], [2, 3, 4])):
+        here = torch.isin(cluster, torch.tensor(own))
+        sums = FeatureSums(6, 3, **values)
+        index = torch.where(cluster[here] < 0, -1, cluster[here] - max(own[0], 0))
         sums.update(features[here], index, None if given is None else given[here])
-        parts.append(sums)
-    joined = join_sums(parts)
-    torch.testing.assert_close(joined.state_dict(), pooled.state_dict(), rtol=0, atol=1e-10)
-    wanted, found = (fit_eraser(sums).state_dict() for sums in (pooled, joined))
+        parts.append((masks, sums_to_add(sums)))
+    keys = [masks.key for masks in hospitals]
+    hidden = [masks.hide(torch.cat([t.reshape(-1) for t in sums.values()]), keys) for masks, sums in parts]
+    split = unmasked_sum(hidden).split([tensor.numel() for tensor in parts[0][1].values()])
+    added = {name: flat.reshape(tensor.shape) for flat, (name, tensor) in zip(split, parts[0][1].items())}
+    wanted = fit_eraser(pooled, keep_label=False).state_dict()
+    found = fit_added_up(added, values.get("num_values", 0)).state_dict()
     assert int(wanted["rank"]) >= 1
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
+
+
+def test_sums_to_add_say_nothing_of_one_cluster():
+    """Clusters that have changed their names, and means that have changed sides, add the same."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(90, 4, generator=generator, dtype=torch.double)
+    cluster, label = torch.arange(90) % 3, torch.arange(90) // 3 % 2
+    added = []
+    for names in ([0, 1, 2], [2, 0, 1]):
+        sums = FeatureSums(4, 3, num_classes=2)
+        sums.update(features, torch.tensor(names)[cluster], label)
+        added.append(sums_to_add(sums))
+    torch.testing.assert_close(added[0], added[1])
+    assert all(len(tensor) in (2, 4) for tensor in added[0].values())  # by class, number or feature: none by cluster
 
 
 def test_faults_are_named():
@@ -123,5 +144,7 @@ def test_faults_are_named():
         load_shared(network(), lacks)
     with pytest.raises(ValueError, match="none has answered"):
         average({}, {})
-    with pytest.raises(ValueError, match="different networks"):
-        join_sums([FeatureSums(2, 2), FeatureSums(3, 2)])
+    diverged = FeatureSums(2, 2)
+    diverged.update(torch.full((4, 2), torch.inf), torch.arange(4) % 2)
+    with pytest.raises(ValueError, match="did the training diverge"):
+        sums_to_add(diverged)

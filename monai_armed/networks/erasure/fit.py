@@ -23,14 +23,14 @@ from .feature_sums import FeatureSums
 from .greatest_root import greatest_root_edge
 from .shrinkage import feature_scale, shrunk_covariance
 
-__all__ = ["fit_eraser"]
+__all__ = ["Scatter", "eraser_of", "fit_eraser", "regress_out"]
 
 # The largest squared canonical correlation between what is erased and the covariance to be kept: beyond it, keeping
 # would stretch what lies between them by more than three.
 MOST_SHARED = 0.9
 
 
-class _Scatter(NamedTuple):
+class Scatter(NamedTuple):
     """How clusters differ, given the label: rows of differences (G, D), scatter around them, degrees of freedom."""
 
     differences: torch.Tensor
@@ -76,25 +76,55 @@ def fit_eraser(
     if int((sums.count[:-1].sum(dim=1) > 0).sum()) < 2:
         raise ValueError("erasing what tells the clusters needs samples of at least two known clusters.")
     scatter = _scatter(sums, within_label and bool(sums.num_classes or sums.num_values))
+    size, samples = sums.num_features, float(sums.count.sum())
+    mean = sums.total[..., :size].sum(dim=(0, 1)) / samples
+    kept = _label_covariance(sums) if keep_label else None
+    return eraser_of(scatter, mean, sums.second[:size, :size] / samples, samples, kept, above_noise)
+
+
+def eraser_of(
+    scatter: Scatter,
+    mean: torch.Tensor,
+    moment: torch.Tensor,
+    samples: float,
+    kept: torch.Tensor | None = None,
+    above_noise: bool = True,
+) -> ClusterEraser:
+    """
+    The same, where sums are at hand in which clusters do not stand each for itself.
+
+    Args:
+        scatter: of the features between and within clusters.
+        mean: of the features (D,).
+        moment: mean of the features' products (D, D).
+        samples: how many these are of.
+        kept: columns (D, R) that span the covariance that is to be kept; None: it may change.
+        above_noise: see :py:func:`fit_eraser`.
+
+    Returns:
+        see :py:func:`fit_eraser`.
+
+    Raises:
+        ValueError: when nothing is to be compared within a class.
+    """
     if scatter.group_df < 1:
         raise ValueError(
             "no class has samples of two clusters, so that nothing is to be compared within it: give more samples, or "
             "erase with within_label=False."
         )
     directions = _directions(scatter, above_noise)
-    size, found = sums.num_features, directions.shape[1]
+    size, found = len(mean), directions.shape[1]
     if found > size // 2:
         warnings.warn(
             f"{found} directions tell the clusters apart; erased are the strongest {size // 2}, half of the {size} "
             "features, and the rest may still tell them: a wider layer has room for all.",
-            stacklevel=2,
+            stacklevel=3,
         )
         directions = directions[:, : size // 2]
     matrix = torch.eye(size).to(scatter.within)
     if directions.shape[1]:
-        kept = _label_covariance(sums) if keep_label else directions[:, :0]
-        matrix = _least_change(directions, kept, _covariance(sums))
-    mean = _mean(sums)
+        covariance = shrunk_covariance(moment - torch.outer(mean, mean), samples)
+        matrix = _least_change(directions, directions[:, :0] if kept is None else kept, covariance)
     eraser = ClusterEraser(size).to(matrix)
     eraser.matrix.copy_(matrix)
     eraser.offset.copy_(mean - mean @ matrix)
@@ -102,7 +132,7 @@ def fit_eraser(
     return eraser
 
 
-def _scatter(sums: FeatureSums, given_label: bool) -> _Scatter:
+def _scatter(sums: FeatureSums, given_label: bool) -> Scatter:
     size, count, total = sums.num_features, sums.count, sums.total
     if not given_label:
         count, total = count.sum(dim=1, keepdim=True), total[..., :size].sum(dim=1, keepdim=True)
@@ -117,11 +147,11 @@ def _scatter(sums: FeatureSums, given_label: bool) -> _Scatter:
     group_df = int((count_known > 0).sum()) - int((count_known.sum(dim=0) > 0).sum())
     error_df = int(count.sum()) - int((count > 0).sum()) - (columns - size)
     if columns > size:
-        differences, within = _regress_out(differences, within, size)
-    return _Scatter(differences, within, group_df, error_df)
+        differences, within = regress_out(differences, within, size)
+    return Scatter(differences, within, group_df, error_df)
 
 
-def _regress_out(differences: torch.Tensor, within: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def regress_out(differences: torch.Tensor, within: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The features' part of both, given the columns after them, as in an analysis of covariance."""
     of_x, of_y = differences[:, :size], differences[:, size:]
     cross, values = within[:size, size:], within[size:, size:]
@@ -135,7 +165,7 @@ def _regress_out(differences: torch.Tensor, within: torch.Tensor, size: int) -> 
     return adjusted - (span * lost) @ (span.T @ adjusted), within[:size, :size] - cross @ slopes
 
 
-def _directions(scatter: _Scatter, above_noise: bool) -> torch.Tensor:
+def _directions(scatter: Scatter, above_noise: bool) -> torch.Tensor:
     """Columns (D, R) that span the differences, the strongest first."""
     scattered = scatter.within + scatter.differences.T @ scatter.differences
     unit = feature_scale(scattered)
@@ -169,16 +199,6 @@ def _label_covariance(sums: FeatureSums) -> torch.Tensor:
     return (count.unsqueeze(-1) * (mean - of_cluster.unsqueeze(1))).sum(dim=0).T
 
 
-def _covariance(sums: FeatureSums) -> torch.Tensor:
-    samples, mean = float(sums.count.sum()), _mean(sums)
-    covariance = sums.second[: len(mean), : len(mean)] / samples - torch.outer(mean, mean)
-    return shrunk_covariance(covariance, samples)
-
-
-def _mean(sums: FeatureSums) -> torch.Tensor:
-    return sums.total[..., : sums.num_features].sum(dim=(0, 1)) / sums.count.sum()
-
-
 def _least_change(directions: torch.Tensor, kept: torch.Tensor, covariance: torch.Tensor) -> torch.Tensor:
     """(D, D), multiplied with from the right: the directions become zero, the kept ones stay, the rest hardly moves."""
     root = torch.linalg.cholesky(covariance)
@@ -189,7 +209,7 @@ def _least_change(directions: torch.Tensor, kept: torch.Tensor, covariance: torc
         warnings.warn(
             "the clusters differ along what tells the label: its covariance with the features cannot be kept, and the "
             "least change is made without.",
-            stacklevel=3,
+            stacklevel=4,
         )
     else:
         told = erased - kept @ shared
