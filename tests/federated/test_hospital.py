@@ -199,7 +199,8 @@ def test_no_sum_of_a_hospital_can_be_read_and_their_eraser_is_the_pooled_one(hos
 
 
 def own_sums(one, layer: str) -> FeatureSums:
-    return layer_sums(one.network, layer, DataLoader(one.training.erasure.dataset, 100), num_classes=2)
+    erasure = one.training.erasure
+    return layer_sums(one.network, layer, DataLoader(erasure.dataset, batch_size=erasure.batch_size), num_classes=2)
 
 
 def flattened(sums: FeatureSums) -> torch.Tensor:
