@@ -43,6 +43,7 @@ from tqdm import tqdm
 
 from monai_armed.data import balanced_sampler
 from monai_armed.networks.nets import CNN
+from monai_armed.transforms import UntrackedCompose
 
 __all__ = ["LAYER", "TRAININGS", "build_network", "eval_batches", "flips", "read_images", "reading", "train"]
 
@@ -66,8 +67,9 @@ Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.
 
 
 def build_network(size: int) -> CNN:
-    """The network of all rows."""
-    return CNN((3, size, size), channels=(16, 32, 64, 128), dense_channels=64, dropout=(0.0, 0.0, 0.1, 0.3))
+    """The network of all rows; its weights lie channels last, which is faster on the CPU."""
+    network = CNN((3, size, size), channels=(16, 32, 64, 128), dense_channels=64, dropout=(0.0, 0.0, 0.1, 0.3))
+    return network.to(memory_format=torch.channels_last)
 
 
 def reading(size: int) -> Compose:
@@ -171,7 +173,7 @@ def train(
     """One network by the rule ``name`` of :py:data:`TRAININGS`: 64 images a step, AdamW, one cycle."""
     transforms, balanced, make_loss = TRAININGS[name]
     torch.manual_seed(seed)
-    preprocess = Compose([*transforms, _NORMALIZE, EnsureTyped(_KEYS, track_meta=False)]).set_random_state(seed)
+    preprocess = UntrackedCompose([*transforms, _NORMALIZE, EnsureTyped(_KEYS)]).set_random_state(seed)
     rows = _rows(part, images)
     sampler = balanced_sampler(rows, "cluster") if balanced else None
     data = CacheDataset(rows, preprocess, progress=False)
