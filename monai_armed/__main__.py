@@ -147,7 +147,7 @@ def _federated(arguments: argparse.Namespace) -> int:
 def _check_bundle(arguments: argparse.Namespace) -> int:
     from monai_armed.check_bundle import check_bundle
 
-    faults = {str(bundle): check_bundle(bundle, arguments.package, arguments.ignore) for bundle in arguments.bundles}
+    faults = {str(bundle): check_bundle(bundle, arguments.allow, arguments.ignore) for bundle in arguments.bundles}
     for bundle, found in faults.items():
         for fault in found:
             print(f"{bundle}: {fault}")
@@ -189,7 +189,8 @@ def _parser() -> argparse.ArgumentParser:
     erase.set_defaults(run=_erase)
     check = commands.add_parser("check-bundle", help="look for what a bundle must not have; nothing of it is run")
     check.add_argument("bundles", nargs="+", type=Path, metavar="DIR", help="folder of a bundle")
-    check.add_argument("--package", action="append", default=[], metavar="NAME", help="that it may use, too; imported")
+    allow = "package, module, class or function that it may use, too; imported. With a dot before it, an attribute"
+    check.add_argument("--allow", action="append", default=[], metavar="NAME", help=allow)
     check.add_argument("--ignore", action="append", default=[], metavar="FOLDER", help="in it that is not looked into")
     check.set_defaults(run=_check_bundle)
     _add_federated(commands.add_parser("federated", help="train across hospitals, beside pooled and alone"))

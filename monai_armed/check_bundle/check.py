@@ -17,20 +17,22 @@ from pathlib import Path
 
 from .configs import config_faults, logging_faults, read_config
 from .files import file_faults, metadata_faults, parts_of, weight_faults
-from .names import PACKAGES, TrustedNames
+from .names import TrustedNames
 from .references import reference_faults
 
 __all__ = ["check_bundle"]
 
+CONFIGS = (".json", ".yaml", ".yml")  # however they are written: MONAI reads .JSON, too
 
-def check_bundle(bundle: str | Path, packages: Collection[str] = (), ignored: Collection[str] = ()) -> list[str]:
+
+def check_bundle(bundle: str | Path, allowed: Collection[str] = (), ignored: Collection[str] = ()) -> list[str]:
     """
     Look for what a bundle must not have, before it is run: nothing of it is evaluated.
 
     Args:
         bundle: folder.
-        packages: names of packages that its targets and expressions may be of, beside
-            :py:data:`~monai_armed.check_bundle.names.PACKAGES`. They are imported.
+        allowed: dotted names of packages, modules, classes and functions that its targets and expressions may use,
+            beside :py:data:`~monai_armed.check_bundle.parts.PARTS`, which are imported; and attributes, as ``".name"``.
         ignored: names of folders in the bundle that are not looked into, such as those that runs have left.
 
     Returns:
@@ -46,30 +48,32 @@ def check_bundle(bundle: str | Path, packages: Collection[str] = (), ignored: Co
     bundle = Path(bundle)
     if not bundle.is_dir():
         raise FileNotFoundError(f"there is no folder {bundle}.")
-    return list(_faults(bundle, TrustedNames({*PACKAGES, *packages}, bundle), ignored))
+    return list(_faults(bundle, TrustedNames(bundle, allowed), ignored))
 
 
 def _faults(bundle: Path, names: TrustedNames, ignored: Collection[str]) -> Iterator[str]:
     yield from file_faults(bundle, ignored)
     folder, configs = bundle / "configs", {}
-    for path in parts_of(bundle, ignored):
+    files = [path for path in parts_of(bundle, ignored) if path.is_file() and not path.is_symlink()]
+    read = [path for path in files if path.name.lower().endswith(CONFIGS)]
+    # as seen from the bundle, where it is run, or from its configs
+    macros = {path.relative_to(place).as_posix() for place in (bundle, folder) for path in read if place in path.parents}
+    for path in files:
+        if path.name.lower().endswith(".conf"):
+            yield from (f"{path.relative_to(bundle).as_posix()}: {fault}" for fault in logging_faults(path))
+    for path in read:
         name = path.relative_to(bundle).as_posix()
-        if not path.is_file() or path.is_symlink():
+        try:
+            config = read_config(path)
+        except (ValueError, UnicodeDecodeError) as error:
+            yield f"{name}: {error}"
             continue
-        if path.suffix == ".conf":
-            yield from (f"{name}: {fault}" for fault in logging_faults(path))
-        elif path.suffix in (".json", ".yaml", ".yml") and path.parent.name != "docs":
-            try:
-                config = read_config(path)
-            except (ValueError, UnicodeDecodeError) as error:
-                yield f"{name}: {error}"
-                continue
-            if path == folder / "metadata.json":
-                yield from (f"{name}: {fault}" for fault in metadata_faults(config))
-                config = _without_addresses(config)
-            yield from (f"{name}: {fault}" for fault in config_faults(config, folder, names))
-            if path.parent == folder and isinstance(config, dict):
-                configs[path.name] = config
+        if path == folder / "metadata.json":
+            yield from (f"{name}: {fault}" for fault in metadata_faults(config))
+            config = _without_addresses(config)
+        yield from (f"{name}: {fault}" for fault in config_faults(config, macros, names))
+        if path.parent == folder and isinstance(config, dict):
+            configs[path.name] = config
     yield from (f"configs/{name}: {fault}" for name, fault in reference_faults(configs))
     yield from weight_faults(bundle, ignored)
 

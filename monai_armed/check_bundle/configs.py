@@ -15,23 +15,26 @@ from __future__ import annotations
 import configparser
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
+from monai.bundle import ConfigParser
 from monai.bundle.reference_resolver import ReferenceResolver
 
-from .expressions import expression_faults, imported
+from .arguments import call_faults, key_fault
+from .expressions import ADDRESS, expression_faults, imported
 from .names import TrustedNames
 
 __all__ = ["config_faults", "logging_faults", "read_config"]
 
-ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 IMPORT = re.compile(r"\s*(import|from)\b")
 HANDLERS = ("NullHandler", "StreamHandler")
 LOGGED = re.compile(r"\(\s*(sys\.std(out|err)\s*,?)?\s*\)")
 LOGGING_KEYS = "args class datefmt format formatter handlers keys level propagate qualname style".split()
+MOST_VALUES = 1_000_000
 
 
 def read_config(path: Path) -> Any:
@@ -44,17 +47,21 @@ def read_config(path: Path) -> Any:
     """
     text = path.read_text(encoding="utf-8")
     try:
-        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        config = json.loads(text) if path.name.lower().endswith(".json") else yaml.safe_load(text)
+        number = sum(1 for _ in islice(_values(config), MOST_VALUES + 1))
     except (json.JSONDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"it cannot be read: {str(error).splitlines()[0]}") from error
+    if number > MOST_VALUES:  # a few lines of YAML can stand for any number
+        raise ValueError(f"it cannot be read: it has more than {MOST_VALUES} values")
+    return config
 
 
-def config_faults(config: Any, folder: Path, names: TrustedNames) -> Iterator[str]:
+def config_faults(config: Any, macros: Collection[str], names: TrustedNames) -> Iterator[str]:
     """
     Args:
         config: what a config file has.
-        folder: of the configs, in which macros may name files.
-        names: where packages are looked up.
+        macros: paths that macros may name: of files that are checked.
+        names: where parts are looked up.
 
     Yields:
         id and what is wrong with it, in words.
@@ -70,25 +77,41 @@ def config_faults(config: Any, folder: Path, names: TrustedNames) -> Iterator[st
             imports |= found
             yield from (f"{id}: {fault}" for fault in wrong)
     for id, value in values:
-        for fault in _value_faults(_last(id), value, folder, names, imports):
-            yield f"{id}: {fault}"
+        faults = _value_faults(_key(id), value, macros, names, imports)
+        yield from (f"{id}: {fault}" for fault in faults)
+        if isinstance(value, dict) and "_target_" in value:
+            yield from (f"{id}: {fault}" for fault in _component_faults(value, names))
+    for id, value in config.items() if isinstance(config, dict) else ():
+        if _key(id) == "_target_" and id != "_target_":  # an override
+            yield from (f"{id}: {fault}" for fault in _component_faults({"_target_": value}, names))
 
 
 def _values(config: Any, id: str = "") -> Iterator[tuple[str, Any]]:
-    """Ids and values of all that is no dict and no list."""
+    """Ids and values of a config and of all that is in it."""
+    yield id, config
     if isinstance(config, (dict, list)):
         for key, value in config.items() if isinstance(config, dict) else enumerate(config):
             yield from _values(value, f"{id}::{key}" if id else str(key))
-    else:
-        yield id, config
 
 
-def _last(id: str) -> str:
-    """The last part of an id, which says what the value is for; a key of an override may have several parts itself."""
-    return ReferenceResolver.split_id(id)[-1].lstrip("+~")
+def _key(id: str) -> str:
+    """What a value is for: the last part of an id that is no number; a key of an override may have several parts."""
+    parts = [part.lstrip("+~") for part in ReferenceResolver.split_id(id)]
+    return next((part for part in reversed(parts) if not part.isdigit()), "")
 
 
-def _value_faults(key: str, value: Any, folder: Path, names: TrustedNames, imports: dict[str, str]) -> Iterator[str]:
+def _component_faults(component: dict[Any, Any], names: TrustedNames) -> Iterator[str]:
+    """What is wrong with the arguments of a target; what is wrong with the target itself is said elsewhere."""
+    target = component["_target_"]
+    if not isinstance(target, str) or names.target(target):
+        return
+    handed_on = component.get("_mode_", "default") != "default"
+    yield from call_faults(target, names.found(target), None if handed_on else component)
+
+
+def _value_faults(
+    key: str, value: Any, macros: Collection[str], names: TrustedNames, imports: dict[str, str]
+) -> Iterator[str]:
     if key == "_target_":
         plain = isinstance(value, str) and value[:1] not in ("$", "@", "%")
         wrong = names.target(value) if plain else "a target must be written out, not come from somewhere else"
@@ -98,26 +121,16 @@ def _value_faults(key: str, value: Any, folder: Path, names: TrustedNames, impor
         yield f"the mode {value!r} is neither default nor callable"
     if key == "_debug_" and value:
         yield "a debugger would be started"
-    if key == "pretrained" and value not in (False, None):
-        yield "pretrained weights would be fetched from the network"
+    if wrong := key_fault(key, value):
+        yield wrong
     if not isinstance(value, str):
         return
     if ADDRESS.search(value):
         yield f"{value!r} has an address of the network"
-    if value.startswith("%"):
-        yield from _macro_faults(value, folder)
+    if value.startswith("%") and (file := ConfigParser.split_path_id(value[1:])[0]) and file not in macros:
+        yield f"{value!r} takes in a file that is none of the bundle's configs"
     if value.startswith("$") and not IMPORT.match(value[1:]):
         yield from expression_faults(value[1:], names, imports)
-
-
-def _macro_faults(value: str, folder: Path) -> Iterator[str]:
-    named = re.match(r"%(.*?\.(json|ya?ml))(?=::|#|$)", value, re.IGNORECASE)
-    if named and (Path(named[1]).is_absolute() or (folder / Path(named[1]).name).resolve() not in _configs(folder)):
-        yield f"{value!r} takes in a file that is none of the bundle's configs"
-
-
-def _configs(folder: Path) -> set[Path]:
-    return {path.resolve() for path in folder.iterdir()}
 
 
 def logging_faults(path: Path) -> Iterator[str]:

@@ -15,13 +15,16 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from monai.bundle.reference_resolver import ReferenceResolver
 
+from .arguments import call_faults, given_in, key_fault
 from .names import TrustedNames
 
-__all__ = ["expression_faults", "imported"]
+__all__ = ["ADDRESS", "expression_faults", "imported"]
 
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 MOST_CHARACTERS = 500
 REFERENCES = "__local_refs"  # what MONAI puts in the place of @id
 ROOTS = {"monai": "monai", "torch": "torch", "np": "numpy", "numpy": "numpy"}  # what MONAI lets expressions see
@@ -32,11 +35,6 @@ SYNTAX: tuple[type[ast.AST], ...] = (
     *(ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod),
     *(ast.UnaryOp, ast.UAdd, ast.USub, ast.Not, ast.BoolOp, ast.And, ast.Or),
     *(ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Is, ast.IsNot, ast.In, ast.NotIn),
-)
-# Attributes of objects, of which it is not known what they are, that no config needs.
-NO_ATTRIBUTES = re.compile(
-    r"_.*|(gi|cr|ag|f|tb|co|func)_.*|mro|format(_map)?|system|popen|spawn\w*|exec\w*|fork\w*|open|load|loads|unlink"
-    r"|remove\w*|rmdir|rmtree|rename|replace_file|urlopen|urlretrieve|load_library|import_\w+|subprocess|modules?_dict"
 )
 
 
@@ -60,8 +58,9 @@ def imported(text: str, names: TrustedNames) -> tuple[dict[str, str], list[str]]
     known_by = alias.asname or alias.name
     if known_by in CALLED or ROOTS.get(known_by, full) != full:
         return {}, [f"{text!r} gives {known_by!r} another meaning"]
-    wrong = names.name(full)
-    return {known_by: full}, [wrong] if wrong else []
+    if wrong := names.name(full, imported=True):
+        return {known_by: full}, [wrong]
+    return {known_by: full}, list(call_faults(full, names.found(full), None))
 
 
 def expression_faults(text: str, names: TrustedNames, imports: dict[str, str]) -> list[str]:
@@ -72,8 +71,8 @@ def expression_faults(text: str, names: TrustedNames, imports: dict[str, str]) -
         imports: dotted names by the names that the config imports them as.
 
     Returns:
-        what is wrong, in words; nothing where it is made of numbers, text, lists, references (``@id``), their public
-        attributes and calls, arithmetic, comparisons, a few functions of Python, and names of trusted packages.
+        what is wrong, in words; nothing where it is made of numbers, text, lists, references (``@id``), calls and some
+        attributes of these, arithmetic, comparisons, a few functions of Python, and the parts that bundles may use.
     """
     if len(text) > MOST_CHARACTERS:
         return [f"it has {len(text)} characters, more than {MOST_CHARACTERS}"]
@@ -84,7 +83,11 @@ def expression_faults(text: str, names: TrustedNames, imports: dict[str, str]) -
         tree = ast.parse(python, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return [f"it cannot be parsed: {error}"]
-    return list(dict.fromkeys(_Grammar(names, {**ROOTS, **imports}).faults(tree.body)))
+    faults = list(_Grammar(names, {**ROOTS, **imports}).faults(tree.body))
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    if ADDRESS.search("".join(texts)):
+        faults.append("its texts make an address of the network")
+    return list(dict.fromkeys(faults))
 
 
 class _Grammar:
@@ -97,7 +100,7 @@ class _Grammar:
             yield f"{type(node).__name__} is not among what expressions may be made of"
             return
         if isinstance(node, (ast.Name, ast.Attribute)) and (dotted := self._dotted(node)):
-            yield from self._of_package(dotted)
+            yield from self._of_package(dotted, None)
             return
         if isinstance(node, ast.Name):
             yield f"the name {node.id!r} is none that expressions may use, or not in this place"
@@ -106,18 +109,33 @@ class _Grammar:
             if not isinstance(node.slice, ast.Constant):
                 yield "a reference is no plain @id"
             return
-        if isinstance(node, ast.Attribute) and NO_ATTRIBUTES.fullmatch(node.attr):
-            yield f"the attribute {node.attr!r} is none that expressions may use"
+        if isinstance(node, ast.Attribute):
+            yield from self._of_attribute(node.attr)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and "__" in node.value:
             yield f"the text {node.value!r} names something private"
-        if isinstance(node, ast.keyword) and node.arg is None:
-            yield "arguments by ** are not among what expressions may be made of"
         children = list(ast.iter_child_nodes(node))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CALLED:
-            children.remove(node.func)
-            yield from self._of_getattr(node) if node.func.id == "getattr" else ()
+        if isinstance(node, ast.Call):
+            children = children[1:]
+            yield from self._of_call(node)
         for child in children:
             yield from self.faults(child)
+
+    def _of_call(self, call: ast.Call) -> Iterator[str]:
+        """What is called, and the names of its arguments."""
+        called, given = call.func, given_in(call, None)
+        if any(keyword.arg is None for keyword in call.keywords):
+            yield "arguments by ** are not among what expressions may be made of"
+        if isinstance(called, ast.Name) and called.id in CALLED and called.id not in self.roots:
+            yield from self._of_getattr(call) if called.id == "getattr" else ()
+        elif isinstance(called, (ast.Name, ast.Attribute)) and (dotted := self._dotted(called)):
+            if not self.names.name(dotted):
+                given = given_in(call, self.names.found(dotted))
+            yield from self._of_package(dotted, given)
+        elif isinstance(called, ast.Attribute) and called.attr == "eval" and not call.args and not call.keywords:
+            yield from self.faults(called.value)  # of a network; that of a table evaluates text
+        else:
+            yield from self.faults(called)
+        yield from filter(None, (key_fault(key, value) for key, value in given.items()))
 
     def _dotted(self, node: ast.AST) -> str | None:
         """The dotted name that a chain of attributes of an imported package is; None for anything else."""
@@ -129,12 +147,17 @@ class _Grammar:
             return None
         return ".".join([self.roots[node.id], *reversed(parts)])
 
-    def _of_package(self, dotted: str) -> Iterator[str]:
-        wrong = self.names.name(dotted) or self.names.target(dotted)  # a module is no value, which others may look into
-        if wrong:
+    def _of_package(self, dotted: str, given: dict[str, Any] | None) -> Iterator[str]:
+        if wrong := self.names.name(dotted):  # a module is no value, which others may look into
             yield wrong
+        else:
+            yield from call_faults(dotted, self.names.found(dotted), given)
+
+    def _of_attribute(self, name: str) -> Iterator[str]:
+        if name not in self.names.attributes or name == "eval":
+            yield f"the attribute {name!r} is none that expressions may use"
 
     def _of_getattr(self, call: ast.Call) -> Iterator[str]:
         name = call.args[1] if len(call.args) > 1 else None
-        if not isinstance(name, ast.Constant) or not isinstance(name.value, str) or NO_ATTRIBUTES.fullmatch(name.value):
-            yield "getattr may ask for a public attribute alone, by its name in quotes"
+        if not isinstance(name, ast.Constant) or name.value not in self.names.attributes - {"eval"}:
+            yield "getattr may ask for an attribute that expressions may use, by its name in quotes"

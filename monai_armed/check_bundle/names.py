@@ -8,60 +8,29 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What a dotted name in a config leads to, and whether that is of a package that is trusted."""
+"""What a dotted name in a config leads to, and whether that is among the parts that a bundle may use."""
 
 from __future__ import annotations
 
+import enum
 import importlib
 import importlib.util
+import inspect
 import re
 from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from monai.bundle import ComponentLocator
 
-__all__ = ["PACKAGES", "TrustedNames"]
+from .parts import ATTRIBUTES, HOLES, PARTS
 
-PACKAGES = ("ignite", "monai", "monai_armed", "numpy", "sklearn", "torch")
-"""Packages whose parts a bundle may use unless it is told otherwise."""
-SINGLE = frozenset(f"operator.{name}" for name in ("eq", "ge", "gt", "le", "lt", "ne"))
-# Parts of these packages that run or fetch programs, or read pickles.
-REFUSED = (
-    "monai.apps.auto3dseg",
-    "monai.apps.datasets",
-    "monai.apps.mmars",
-    "monai.apps.tcia",
-    "monai.apps.utils",
-    "monai.bundle",
-    "monai.fl",
-    "monai.utils.module",
-    "monai_armed.__main__",
-    "monai_armed.check_bundle",
-    "monai_armed.compare",
-    "numpy.ctypeslib",
-    "numpy.distutils",
-    "numpy.f2py",
-    "numpy.load",
-    "sklearn.datasets",
-    "torch.classes",
-    "torch.distributed.elastic",
-    "torch.distributed.launcher",
-    "torch.distributed.rpc",
-    "torch.distributed.run",
-    "torch.hub",
-    "torch.jit.load",
-    "torch.library",
-    "torch.load",
-    "torch.multiprocessing",
-    "torch.ops",
-    "torch.package",
-    "torch.serialization",
-    "torch.utils.cpp_extension",
-    "torch.utils.model_zoo",
-)
+__all__ = ["TrustedNames"]
+
 NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*")
+PLAIN = (bool, int, float, str, enum.Enum, torch.dtype, type(None))  # values that nobody can call
 
 
 class TrustedNames:
@@ -69,31 +38,51 @@ class TrustedNames:
     Looks names up in packages that are installed and trusted, which are imported; never in the bundle.
 
     Args:
-        packages: names of the packages.
         bundle: folder of the bundle; a package that lies in it is not trusted, whatever its name.
+        allowed: dotted names of packages, modules, classes and functions that may be used beside
+            :py:data:`~monai_armed.check_bundle.parts.PARTS`; with a dot before it (``".forward"``), an attribute.
     """
 
-    def __init__(self, packages: Collection[str], bundle: Path) -> None:
-        self.packages, self.bundle = frozenset(packages), bundle.resolve()
+    def __init__(self, bundle: Path, allowed: Collection[str] = ()) -> None:
+        self.bundle = bundle.resolve()
+        self.allowed = frozenset(name for name in allowed if not name.startswith("."))
+        self.attributes = ATTRIBUTES | {name[1:] for name in allowed if name.startswith(".")}
+        self.parts = PARTS | self.allowed
+        self.packages = {part.split(".")[0] for part in self.parts}
         self.locator = ComponentLocator()
 
     def target(self, name: str) -> str | None:
-        """What is wrong with a ``_target_``, in words; None if nothing is. Bare names are looked up as by MONAI."""
-        if "." not in name:
-            modules = self.locator.get_component_module_name(name) if NAME.fullmatch(name) else None
-            if modules is None:
-                return f"{name!r} is no class or function of MONAI"
-            name = f"{modules if isinstance(modules, str) else modules[0]}.{name}"
-        wrong = self.name(name)
-        return wrong or (f"{name!r} is a module" if isinstance(self._found(name), ModuleType) else None)
+        """What is wrong with a ``_target_``, in words; None if nothing is."""
+        try:
+            names = self._written_out(name)
+        except LookupError as error:
+            return str(error.args[0])
+        return next(filter(None, map(self.name, names)), None)
 
-    def name(self, name: str) -> str | None:
-        """What is wrong with a dotted name, in words; None if nothing is."""
-        if name in SINGLE:
-            return None
+    def found(self, name: str) -> Any:
+        """The object that a target is; only of a name of which nothing is wrong."""
+        return self._found(self._written_out(name)[0])
+
+    def _written_out(self, name: str) -> list[str]:
+        """A bare name is looked up as by MONAI; it takes the first of several, in the order of imports."""
+        if "." in name:
+            return [name]
+        modules = self.locator.get_component_module_name(name) if NAME.fullmatch(name) else None
+        if not modules:
+            raise LookupError(f"{name!r} is no class or function of MONAI")
+        return [f"{module}.{name}" for module in ([modules] if isinstance(modules, str) else modules)]
+
+    def name(self, name: str, imported: bool = False) -> str | None:
+        """
+        What is wrong with a dotted name, in words; None if nothing is.
+
+        Args:
+            name: of a class, a function or a plain value.
+            imported: whether it may be a module, too, in which other names are looked up.
+        """
+        root = name.split(".")[0]
         if not NAME.fullmatch(name):
             return f"{name!r} is no plain dotted name"
-        root = name.split(".")[0]
         if root not in self.packages:
             return f"{name!r} is of the package {root!r}, which is not on the list of packages"
         spec = importlib.util.find_spec(root)
@@ -102,35 +91,49 @@ class TrustedNames:
         places = [spec.origin, *(spec.submodule_search_locations or ())]
         if any(self.bundle in Path(place).resolve().parents for place in places if place):
             return f"the package {root!r} lies in the bundle"
-        if refused := _refused(name):
-            return f"{name!r} is of {refused}, which runs or fetches programs"
         try:
             found = self._found(name)
-        except (ImportError, AttributeError):
-            return f"there is no {name!r}"
         except _Strays as error:
-            return f"{name!r} leads out of the package, to {error}"
-        real = f"{getattr(found, '__module__', None) or root}.{getattr(found, '__qualname__', '')}".rstrip(".")
+            return str(error)
+        except Exception:  # a package may raise anything where it has no such part
+            return f"there is no {name!r}"
         if isinstance(found, ModuleType):
-            real = found.__name__
-        elif not callable(found):
+            return None if imported and self._leads_to_parts(found.__name__) else f"{name!r} is a module"
+        return self._part_fault(name, found)
+
+    def _part_fault(self, name: str, found: Any) -> str | None:
+        """A part counts by the name that is written and by the one where it is defined."""
+        if isinstance(found, PLAIN) or name in self.parts:
             return None
-        if real.split(".")[0] not in self.packages:
-            return f"{name!r} is really {real!r}, which is not of a package on the list"
-        if refused := _refused(real):
-            return f"{name!r} is really of {refused}, which runs or fetches programs"
-        return None
+        if not inspect.isclass(found) and not inspect.isroutine(found):
+            return None if _within(name, self.allowed) else f"{name!r} is neither a class nor a function"
+        real = f"{getattr(found, '__module__', None) or name.split('.')[0]}.{getattr(found, '__qualname__', '')}"
+        both = (name, real)
+        if any(_within(one, HOLES) for one in both) and not any(_within(one, self.allowed) for one in both):
+            return f"{name!r} is not among the parts that bundles may use, as it runs or fetches something"
+        above = name.rpartition(".")[0]
+        exported = real.startswith(f"{above}.") and isinstance(self._found(above), ModuleType)
+        if not _within(real, self.parts) or not (exported or _within(name, self.parts)):
+            also = f", which is really {real!r}," if real != name else ""
+            return f"{name!r}{also} is not among the parts that bundles may use"
+        return None if isinstance(self._found(above), ModuleType) else f"{name!r} is a method, not a part of a module"
+
+    def _leads_to_parts(self, module: str) -> bool:
+        return _within(module, self.parts) or any(part.startswith(f"{module}.") for part in self.parts)
 
     def _found(self, name: str) -> Any:
-        """The object, with every module on the way to it of a trusted package."""
+        """The object; modules on the way to it are of a trusted package, and imported only if parts are in them."""
         parts = name.split(".")
         found: Any = importlib.import_module(parts[0])
         for number, part in enumerate(parts[1:], start=2):
+            module = ".".join(parts[:number])
             if isinstance(found, ModuleType) and not hasattr(found, part):
-                importlib.import_module(".".join(parts[:number]))
+                if not self._leads_to_parts(module):
+                    raise _Strays(f"{name!r} is not among the parts that bundles may use")
+                importlib.import_module(module)
             found = getattr(found, part)
             if isinstance(found, ModuleType) and found.__name__.split(".")[0] not in self.packages:
-                raise _Strays(found.__name__)
+                raise _Strays(f"{name!r} leads out of the package, to {found.__name__}")
         return found
 
 
@@ -138,5 +141,7 @@ class _Strays(Exception):
     pass
 
 
-def _refused(name: str) -> str | None:
-    return next((part for part in REFUSED if name == part or name.startswith(f"{part}.")), None)
+def _within(name: str, parts: Collection[str]) -> bool:
+    """Whether a name or a module above it is among the parts."""
+    pieces = name.split(".")
+    return any(".".join(pieces[:number]) in parts for number in range(1, len(pieces) + 1))
