@@ -69,7 +69,7 @@ class ClusterInferer(Inferer):
                 raise ValueError(f"{len(inputs)} images need as many clusters, got {len(given)}.")
             return given[i : i + 1] if len(given) > 1 else given
 
-        options = {name: kwargs.pop(name) for name in ("effects", "unknown") if name in kwargs}
+        options: dict[str, Any] = {name: kwargs.pop(name) for name in ("effects", "unknown") if name in kwargs}
         outputs = []
         for i in range(len(inputs)):
             own = options if cluster is None else {**options, "cluster": of_image(cluster, i)}  # (1,): of all windows
