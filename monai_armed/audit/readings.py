@@ -21,7 +21,8 @@ import torch
 from monai.networks.utils import eval_mode
 
 from ..metrics.audit import pooled
-from ..networks.layers.dry_run import default_feature_layers, dry_run
+from ..networks.layers.channel_dims import channel_dims, check_rows
+from ..networks.layers.dry_run import default_feature_layers, dry_run, observe
 from ..networks.layers.feature_layers import first_tensor, record_layers
 from ..networks.nets.armed import ARMED
 from .networks import NoLayers, layer_prefix
@@ -112,6 +113,17 @@ def _usual_layers(network: torch.nn.Module, input_shape: Sequence[int]) -> list[
     return [name for name in dry.record.outputs if name in last.values()]
 
 
+def _dims(
+    network: torch.nn.Module, inner: torch.nn.Module, x: torch.Tensor, names: Sequence[str]
+) -> dict[str, int | None]:
+    """Dimension of the channels of each layer that gives a tensor."""
+    dry = observe(network, x[:2], inner) if names else None
+    if dry is None:
+        return {}
+    tensors = [(name, dry.record.outputs[name]) for name in names if name in dry.record.outputs]
+    return dict(zip((name for name, _ in tensors), channel_dims(inner, dry, tensors)))
+
+
 @torch.no_grad()
 def read_network(
     network: torch.nn.Module,
@@ -149,20 +161,22 @@ def read_network(
     names = None if layers is None else [prefix + name for name in layers]
     if isinstance(network, NoLayers):
         names = []
-    scores, dices, channels = [], [], {}
+    scores, dices, channels, dims = [], [], {}, None
     features: dict[str, list[np.ndarray]] = {}
     with eval_mode(network) if not isinstance(network, torch.export.UnflattenedModule) else torch.no_grad():
         for batch in batches:
             x = torch.as_tensor(batch["image"]).to(device)
             if names is None:
                 names = _usual_layers(inner, x.shape[1:])
+            dims = _dims(network, inner, x, names) if dims is None else dims
             copied = {("output", name) for name in names}
             with record_layers(inner, outputs=names, copied=copied, changes=changes) as record:
                 output = first_tensor(network(x))
             for full, value in record.outputs.items():
                 name = full.removeprefix(prefix)
-                features.setdefault(name, []).append(pooled(value, x.ndim - 2))
-                if value.ndim in (2, x.ndim):
+                check_rows(value, len(x), name)
+                features.setdefault(name, []).append(pooled(value, dims.get(full)))
+                if value.ndim == 2 or (value.ndim == x.ndim and dims.get(full) != x.ndim - 1):
                     channels[name] = value.shape[1]
             if masks:
                 score, dice = _mask_scores(output, torch.as_tensor(batch["label"]))

@@ -12,10 +12,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
-from monai.inferers import Inferer
+from monai.inferers import Inferer, SaliencyInferer
 
 __all__ = ["ClusterInferer"]
 
@@ -29,7 +30,7 @@ class ClusterInferer(Inferer):
     the same images even where their numbers happen to match.) Images are gone through one at a time.
 
     Args:
-        inferer: any of MONAI's, such as ``SlidingWindowInferer`` or ``PatchInferer``.
+        inferer: any of MONAI's, such as ``SlidingWindowInferer``, ``SliceInferer`` or ``PatchInferer``.
 
     Example:
         >>> inferer = ClusterInferer(SlidingWindowInferer(roi_size=(96, 96, 96), sw_batch_size=4, overlap=0.25))
@@ -48,7 +49,7 @@ class ClusterInferer(Inferer):
         Args:
             inputs: images, (B, channels, *spatial).
             network: predicts windows, with a keyword ``cluster``; in evaluation mode.
-            args: further arguments of the inferer, as are ``kwargs``.
+            args: further arguments of the inferer, as are ``kwargs`` but for the network's ``effects`` and ``unknown``.
             cluster: index (B,) or soft assignment (B, C) of the images, one of all alike, (1,) or (1, C), a dict of
                 such by factor, or None: none is known.
 
@@ -68,10 +69,14 @@ class ClusterInferer(Inferer):
                 raise ValueError(f"{len(inputs)} images need as many clusters, got {len(given)}.")
             return given[i : i + 1] if len(given) > 1 else given
 
+        options: dict[str, Any] = {name: kwargs.pop(name) for name in ("effects", "unknown") if name in kwargs}
         outputs = []
         for i in range(len(inputs)):
-            own = {} if cluster is None else {"cluster": of_image(cluster, i)}  # (1,): that of all windows
-            outputs.append(self.inferer(inputs[i : i + 1], network, *args, **kwargs, **own))
+            own = options if cluster is None else {**options, "cluster": of_image(cluster, i)}  # (1,): of all windows
+            if isinstance(self.inferer, SaliencyInferer):  # it wants a module, and hands on what it is given
+                outputs.append(self.inferer(inputs[i : i + 1], network, *args, **kwargs, **own))  # type: ignore[arg-type]
+            else:  # SliceInferer hands on nothing
+                outputs.append(self.inferer(inputs[i : i + 1], partial(network, **own), *args, **kwargs))
         if isinstance(outputs[0], torch.Tensor):
             return torch.cat(outputs)
         if isinstance(outputs[0], Mapping):

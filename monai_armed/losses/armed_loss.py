@@ -101,9 +101,14 @@ class ARMEDLoss(_Loss):
         return self.loss(logits, target["label"], weight)
 
     def error(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """L_e of logits, (B, K, ...), and label, as it wants it, or (B,) for one logit."""
+        """L_e of logits, (B, K, ...), and label, as it wants it; or (B,) of one logit, (B, 1, ...) of cross-entropy."""
         if logits.shape[1] == 1 and label.ndim == logits.ndim - 1:
             label = label.unsqueeze(1)
+        elif isinstance(self.loss, (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss)):
+            if label.ndim == logits.ndim and label.shape[1] == 1 < logits.shape[1]:  # as MONAI's transforms give it
+                label = label.squeeze(1)
+            if label.ndim == logits.ndim - 1:
+                label = label.long()
         if logits.shape == label.shape:
             label = label.to(logits.dtype)
         return self.loss(logits, label)

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ..networks.layers.channel_dims import channels_first, sequence_dim
 from ..networks.layers.feature_layers import find_layer, first_tensor
 from .armed_loss import ARMEDLoss
 
@@ -34,7 +35,7 @@ class CORALLoss(ARMEDLoss):
     Args:
         loss: L_e.
         network: the network, or what it wraps, whose layer is read by a forward hook.
-        layer: name of the layer; of maps the mean over space counts.
+        layer: name of the layer; of maps the mean over space counts, and that over tokens.
         num_clusters: number of clusters C.
         penalty: weight of the term.
         kwargs: further arguments of :py:class:`ARMEDLoss`.
@@ -67,6 +68,8 @@ class CORALLoss(ARMEDLoss):
 
     def _keep(self, module: torch.nn.Module, args: tuple, output: Any) -> None:
         features = first_tensor(output)
+        if features.ndim == 3:
+            features = channels_first(features, sequence_dim(module))
         self._features = features if features.requires_grad else None
 
     def terms(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..engines.prepare_batch import PrepareBatchCluster
-from ..networks.layers.dry_run import default_feature_layers, dry_run
+from ..networks.layers.channel_dims import channel_dims, channels_first, check_rows
+from ..networks.layers.dry_run import default_feature_layers, dry_run, observe
 from ..networks.layers.feature_layers import record_layers
 from ..networks.nets.armed import ARMED
 from ..utils.parallel import unwrap
@@ -84,7 +86,7 @@ def collect_features(
         network, head = network.network, network.head
     prepare = PrepareBatchCluster() if prepare_batch is None else prepare_batch
     collected: dict[str, list[np.ndarray]] = {}
-    clusters, labels = [], []
+    clusters, labels, dims = [], [], None
     with torch.no_grad(), eval_mode(network, *erasers.values()):
         for batch in loader:
             x, targets, _, _ = prepare(batch, device)
@@ -93,6 +95,7 @@ def collect_features(
                 found = {*default_feature_layers(network, dry), *erasers}  # an erased layer may hold the one before it
                 layers = sorted(found, key=list(dry.record.outputs).index)
             layers = ensure_tuple(layers)
+            dims = _dims(network, x, layers, head) if dims is None else dims
             copied = {(kind, name) for kind in ("input", "output") for name in layers}
             with record_layers(network, layers, layers, copied, erasers) as record:
                 network(x)
@@ -100,7 +103,8 @@ def collect_features(
                 kept = record.inputs if name == head else record.outputs  # the last layer stands for what goes into it
                 if name not in kept:
                     raise ValueError(f"layer {name!r} gives no tensor when the network runs: it cannot be audited.")
-                collected.setdefault(name, []).append(pooled(kept[name], x.ndim - 2))
+                check_rows(kept[name], len(x), name)
+                collected.setdefault(name, []).append(pooled(kept[name], dims[name]))
             clusters.append(targets["cluster"].cpu().numpy().reshape(-1))
             labels.append(targets["label"].cpu().numpy().reshape(len(x), -1))
     if not clusters:
@@ -111,18 +115,25 @@ def collect_features(
     return LayerFeatures(features, np.concatenate(clusters), label[:, 0] if is_class else None)
 
 
-def pooled(output: torch.Tensor, spatial_dims: int) -> np.ndarray:
+def _dims(network: torch.nn.Module, x: torch.Tensor, layers: Sequence[str], head: Any) -> dict[str, int | None]:
+    """Dimension of each layer's channels."""
+    record = (dry := observe(network, x[:2])).record
+    known = {name: (record.inputs if name == head else record.outputs).get(name) for name in layers}
+    tensors = [(name, tensor) for name, tensor in known.items() if tensor is not None]
+    return dict(zip((name for name, _ in tensors), channel_dims(network, dry, tensors)))
+
+
+def pooled(output: torch.Tensor, channel_dim: int | None) -> np.ndarray:
     """
     Features of a layer: of maps the mean of every channel, and then the s.d. of every one over space.
 
     Args:
         output: of the layer, (B, F), (B, C, *spatial) or, of tokens, (B, T, C).
-        spatial_dims: of the network's input.
+        channel_dim: the dimension of the channels, None for 1.
     """
     output = output.float()
     if output.ndim > 2:
-        tokens = output.ndim == 3 and spatial_dims > 1  # (B, tokens, channels) of a transformer
-        flat = output.transpose(1, 2) if tokens else output.flatten(2)
+        flat = channels_first(output, channel_dim or 1).flatten(2)
         output = torch.cat([flat.mean(-1), flat.std(-1, correction=0)], dim=1)
     return output.cpu().numpy()
 

@@ -77,7 +77,8 @@ class Calibration:
         label: class (N,), or number.
         clusters: cluster of each sample.
         level: wanted coverage of a new cluster's samples.
-        classification: whether labels are classes; by default if they are integers or, with one logit, 0 and 1.
+        classification: whether labels are classes; by default if they are whole numbers beside several logits or, with
+            one logit, 0 and 1.
 
     Attributes:
         temperature: what logits are divided by: that of the least mean log-loss, each cluster counted once.
@@ -85,7 +86,8 @@ class Calibration:
         num_clusters: number of held-out clusters.
 
     Raises:
-        ValueError: when the numbers do not fit, or there are too few clusters for the level.
+        ValueError: when the numbers do not fit, labels have several columns or are no classes of the logits, or there
+            are too few clusters for the level.
 
     Example:
         >>> calibration = Calibration(logits, label, site)
@@ -100,7 +102,12 @@ class Calibration:
         level: float = 0.9,
         classification: bool | None = None,
     ) -> None:
-        label = label.reshape(len(label), -1)[:, 0]
+        label = _one_column(label)
+        if prediction.ndim != 2:
+            raise ValueError(
+                f"predictions must be (N, K), one of each sample, got {tuple(prediction.shape)}: an image's pixels are "
+                "no samples, so calibrate a number of each image, such as a volume."
+            )
         if not len(prediction) == len(label) == len(clusters):
             raise ValueError(
                 f"got {len(prediction)} predictions, {len(label)} labels and {len(clusters)} clusters: one of each."
@@ -114,8 +121,9 @@ class Calibration:
             )
         if classification is None:
             binary = prediction.shape[1] == 1 and bool(((label == 0) | (label == 1)).all())
-            classification = binary or (prediction.shape[1] > 1 and not label.is_floating_point())
+            classification = binary or (prediction.shape[1] > 1 and bool((label == label.round()).all()))
         self.classification = classification
+        _check_classes(prediction, label, classification)
         _, index, count = np.unique(np.asarray(clusters), return_inverse=True, return_counts=True)
         self.temperature = _temperature(prediction, label, 1 / count[index]) if classification else 1.0
         self.quantile = hierarchical_quantile(self._scores(prediction, label), clusters, level)
@@ -147,7 +155,7 @@ class Calibration:
 
     def covered(self, prediction: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """Whether each sample's label is in its set or interval, bool (N,)."""
-        label = label.reshape(len(label), -1)[:, 0]
+        label = _one_column(label)
         return torch.as_tensor(self._scores(prediction, label) <= self.quantile + 1e-12)
 
     def calibration_error(self, logits: torch.Tensor, label: torch.Tensor, num_bins: int = 15) -> float:
@@ -173,6 +181,28 @@ class Calibration:
         calibration = cls.__new__(cls)
         vars(calibration).update({name: values[name] for name in (*numbers, "classification")})
         return calibration
+
+
+def _one_column(label: torch.Tensor) -> torch.Tensor:
+    """Labels (N,) of those that are (N,) or (N, 1)."""
+    if len(label) and label[0].numel() != 1:
+        raise ValueError(
+            f"labels must be one class or number a sample, (N,) or (N, 1), got {tuple(label.shape)}: calibrate each "
+            "column by itself, as Calibration(prediction[:, [k]], label[:, k], clusters); of one-hot classes give "
+            "label.argmax(1)."
+        )
+    return label.reshape(-1)
+
+
+def _check_classes(prediction: torch.Tensor, label: torch.Tensor, classification: bool) -> None:
+    most = max(2, prediction.shape[1]) - 1
+    if classification and not bool(((label == label.round()) & (label >= 0) & (label <= most)).all()):
+        raise ValueError(f"classes must be whole numbers from 0 to {most}, got {label.unique().tolist()[:5]}, ...")
+    if not classification and prediction.shape[1] > 1:
+        raise ValueError(
+            f"there are {most + 1} predictions of each sample, but its label is no class: calibrate the one that is of "
+            "the label, prediction[:, [k]]."
+        )
 
 
 def calibration_error(probability: torch.Tensor, label: torch.Tensor, num_bins: int = 15) -> float:
@@ -247,7 +277,8 @@ def calibrate(
         >>> calibration = calibrate(net, held_out_loader, level=0.9, cluster_key="site")
         >>> calibration.sets(net(new_images))
     """
-    device = next(net.parameters()).device
+    weight = next(net.parameters(), torch.empty(0))  # a network without weights takes samples on the CPU
+    device = weight.device
     predictions, labels, clusters = [], [], []
     with torch.no_grad(), eval_mode(net):
         for batch in loader:

@@ -27,7 +27,8 @@ from monai.utils import CommonKeys, ensure_tuple
 from ..utils.parallel import unwrap
 from .erasure.feature_sums import FeatureSums
 from .erasure.shrinkage import feature_scale, shrunk_covariance
-from .layers.dry_run import DryRun, default_feature_layers
+from .layers.channel_dims import channel_dims, channels_first, check_rows
+from .layers.dry_run import default_feature_layers, observe
 from .layers.feature_layers import record_layers
 from .nets.armed import ARMED
 from .nets.armed_aec import ARMEDAEC
@@ -50,6 +51,7 @@ class _Layer:
     whitening: torch.Tensor  # (D, D), makes features less their mean uncorrelated; of wide layers 1 / s.d., (D,)
     centre: float
     spread: float
+    channel_dim: int = 1
 
     def log_distance(self, features: torch.Tensor) -> torch.Tensor:
         """Log of the Mahalanobis distance of features (B, D) in double precision; infinite where they are not."""
@@ -87,7 +89,7 @@ class TrainingDistance:
         Returns:
             the distance of each, (B,), in double precision on the CPU.
         """
-        features = _features(network, x, list(self.layers))
+        features = _features(network, x, {name: own.channel_dim for name, own in self.layers.items()})
         return torch.stack(
             [(own.log_distance(features[name]) - own.centre) / own.spread for name, own in self.layers.items()]
         ).amax(dim=0)
@@ -98,6 +100,8 @@ class TrainingDistance:
         for name, own in self.layers.items():
             state |= {f"{name}/mean": own.mean, f"{name}/whitening": own.whitening}
             state[f"{name}/log_distances"] = torch.tensor([own.centre, own.spread], dtype=torch.double)
+            if own.channel_dim != 1:
+                state[f"{name}/channel_dim"] = torch.tensor(own.channel_dim)
         return state
 
     @classmethod
@@ -110,10 +114,11 @@ class TrainingDistance:
             KeyError: when it is none.
         """
         names = [name.removesuffix("/mean") for name in state if name.endswith("/mean")]
-        layers = {
-            name: _Layer(state[f"{name}/mean"], state[f"{name}/whitening"], *state[f"{name}/log_distances"].tolist())
-            for name in names
-        }
+        layers = {}
+        for name in names:
+            centre, spread = state[f"{name}/log_distances"].tolist()
+            dim = int(state.get(f"{name}/channel_dim", 1))
+            layers[name] = _Layer(state[f"{name}/mean"], state[f"{name}/whitening"], centre, spread, dim)
         return cls(layers, float(state["threshold"]))
 
 
@@ -143,19 +148,20 @@ def fit_training_distance(
         tensor([False, False, True])
     """
     sums: dict[str, FeatureSums | _WideSums] = {}
+    dims: dict[str, int] = {}
     for batch in train:
         x = _image(batch)
-        if not sums:
-            layers = [INPUT, *(_default_layers(network, x) if layers is None else ensure_tuple(layers))]
-        for name, features in _features(network, x, layers or []).items():
+        dims = dims or _layer_dims(network, x, layers)
+        for name, features in _features(network, x, dims).items():
             if name not in sums:
                 wide = features.shape[1] > WIDE
                 sums[name] = _WideSums(features) if wide else FeatureSums(features.shape[1], num_clusters=1)
             sums[name].update(features, torch.zeros(len(features), dtype=torch.long))
     where = {name: whitened for name, own in sums.items() if (whitened := _whitened(own)) is not None}
     found: dict[str, list[torch.Tensor]] = {name: [] for name in where}
+    dims = {name: dims[name] for name in where}
     for batch in held_out:
-        for name, features in _features(network, _image(batch), list(where)).items():
+        for name, features in _features(network, _image(batch), dims).items():
             found[name].append(where[name].log_distance(features))
     if not where or sum(map(len, next(iter(found.values())))) < LEAST:
         raise ValueError(
@@ -165,7 +171,8 @@ def fit_training_distance(
     fitted = {}
     for name, parts in found.items():
         logs = torch.cat(parts)
-        fitted[name] = _Layer(where[name].mean, where[name].whitening, float(logs.mean()), float(logs.std()) or 1.0)
+        own = where[name]
+        fitted[name] = _Layer(own.mean, own.whitening, float(logs.mean()), float(logs.std()) or 1.0, dims[name])
     far = torch.stack([(torch.cat(found[name]) - own.centre) / own.spread for name, own in fitted.items()]).amax(dim=0)
     rank = min(len(far), math.ceil((len(far) + 1) * COVERAGE))  # as conformal prediction has it
     return TrainingDistance(fitted, float(far.sort().values[rank - 1]))
@@ -219,34 +226,37 @@ def _trunk(network: nn.Module) -> tuple[nn.Module, dict[str, str]]:
     return (network.network, {"unknown": "population"}) if isinstance(network, ClusterInput) else (network, {})
 
 
-def _default_layers(network: nn.Module, x: torch.Tensor) -> list[str]:
+def _layer_dims(network: nn.Module, x: torch.Tensor, layers: Sequence[str] | None) -> dict[str, int]:
+    """The input and the layers, or those of an adversary; of each the dimension of the channels, 1 if none tells it."""
     network = unwrap(network)
     trunk, options = _trunk(network)
-    names = [name for name, _ in trunk.named_modules() if name]
-    x = x[:2].to(_device(network))
-    with eval_mode(network), record_layers(trunk, inputs=names, outputs=names, check=False) as record:
-        output = network(x, **options)
-    return default_feature_layers(trunk, DryRun(x, output, record, set(), []), getattr(network, "head", ""))
+    with eval_mode(network):
+        dry = observe(network, x[:2].to(_device(network)), trunk, **options)
+    names = default_feature_layers(trunk, dry, getattr(network, "head", "")) if layers is None else ensure_tuple(layers)
+    tensors = [("", dry.input), *((name, dry.record.outputs.get(name, dry.input)) for name in names)]
+    return {name: dim or 1 for name, dim in zip((INPUT, *names), channel_dims(trunk, dry, tensors))}
 
 
-def _features(network: nn.Module, x: torch.Tensor, layers: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Features (B, D) of each layer, in double precision on the CPU."""
+def _features(network: nn.Module, x: torch.Tensor, dims: Mapping[str, int]) -> dict[str, torch.Tensor]:
+    """Features (B, D) of each layer, whose channels are in a dimension, in double precision on the CPU."""
     network = unwrap(network)
     trunk, options = _trunk(network)
-    named = [name for name in layers if name != INPUT]
+    named = [name for name in dims if name != INPUT]
     x = x.to(_device(network))
     copied = {("output", name) for name in named}  # what comes later may write into them
     with eval_mode(network), record_layers(trunk, outputs=named, copied=copied) as record:
         network(x, **options)
-    return {name: _pooled(x if name == INPUT else record.outputs[name]) for name in layers}
+    for name in named:
+        check_rows(record.outputs[name], len(x), name)
+    return {name: _pooled(x if name == INPUT else record.outputs[name], dim) for name, dim in dims.items()}
 
 
-def _pooled(features: torch.Tensor) -> torch.Tensor:
+def _pooled(features: torch.Tensor, dim: int) -> torch.Tensor:
     """Vectors (B, D) as they are, of maps (B, C, *spatial) the mean and s.d. over space."""
     features = features.detach().cpu().double()
     if features.ndim < 3:
         return features.reshape(len(features), -1)
-    maps = features.flatten(2)
+    maps = channels_first(features, dim).flatten(2)
     return torch.cat([maps.mean(-1), maps.std(-1, correction=0)], dim=1)
 
 

@@ -16,7 +16,15 @@ import torch
 from ignite.engine import Events
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
-from monai.inferers import PatchInferer, SlidingWindowInferer, SlidingWindowSplitter, sliding_window_inference
+from monai.inferers import (
+    PatchInferer,
+    SaliencyInferer,
+    SliceInferer,
+    SlidingWindowInferer,
+    SlidingWindowInfererAdapt,
+    SlidingWindowSplitter,
+    sliding_window_inference,
+)
 from monai.visualize import OcclusionSensitivity
 from torch import nn
 
@@ -44,6 +52,7 @@ CUTTERS = {
     # one of them has as many windows in a batch as there are images
     "two windows at a time": SlidingWindowInferer((8, 8), sw_batch_size=2),
     "three windows, overlapping": SlidingWindowInferer((8, 8), sw_batch_size=3, overlap=0.5),
+    "adapting": SlidingWindowInfererAdapt((8, 8), sw_batch_size=2),
     "patches": PatchInferer(SlidingWindowSplitter((8, 8)), batch_size=3),
 }
 GIVEN = {
@@ -63,6 +72,28 @@ def test_windows_have_their_images_cluster(network, cutter, given):
     cluster = GIVEN[given]
     found = ClusterInferer(CUTTERS[cutter])(IMAGES, network, cluster=cluster)
     torch.testing.assert_close(found, network(IMAGES, cluster))
+
+
+@pytest.mark.parametrize("windows", [1, 4])
+@torch.no_grad()
+def test_slices_of_volumes_have_their_volumes_cluster(network, windows):
+    volumes = torch.randn(2, 1, 8, 8, 5, generator=torch.Generator().manual_seed(2))
+    inferer = ClusterInferer(SliceInferer(spatial_dim=2, roi_size=(8, 8), sw_batch_size=windows, overlap=0))
+    for options in ({"cluster": SITE}, {"cluster": SITE, "effects": "fixed"}):
+        wanted = torch.stack([network(volumes[..., k], **options) for k in range(5)], dim=-1)
+        torch.testing.assert_close(inferer(volumes, network, **options), wanted)
+
+
+def test_saliency_is_that_of_the_images_cluster():
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    net = ARMED(base, CLUSTERS, (1, 16, 16)).eval()
+    nn.init.normal_(net.random_effects.loc)
+    saliency = SaliencyInferer("GradCAM", "network.0", 1)
+    found = ClusterInferer(saliency)(IMAGES, net, cluster=SITE)
+    for image, cluster, own in zip(IMAGES.split(1), SITE.split(1), found.split(1)):
+        torch.testing.assert_close(own, saliency(image, net, cluster=cluster))
+    assert (found - ClusterInferer(saliency)(IMAGES, net, cluster=SITE, effects="fixed")).abs().max() > 1e-3
 
 
 @torch.no_grad()

@@ -97,6 +97,32 @@ def test_several_classes():
     assert calibration.temperature == pytest.approx(1, abs=0.15)
 
 
+def test_labels_must_be_one_class_or_number():
+    torch.manual_seed(0)
+    logits, clusters = torch.randn(200, 4), [i // 10 for i in range(200)]
+    label = logits.argmax(1)
+    several = {"one-hot": torch.nn.functional.one_hot(label, 4), "several": (logits > 0).float(), "numbers": logits}
+    for given in several.values():
+        with pytest.raises(ValueError, match=r"must be one class or number a sample.*got \(200, 4\)"):
+            Calibration(logits, given, clusters)
+    with pytest.raises(ValueError, match="4 predictions of each sample, but its label is no class"):
+        Calibration(logits, logits[:, 0], clusters)
+    with pytest.raises(ValueError, match="classes must be whole numbers from 0 to 3"):
+        Calibration(logits, label + 1, clusters)
+    with pytest.raises(ValueError, match="an image's pixels are no samples"):
+        Calibration(torch.randn(200, 2, 4, 4), label, clusters)
+    as_loaded = Calibration(logits, label.float()[:, None], clusters)  # classes, as some loaders give them
+    assert as_loaded.to_dict() == Calibration(logits, label, clusters).to_dict() and as_loaded.classification
+    with pytest.raises(ValueError, match=r"got \(200, 4\)"):
+        as_loaded.covered(logits, several["one-hot"])
+
+
+def test_a_network_without_weights_is_calibrated():
+    x = torch.randn(40, 1, generator=torch.Generator().manual_seed(0))
+    batch = {"image": x, "label": (x[:, 0] > 0).float(), "cluster": [i // 2 for i in range(40)]}
+    assert calibrate(torch.nn.Identity(), [batch]).num_clusters == 20
+
+
 def test_a_network_is_calibrated_from_batches():
     torch.manual_seed(0)
     net = ARMED(DFNN(3, hidden_channels=()), 4, (3,), adversary=None).train()

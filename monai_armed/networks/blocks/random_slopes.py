@@ -155,7 +155,10 @@ class RandomSlopes(nn.Module):
                 out = out + head(latent * (1 + slopes.unflatten(-1, (-1,) + spatial))) - fixed
             else:
                 product = torch.einsum("bqk,bq...->bk...", slopes, latent)
-                if product.shape[2:] != spatial_shape:  # a last layer that upsamples, or a latent of maps
-                    product = F.interpolate(product, spatial_shape) if spatial_shape else product.flatten(2).mean(2)
+                if product.ndim != fixed.ndim:  # a latent of maps, or of tokens
+                    mean = product.flatten(2).mean(2) if product.ndim > 2 else product
+                    product = mean.unflatten(-1, (-1,) + spatial)
+                elif product.shape[2:] != spatial_shape:  # a last layer that upsamples
+                    product = F.interpolate(product, spatial_shape)
                 out = out + product
         return out

@@ -28,9 +28,11 @@ class ClusterEraser(nn.Module):
 
     Args:
         num_features: number of channels D.
+        channel_dim: dimension of the channels, such as -1 of tokens (B, T, D). None: 1, as of maps, unless a network
+            tells it what its layer has, as :py:class:`monai_armed.networks.nets.ARMED` does.
 
     Raises:
-        ValueError: when ``num_features`` is not positive.
+        ValueError: when ``num_features`` is not positive, or ``channel_dim`` is that of the batch.
 
     Example:
         >>> eraser = ClusterEraser(32)
@@ -42,10 +44,13 @@ class ClusterEraser(nn.Module):
     offset: torch.Tensor
     rank: torch.Tensor
 
-    def __init__(self, num_features: int) -> None:
+    def __init__(self, num_features: int, channel_dim: int | None = None) -> None:
         super().__init__()
         if num_features < 1:
             raise ValueError(f"num_features must be at least 1, got {num_features}.")
+        if channel_dim == 0:
+            raise ValueError("channel_dim must not be 0, which is the batch.")
+        self.channel_dim = channel_dim
         self.register_buffer("matrix", torch.eye(num_features))
         self.register_buffer("offset", torch.zeros(num_features))
         self.register_buffer("rank", torch.tensor(0))  # how many directions are erased
@@ -62,7 +67,7 @@ class ClusterEraser(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """
         Args:
-            features: (B, D) or, for maps, (B, D, *spatial).
+            features: (B, D), maps (B, D, *spatial) or, with their ``channel_dim``, tokens (B, T, D).
 
         Returns:
             of the same shape and type.
@@ -70,12 +75,14 @@ class ClusterEraser(nn.Module):
         Raises:
             ValueError: when there is another number of features.
         """
-        if not torch.jit.is_tracing() and features.shape[1] != len(self.offset):
+        dim = (1 if self.channel_dim is None else self.channel_dim) % features.ndim
+        if not torch.jit.is_tracing() and features.shape[dim] != len(self.offset):
             raise ValueError(
                 f"the eraser erases from {len(self.offset)} features, got {tuple(features.shape)}: build "
-                f"ClusterEraser({features.shape[1]}) for this layer."
+                f"ClusterEraser({features.shape[dim]}) for this layer."
             )
         with torch.autocast(features.device.type, enabled=False):  # in half precision some of the clusters would stay
-            channels_last = features.movedim(1, -1).to(self.matrix.dtype)
-            erased = (channels_last @ self.matrix + self.offset).movedim(-1, 1)
+            last = features.ndim - 1  # not -1, which the older export to ONNX writes down as it is
+            channels_last = features.movedim(dim, last).to(self.matrix.dtype)
+            erased = (channels_last @ self.matrix + self.offset).movedim(last, dim)
         return erased.to(features.dtype)

@@ -100,7 +100,8 @@ def layer_sums(
     prepare_batch: Callable | None = None,
 ) -> FeatureSums:
     """
-    Sums of what a layer gives before its eraser, over all batches of this process, in evaluation mode.
+    Sums of what a layer gives before its eraser, over all batches of this process, in evaluation mode. Of maps and
+    tokens that is the mean over places; of tokens over those that the network goes on with, such as the class token.
 
     Args:
         net: the network, whose erasers stay as they are.
@@ -118,5 +119,5 @@ def layer_sums(
             x, target, _, _ = prepare(batch, device)
             with record_layers(net.network, copied=net.overwritten, changes=erasers) as record:
                 net.network(x)
-            sums.update(record.unchanged[name], target["cluster"], target["label"])
+            sums.update(net.erased_places[name](record.unchanged[name]), target["cluster"], target["label"])
     return sums

@@ -21,24 +21,18 @@ import torch.nn as nn
 
 from .feature_layers import LayerRecord, first_tensor, record_layers
 
-__all__ = ["DryRun", "check_one_output", "default_feature_layers", "dry_run", "find_head"]
+__all__ = ["DryRun", "check_one_output", "default_feature_layers", "dry_run", "find_head", "left_as_it_was", "observe"]
 
 
 @dataclass
 class DryRun:
-    """What a network did with two samples of zeros."""
+    """What a network did with some samples; in a dry run two of zeros."""
 
     input: torch.Tensor
     output: torch.Tensor  # the logits
     record: LayerRecord  # inputs and outputs of all layers, in evaluation mode
     overwritten: set[tuple[str, str]]  # kind and layer of what a later operation overwrites, in either mode
     returned: list[Any]  # all that the network returned, in evaluation and, if it can be trained so, in training mode
-
-    def shape(self, layer: str) -> tuple[int, ...]:
-        """Shape of a layer's output without the batch dimension."""
-        if layer not in self.record.outputs:
-            raise ValueError(f"layer {layer!r} gives no tensor when the network runs: name another one.")
-        return tuple(self.record.outputs[layer].shape[1:])
 
 
 def dry_run(network: nn.Module, input_shape: Sequence[int]) -> DryRun:
@@ -57,7 +51,7 @@ def dry_run(network: nn.Module, input_shape: Sequence[int]) -> DryRun:
     """
     tensor = next((t for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()), torch.empty(0))
     names = [name for name, _ in network.named_modules() if name]
-    with torch.inference_mode(False), torch.no_grad(), _left_as_it_was(network, tensor.device):
+    with torch.inference_mode(False), torch.no_grad(), left_as_it_was(network, tensor.device):
         x = torch.zeros((2, *input_shape), device=tensor.device, dtype=tensor.dtype)
         in_training, overwritten = _train_once(network.train(), x, names)
         with record_layers(network.eval(), inputs=names, outputs=names, check=False) as record:
@@ -75,6 +69,23 @@ def dry_run(network: nn.Module, input_shape: Sequence[int]) -> DryRun:
     return DryRun(x, logits, record, overwritten | record.overwritten(), returned)
 
 
+def observe(network: nn.Module, x: torch.Tensor, part: nn.Module | None = None, **options: Any) -> DryRun:
+    """
+    What all layers do with some samples, in the mode that the network is in.
+
+    Args:
+        network: called with the samples.
+        x: they, (B, ...).
+        part: a module in the network whose layers are meant; by default itself.
+        options: keyword arguments of the call.
+    """
+    watched = network if part is None else part
+    names = [name for name, _ in watched.named_modules() if name]
+    with record_layers(watched, inputs=names, outputs=names, check=False) as record:
+        output = network(x, **options)
+    return DryRun(x, output, record, set(), [])
+
+
 def _train_once(network: nn.Module, x: torch.Tensor, names: list[str]) -> tuple[Any, set[tuple[str, str]]]:
     """Output in training mode, and what was overwritten; a network that fails there may say so when it is trained."""
     with record_layers(network, inputs=names, outputs=names, check=False) as record:
@@ -85,7 +96,8 @@ def _train_once(network: nn.Module, x: torch.Tensor, names: list[str]) -> tuple[
 
 
 @contextmanager
-def _left_as_it_was(network: nn.Module, device: torch.device) -> Iterator[None]:
+def left_as_it_was(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """After the context the network's modes and buffers, and PyTorch's random numbers, are what they were."""
     modes = {m: m.training for m in network.modules()}
     buffers = [(m, name, b, b.clone()) for m in modes for name, b in m._buffers.items() if b is not None]
     forked = device.type in ("cuda", "xpu") and getattr(torch, device.type).is_available()

@@ -162,7 +162,10 @@ def record_layers(
         if changes and name in changes:
             given = first_tensor(output)
             record.unchanged[name] = given.clone() if ("output", name) in copied else given
-            changed = output = changes[name](given)
+            changed = changes[name](given)
+            if isinstance(output, (tuple, list)):  # as of recurrent layers
+                changed = type(output)((changed, *output[1:]))
+            output = changed
         if name in outputs:
             tensor = (output or (None,))[0] if isinstance(output, (tuple, list)) else output
             record.keep("output", name, tensor, ("output", name) in copied)

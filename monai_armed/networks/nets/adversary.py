@@ -68,9 +68,9 @@ class Adversary(nn.Module):
         confusion: bool = False,
     ) -> Adversary:
         """
-        An adversary for features of given shapes (without the batch dimension) of a network whose input has
-        ``spatial_dims``. The classifier is ``"pooled"``, ``"whitened"``, ``"conv"`` or ``"dense"``, a module, or what
-        builds one from the shapes and the number of cluster logits, such as
+        An adversary for features of given shapes (without the batch dimension, channels first) of a network whose input
+        has ``spatial_dims``. The classifier is ``"pooled"``, ``"whitened"``, ``"conv"`` or ``"dense"``, a module, or
+        what builds one from the shapes and the number of cluster logits, such as
         ``partial(DenseAdversary, hidden_channels=(32, 32))``; another is a ValueError.
         """
         if isinstance(classifier, cls):
@@ -81,7 +81,7 @@ class Adversary(nn.Module):
         if callable(classifier):
             made = classifier(feature_shapes, num_logits)
         elif isinstance(classifier, str) and classifier in CLASSIFIERS:
-            options: dict[str, Any] = {} if classifier == "dense" else {"spatial_dims": spatial_dims}
+            options: dict[str, Any] = {"spatial_dims": spatial_dims} if classifier == "conv" else {}
             made = CLASSIFIERS[classifier](feature_shapes, num_logits, **options)
         else:
             raise ValueError(

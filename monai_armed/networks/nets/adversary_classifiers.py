@@ -53,37 +53,24 @@ class PooledAdversary(nn.Module):
     noise, blur, bias field) shows in exactly these statistics.
 
     Args:
-        feature_shapes: shape (channels, *spatial) of each feature without the batch dimension, or (tokens,
-            channels) where ``spatial_dims`` says that this can be no image.
+        feature_shapes: shape (channels, *spatial) of each feature without the batch dimension, of tokens (channels,
+            tokens).
         num_clusters: number of cluster logits.
         hidden_channels: units of the hidden layers.
-        spatial_dims: number of spatial dimensions of the network's input.
     """
 
     views = 1  # how many times the dense layers see the statistics
 
-    def __init__(
-        self,
-        feature_shapes: Shapes,
-        num_clusters: int,
-        hidden_channels: Sequence[int] = (128, 128),
-        spatial_dims: int = 2,
-    ) -> None:
+    def __init__(self, feature_shapes: Shapes, num_clusters: int, hidden_channels: Sequence[int] = (128, 128)) -> None:
         super().__init__()
-        self.spatial_dims = spatial_dims
-        widths = [s[-1] if self._is_tokens(len(s) + 1) else s[0] for s in feature_shapes]
-        pooled = sum(w * (2 if len(s) > 1 else 1) for w, s in zip(widths, feature_shapes))
+        pooled = sum(s[0] * (2 if len(s) > 1 else 1) for s in feature_shapes)
         self.norm = nn.BatchNorm1d(pooled, affine=False)
         self.layers = _dense_layers(self.views * pooled, hidden_channels, num_clusters)
-
-    def _is_tokens(self, ndim: int) -> bool:
-        return ndim == 3 and self.spatial_dims > 1
 
     def _pool(self, feature: torch.Tensor) -> torch.Tensor:
         if feature.ndim == 2:
             return feature
-        flat = feature.transpose(1, 2) if self._is_tokens(feature.ndim) else feature.flatten(2)
-        return torch.cat(spatial_statistics(flat), dim=1)
+        return torch.cat(spatial_statistics(feature.flatten(2)), dim=1)
 
     def pool(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """

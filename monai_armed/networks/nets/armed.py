@@ -20,7 +20,7 @@ from monai.utils import deprecated_arg, ensure_tuple
 
 from ... import __version__
 from ..blocks.factor_slopes import FactorSlopes
-from ..erasure.eraser import ClusterEraser
+from ..layers.channel_dims import channel_dims, channels_first, check_rows
 from ..layers.dry_run import DryRun, check_one_output, default_feature_layers, dry_run, find_head
 from ..layers.feature_layers import find_layer, first_tensor, record_layers
 from ..layers.given_cluster import ClusterLayer
@@ -28,6 +28,7 @@ from ..layers.random_effects import RandomEffects
 from .cluster_network import ClusterNetwork
 from .cluster_resolution import Clusters
 from .effect_draws import pyro_guide, pyro_model, sample_logits
+from .erased_layers import prepare_erasers
 
 __all__ = ["ARMED"]
 
@@ -90,8 +91,10 @@ class ARMED(ClusterNetwork):
             ``multiplicative`` may be among them, in place of the ones above.
         erasers: modules by the name of a layer, which map its output to one of the same shape that does not tell the
             clusters any more; all that comes after it goes on with that. The latent h is then what (the last of) these
-            layers gave before, so that the random effects read what the fixed ones have given up. Names alone: a
-            :py:class:`monai_armed.networks.erasure.ClusterEraser` for each.
+            layers gave before, so that the random effects read what the fixed ones have given up; of tokens those that
+            the network goes on with, such as the class token. Names alone: a
+            :py:class:`monai_armed.networks.erasure.ClusterEraser` for each, and a ``channel_dim`` of it where no layer
+            tells which dimension has the channels.
 
     Raises:
         ValueError: when the network has RECON layers, a layer does not exist, the network's output is not that of
@@ -146,17 +149,19 @@ class ARMED(ClusterNetwork):
         self.network = network
         self.head = find_head(network, dry) if head is None else head
         self.overwritten = frozenset(dry.overwritten)
-        latent = _checked_latent(network, dry, self.head)
+        self.latent_dim = _latent_dim(network, dry, self.head)
+        latent = channels_first(dry.record.inputs[self.head], self.latent_dim)
+        if multiplicative and self.latent_dim != 1:
+            raise ValueError(f"multiplicative slopes need a last layer with channels first, unlike {self.head!r}.")
         names = _checked_layers(network, dry, erasers or ())
-        given = erasers if isinstance(erasers, Mapping) else {name: ClusterEraser(dry.shape(name)[0]) for name in names}
-        erasers = {name: given[name] for name in dry.record.outputs if name in names}
-        self.erased_layers = tuple(erasers)
-        if erasers and multiplicative:
+        modules, self.erased_places = prepare_erasers(network, dry, names, erasers or ())
+        self.erased_layers = tuple(modules)
+        if modules and multiplicative:
             raise ValueError("multiplicative slopes rescale the input of the last layer, which has been erased then.")
-        if erasers:
-            latent = dry.shape(self.erased_layers[-1])
+        if modules:
+            latent = self.erased_places[self.erased_layers[-1]](dry.record.outputs[self.erased_layers[-1]])
 
-        sizes = (tuple(input_shape), latent[0], dry.output.shape[1])
+        sizes = (tuple(input_shape), latent.shape[1], dry.output.shape[1])
         slopes = {
             "nonlinear_slopes": nonlinear_slopes,
             "linear_slopes": linear_slopes,
@@ -166,8 +171,8 @@ class ARMED(ClusterNetwork):
         self.random_slopes = FactorSlopes(num_clusters, sizes, slopes, random_effects or {})
         if adversary is not None:
             layers = default_feature_layers(network, dry, self.head) if feature_layers is None else feature_layers
-            self._add_adversary(adversary, dry, _checked_layers(network, dry, layers), num_classes, confusion)
-        self.erasers = nn.ModuleList(erasers.values())
+            self._add_adversary(adversary, network, dry, _checked_layers(network, dry, layers), num_classes, confusion)
+        self.erasers = nn.ModuleList(modules.values())
         for part in (self.random_slopes, self.erasers):
             part.to(dry.input.device, dry.input.dtype)
 
@@ -187,7 +192,11 @@ class ARMED(ClusterNetwork):
         erased = dict(zip(self.erased_layers, self.erasers))
         with record_layers(self.network, (self.head,), feature_layers, self.overwritten, erased) as record:
             fixed = first_tensor(self.network(x))
-        latent = record.unchanged[self.erased_layers[-1]] if erased else record.inputs[self.head]
+        if erased:
+            name = self.erased_layers[-1]
+            latent = self.erased_places[name](record.unchanged[name])
+        else:
+            latent = channels_first(record.inputs[self.head], self.latent_dim)
         return fixed, latent, self._features(record, feature_layers)
 
     def fixed_and_latent(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -246,8 +255,8 @@ class ARMED(ClusterNetwork):
         return outputs
 
 
-def _checked_latent(network: nn.Module, dry: DryRun, head: str) -> tuple[int, ...]:
-    """Shape of the latent, the input of the last layer, whose output is the network's."""
+def _latent_dim(network: nn.Module, dry: DryRun, head: str) -> int:
+    """Dimension of the channels of the latent, the input of the last layer, whose output is the network's."""
     find_layer(network, head)
     output = dry.record.outputs.get(head)
     if output is None or output.shape != dry.output.shape or not torch.equal(output, dry.output):
@@ -255,7 +264,14 @@ def _checked_latent(network: nn.Module, dry: DryRun, head: str) -> tuple[int, ..
             f"the output of head {head!r} is not the network's output: random effects are added to the logits, so "
             "build the network without an activation or reshape after its last layer."
         )
-    return tuple(dry.record.inputs[head].shape[1:])
+    latent = dry.record.inputs[head]
+    given, taken = channel_dims(network, dry, [(head, output), ("", latent)])
+    if output.ndim > 2 and given == output.ndim - 1:
+        raise ValueError(
+            f"head {head!r} gives logits (batch, ..., classes), {tuple(output.shape)} for 2 samples, but random "
+            "effects and losses have the classes in dimension 1: end the network with a 1 x 1 convolution in its place."
+        )
+    return 1 if taken is None else taken
 
 
 def _checked_layers(network: nn.Module, dry: DryRun, layers: Iterable[str]) -> tuple[str, ...]:
@@ -263,5 +279,7 @@ def _checked_layers(network: nn.Module, dry: DryRun, layers: Iterable[str]) -> t
     names = ensure_tuple(layers)
     for name in names:
         find_layer(network, name)
-        dry.shape(name)
+        if name not in dry.record.outputs:
+            raise ValueError(f"layer {name!r} gives no tensor when the network runs: name another one.")
+        check_rows(dry.record.outputs[name], len(dry.input), name)
     return names

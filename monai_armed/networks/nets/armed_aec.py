@@ -132,7 +132,9 @@ class ARMEDAEC(AECPictures):
         if adversary is not None:
             default = (*(f"encoder.{i}" for i in range(len(fixed.encoder))), "to_latent")
             layers = default if feature_layers is None else feature_layers
-            self._add_adversary(adversary, dry_run(fixed, in_shape), ensure_tuple(layers), num_classes, confusion)
+            self._add_adversary(
+                adversary, fixed, dry_run(fixed, in_shape), ensure_tuple(layers), num_classes, confusion
+            )
         if random is not None:
             check_random_aec(random, fixed, image_classifier, num_clusters, in_shape, mixed_latent == "fixed")
             units = fixed.latent_channels + random.latent_channels

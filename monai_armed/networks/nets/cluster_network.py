@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn as nn
 
+from ..layers.channel_dims import channel_dims, channels_first
 from ..layers.dry_run import DryRun
 from ..layers.feature_layers import LayerRecord
 from .adversary import Adversary
@@ -46,6 +47,7 @@ class ClusterNetwork(nn.Module):
         self.clusters = ClusterResolution(num_clusters, unknown)
         self.adversary: Adversary | None = None
         self.feature_layers: tuple[str, ...] = ()
+        self.feature_dims: tuple[int, ...] = ()  # those of the channels
         self.overwritten: frozenset[tuple[str, str]] = frozenset()  # inputs and outputs of layers that are to be copied
 
     @property
@@ -86,17 +88,26 @@ class ClusterNetwork(nn.Module):
         if self.adversary is not None:
             self.adversary.set_reversal_strength(strength)
 
-    def _add_adversary(self, adversary: Any, dry: DryRun, layers: Iterable[str], *options: Any) -> None:
+    def _add_adversary(
+        self, adversary: Any, network: nn.Module, dry: DryRun, layers: Iterable[str], *options: Any
+    ) -> None:
         """An adversary that sees these layers of the network that was run; the options are those of ``build``."""
         self.feature_layers, self.overwritten = tuple(layers), frozenset(dry.overwritten)
         if not self.feature_layers:
             raise ValueError("feature_layers must not be empty: name layers for the adversary, or use adversary=None.")
+        given = [(name, self._recorded(dry.record, name)) for name in self.feature_layers]
+        self.feature_dims = tuple(dim or 1 for dim in channel_dims(network, dry, given))
         shapes = [tuple(f.shape[1:]) for f in self._features(dry.record, self.feature_layers)]
         made = Adversary.build(adversary, shapes, dry.input.ndim - 2, self.num_clusters, *options)
         self.adversary = made.to(dry.input.device, dry.input.dtype)
 
     def _features(self, record: LayerRecord, layers: Sequence[str]) -> list[torch.Tensor]:
-        return [record.inputs[name] if name == self.head else record.outputs[name] for name in layers]
+        """Features of the layers that the adversary sees, channels first, (B, C) or (B, C, *spatial)."""
+        dims = dict(zip(self.feature_layers, self.feature_dims))
+        return [channels_first(self._recorded(record, name), dims[name]) for name in layers]
+
+    def _recorded(self, record: LayerRecord, name: str) -> torch.Tensor:
+        return record.inputs[name] if name == self.head else record.outputs[name]
 
     def renamed(self, state: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         """A state dict, possibly of an older version, by the names that this network has for its parts."""

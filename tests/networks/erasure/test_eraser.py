@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
@@ -77,6 +79,18 @@ def test_it_exports(features, eraser):
     torch.testing.assert_close(traced(features), eraser(features))
     exported = torch.export.export(eraser, (features,)).module()
     torch.testing.assert_close(exported(features), eraser(features))
+
+
+@pytest.mark.parametrize("dim", [1, -1])
+def test_the_older_onnx_export_of_maps_and_tokens_loads(eraser, dim, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    eraser.channel_dim = dim
+    x = torch.randn(2, 8, 5, 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(eraser.eval(), (x,), str(tmp_path / "eraser.onnx"), input_names=["x"], dynamo=False)
+    session = onnxruntime.InferenceSession(str(tmp_path / "eraser.onnx"))
+    torch.testing.assert_close(torch.from_numpy(session.run(None, {"x": x.numpy()})[0]), eraser(x))
 
 
 def test_no_features_are_refused():
