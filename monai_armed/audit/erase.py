@@ -20,6 +20,7 @@ import torch
 from ..networks.erasure import ClusterEraser
 from ..networks.layers.feature_layers import first_tensor, record_layers
 from ..networks.nets.armed import ARMED
+from .layers import TokenEraser
 
 __all__ = ["ErasedNetwork", "write_erased"]
 
@@ -31,7 +32,7 @@ class ErasedNetwork(torch.nn.Module):
     Args:
         network: any network.
         layer: name of the layer; of an :py:class:`monai_armed.networks.nets.ARMED` network one of the wrapped one.
-        eraser: the eraser.
+        eraser: the eraser, of tokens a :py:class:`~monai_armed.audit.layers.TokenEraser`.
 
     Example:
         >>> erased = ErasedNetwork(DenseNet121(2, 1, 1), "features", ClusterEraser(1024))
@@ -39,7 +40,7 @@ class ErasedNetwork(torch.nn.Module):
         torch.Size([2, 1])
     """
 
-    def __init__(self, network: torch.nn.Module, layer: str, eraser: ClusterEraser) -> None:
+    def __init__(self, network: torch.nn.Module, layer: str, eraser: torch.nn.Module) -> None:
         super().__init__()
         self.network, self.layer, self.eraser = network, layer, eraser
 
@@ -58,7 +59,12 @@ class ErasedNetwork(torch.nn.Module):
 
 
 def write_erased(
-    network: torch.nn.Module, layer: str, eraser: ClusterEraser, example: torch.Tensor, path: str | Path
+    network: torch.nn.Module,
+    layer: str,
+    eraser: ClusterEraser,
+    example: torch.Tensor,
+    path: str | Path,
+    tokens: bool = False,
 ) -> list[str]:
     """
     Write the erased network, and the eraser alone as ``NAME.eraser.pt``, a state dict of
@@ -70,6 +76,7 @@ def write_erased(
         eraser: of it.
         example: two images (2, C, *spatial).
         path: ``*.pt2``: an exported program, for any number of images; ``*.ts`` or ``*.pt``: TorchScript.
+        tokens: whether the layer gives (B, T, C).
 
     Returns:
         the names of the files.
@@ -85,7 +92,7 @@ def write_erased(
     if path.suffix != ".pt2" and isinstance(network, torch.export.UnflattenedModule):
         raise ValueError(f"of an exported program the erased network is one, too: name it .pt2, not {path}.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    erased = ErasedNetwork(network, layer, eraser)
+    erased = ErasedNetwork(network, layer, TokenEraser(eraser) if tokens else eraser)
     if not isinstance(network, torch.export.UnflattenedModule):
         erased.eval()
     example = example.cpu()
