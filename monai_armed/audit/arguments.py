@@ -49,8 +49,8 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         "--positive_output",
         type=int,
         metavar="K",
-        help="which of several outputs, counted from 0, is that of class 1; default: of two 1, or the whole number that "
-        "--positive names",
+        help="which of several outputs, counted from 0, is that of class 1; default: of two 1, or the whole number "
+        "that --positive names",
     )
     add(
         "--multilabel",

@@ -151,7 +151,6 @@ def open_network(path: str | Path) -> torch.nn.Module:
     )
 
 
-
 class _FixedBatch(Exception):
     pass
 

@@ -44,7 +44,7 @@ class OnnxRun:
         inputs = self.session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in TYPES:
             takes = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)
-            raise ValueError(f"{path} takes {takes}: a network that takes one floating-point tensor of images is needed.")
+            raise ValueError(f"{path} takes {takes}: one floating-point tensor of images is needed.")
         self.name, self.type, self.shape = inputs[0].name, TYPES[inputs[0].type], list(inputs[0].shape)
         self.warned = False
 

@@ -89,8 +89,8 @@ def _form(outputs: int, asked: Asked, inside: bool, sum_is_one: bool, maps: bool
     elif positive is None:
         apart = " that are each of a label of its own" if independent else ""
         raise ValueError(
-            f"the network has {outputs} outputs{apart}: say by --positive_output which of them, counted from 0, is that "
-            "of class 1" + (", and by --multilabel whether each is of a label of its own." if not apart else ".")
+            f"the network has {outputs} outputs{apart}: say by --positive_output which of them, counted from 0, is "
+            "that of class 1" + (", and by --multilabel whether each is of a label of its own." if not apart else ".")
         )
     return OutputForm(outputs, positive, independent, probabilities, maps)
 
@@ -169,7 +169,7 @@ class MapScores:
                 "*spatial) with as many pixels are needed."
             )
         if not output.isfinite().all():
-            raise ValueError(f"the network gives maps of which {int((~output.isfinite()).sum())} values are not finite.")
+            raise ValueError(f"{int((~output.isfinite()).sum())} values of the network's maps are not finite.")
         self.outputs = output.shape[1]
         self.inside = self.inside and _inside(output)
         self.sum_is_one = self.sum_is_one and _sum_is_one(output)
