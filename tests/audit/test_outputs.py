@@ -45,7 +45,7 @@ def test_a_whole_number_names_its_output_and_nothing_else_is_guessed(logits):
     assert class_form(logits[:, :2], Asked()).positive == 1
     assert class_form(logits[:, :2], Asked(label=0, labels=2)).positive == 0
     for asked in (Asked(), Asked(label=2, labels=4), Asked(multilabel=True, label=2, labels=3)):
-        with pytest.raises(ValueError, match="has 3 outputs.*say by --positive_output"):
+        with pytest.raises(ValueError, match=r"has 3 outputs.*say by --positive_output"):
             class_form(logits, asked)
     with pytest.raises(ValueError, match="--positive_output 3 is none"):
         class_form(logits, Asked(positive=3))
