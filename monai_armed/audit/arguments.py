@@ -45,7 +45,19 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         add(f"--{name}_column", default=name, help=f"default: {name}")
     add("--subject_column", help="who an image is of, where somebody has several; default: each image is a subject")
     add("--positive", nargs="+", default=[], metavar="LABEL", help="labels that are class 1, if they are not 0 and 1")
-    add("--positive_output", type=int, default=1, help="which of several logits is that of class 1 (default 1)")
+    add(
+        "--positive_output",
+        type=int,
+        metavar="K",
+        help="which of several outputs, counted from 0, is that of class 1; default: of two 1, or the whole number "
+        "that --positive names",
+    )
+    add(
+        "--multilabel",
+        action=argparse.BooleanOptionalAction,
+        help="whether each of several outputs is of a label of its own, as of findings in X-rays, and not of one "
+        "softmax; default: only of probabilities that do not have the sum 1",
+    )
     add("--segmentation", action="store_true", help="labels are paths of masks")
     add("--seed", type=int, default=0, help="seed of splits, probes and permutations")
 

@@ -25,7 +25,7 @@ from .probes import probe_layers
 from .readings import Readings
 from .site_scores import auroc_by_site, calibration_by_site, coverage_by_site, mean_by_site
 
-__all__ = ["Audit", "assess"]
+__all__ = ["Audit", "assess", "of_other_class"]
 
 ALPHA = 0.05
 
@@ -121,10 +121,20 @@ def _further(tables: dict[str, pd.DataFrame], within: str) -> list[str]:
             f"{worst['high_worst']:.3f}]; all sites together {all_sites[name]:.3f} [{all_sites['low']:.3f}, "
             f"{all_sites['high']:.3f}].{within}"
         )
+        if name == "auroc" and all_sites[name] < 0.5:
+            said.append(of_other_class(all_sites[name]))
     leaks = tables.get("leaks", pd.DataFrame(columns=["attribute", "leak", "p", "p_adjusted"]))
     for row in leaks[(leaks["attribute"] != "site") & (leaks["p_adjusted"] < ALPHA)].to_dict("records"):
         said.append(f"Predictions of class 0 tell {row['attribute']}: leak {row['leak']:.3f}, p {row['p']:.3f}.")
     return said
+
+
+def of_other_class(auroc: float) -> str:
+    """What an AUROC below 0.5 may mean."""
+    return (
+        f"An AUROC of {auroc:.3f} is below 0.5: the output that was read may be that of the other class, or the label "
+        "the other way round."
+    )
 
 
 def _erasing(tables: dict[str, pd.DataFrame]) -> list[str]:

@@ -19,18 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
 
 from .. import __version__
+from ..data.names import tidy_name
 from ..networks.erasure import ClusterEraser
-from .assess import assess
+from .assess import assess, of_other_class
 from .data_list import Columns, Samples, read_samples
 from .erase import write_erased
 from .erased import Told, layer_eraser
 from .images import Images, sizes_said, usual_preprocessing
 from .networks import BundleParts, NoLayers, layer_prefix, open_bundle, open_network
-from .readings import Readings, are_probabilities, read_network, score_of
+from .outputs import Asked, class_form, score_of
+from .readings import Readings, read_network
 from .write import write_audit
 
 __all__ = ["run_audit", "run_erase"]
@@ -85,25 +88,29 @@ def run_audit(arguments: argparse.Namespace) -> int:
     inputs = _open(arguments, arguments.predictions, tuple(arguments.attributes))
     samples, images, network = inputs.samples, inputs.images, inputs.network
     options: dict[str, Any] = {"masks": arguments.segmentation, "device": arguments.device}
-    options["positive"] = arguments.positive_output
     rerun = None
     if images is None or network is None:
         assert samples.prediction is not None
         given = torch.tensor(samples.prediction)[:, None]
-        readings = Readings(score_of(given, probabilities=are_probabilities(given)).numpy())
+        form = class_form(given, Asked())
+        readings = Readings(score_of(given, form).numpy(), form=form)
     else:
-        readings = read_network(network, images.batches(), arguments.layers, **options)
+        asked = _asked(arguments, samples)
+        readings = read_network(network, images.batches(), arguments.layers, asked=asked, **options)
 
         def rerun(layer: str, eraser: ClusterEraser, part: np.ndarray) -> np.ndarray:
-            changed = options | {"changes": {layer: eraser.to(arguments.device)}}
-            changed["probabilities"] = readings.probabilities
+            changed = options | {"changes": {layer: eraser.to(arguments.device)}, "form": readings.form}
             return read_network(network, images.batches(part), (), **changed).score
 
     audit = assess(samples, readings, rerun, arguments.seed)
+    assert readings.form is not None
+    print(f"output read: {readings.form.said()}.")
     facts = {
         "network": arguments.network or " ".join(map(str, arguments.config_file)) or "none: predictions alone",
         "data list": arguments.predictions or arguments.data,
         "images, subjects, sites": " / ".join(str(n) for n in _sizes(samples)),
+        "output": readings.form.said(),
+        "labels": _labels(samples),
         "image sizes": sizes_said(images),
         "pictures": _order(arguments.rows_first) if arguments.image_size else "as the preprocessing makes them",
         "layers": ", ".join(readings.layers) or _no_layers(network),
@@ -115,6 +122,24 @@ def run_audit(arguments: argparse.Namespace) -> int:
     print("\n".join(audit.verdict))
     print(f"written to {arguments.out}: {', '.join(path.name for path in files.values())}")
     return 0
+
+
+def _asked(arguments: argparse.Namespace, samples: Samples) -> Asked:
+    """What the command line says of outputs, and which of them labels that are whole numbers from 0 up name."""
+    positive, multilabel = arguments.positive_output, arguments.multilabel
+    words = set(samples.words.tolist()) if samples.words is not None else set()
+    if len(arguments.positive) != 1 or not all(word.isdecimal() for word in words):
+        return Asked(positive, multilabel)
+    return Asked(positive, multilabel, int(tidy_name(arguments.positive[0])), max(map(int, words)) + 1)
+
+
+def _labels(samples: Samples) -> str:
+    if samples.words is None:
+        return "masks"
+    found = pd.DataFrame({"class": samples.label, "word": samples.words}).value_counts().sort_index()
+    each = [f"{word} ({count})" for (_, word), count in found.items()]
+    of = [", ".join(e for e, (k, _) in zip(each, found.index) if k == value) for value in (0, 1)]
+    return f"class 0: {of[0]}; class 1: {of[1]}"
 
 
 def _order(rows_first: bool) -> str:
@@ -153,10 +178,11 @@ def run_erase(arguments: argparse.Namespace) -> int:
     if isinstance(network, NoLayers):
         raise ValueError(f"{arguments.network} has no layers that can be changed: give it as torch.export.save does.")
     masks = arguments.segmentation
-    options: dict[str, Any] = {"masks": masks, "device": arguments.device, "positive": arguments.positive_output}
-    readings = read_network(network, images.batches(), [arguments.layer], **options)
+    options: dict[str, Any] = {"masks": masks, "device": arguments.device}
+    asked = _asked(arguments, samples)
+    readings = read_network(network, images.batches(), [arguments.layer], asked=asked, **options)
     if arguments.layer not in readings.channels:
-        raise ValueError(f"layer {arguments.layer!r} gives no (batch, channels, ...): name another one.")
+        raise ValueError(f"layer {arguments.layer!r} gives no (batch, channels, ...) or tokens: name another one.")
     label = np.zeros(len(samples), int) if masks else samples.label
     told = Told(label, samples.site, samples.subject, not masks)
     eraser = layer_eraser(readings, arguments.layer, told, np.arange(len(samples)))
@@ -164,7 +190,8 @@ def run_erase(arguments: argparse.Namespace) -> int:
     layer = layer_prefix(network) + arguments.layer
     told_after = ""
     if not masks:
-        options |= {"changes": {arguments.layer: eraser.to(arguments.device)}, "probabilities": readings.probabilities}
+        changes = {arguments.layer: eraser.to(arguments.device)}
+        options |= {"changes": changes, "form": readings.form}
         after = read_network(network, images.batches(), (), **options).score
         told_after = _task_after(samples.label, readings.score, after)
     files = write_erased(network.cpu(), layer, eraser.cpu(), example, arguments.out)
@@ -177,6 +204,7 @@ def _task_after(label: np.ndarray, before: np.ndarray, after: np.ndarray) -> str
     """What an erasure has left of the task, on the images that it is fitted to."""
     aurocs = [float(roc_auc_score(label, score)) for score in (before, after)]
     told = f"AUROC of the predictions on these images: {aurocs[0]:.3f} before, {aurocs[1]:.3f} after.\n"
+    told += f"{of_other_class(aurocs[0])}\n" if aurocs[0] < 0.5 else ""
     if abs(aurocs[1] - 0.5) < abs(aurocs[0] - 0.5) / 2:
         told += (
             "Most of what the network tells of the label is gone with the site: try another layer; audit shows each.\n"

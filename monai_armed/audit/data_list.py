@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..data.names import one_spelling
+from ..data.names import name_key, one_spelling, tidy_name
 from ..data.table import MISSING, read_table
 
 __all__ = ["Columns", "Samples", "read_samples"]
@@ -59,6 +59,7 @@ class Samples:
         attributes: a column each of levels, as text; empty where not known.
         image: path (N,), or None.
         prediction: number (N,), or None.
+        words: the label (N,) as the list has it; of masks None.
     """
 
     label: np.ndarray
@@ -67,6 +68,7 @@ class Samples:
     attributes: pd.DataFrame
     image: np.ndarray | None = None
     prediction: np.ndarray | None = None
+    words: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -81,7 +83,7 @@ def read_samples(path: str | Path, columns: Columns, positive: Sequence[str] = (
     Args:
         path: the file.
         columns: names of its columns.
-        positive: labels that are class 1, all others being class 0; by default labels are 0 and 1.
+        positive: labels that are class 1, in whatever case, all others being class 0; by default labels are 0 and 1.
         masks: whether labels are paths of masks.
 
     Returns:
@@ -119,6 +121,7 @@ def read_samples(path: str | Path, columns: Columns, positive: Sequence[str] = (
         pd.DataFrame(attributes, index=table.index),
         _paths(table[columns.image], path) if columns.image else None,
         _numbers(table[columns.prediction], path) if columns.prediction else None,
+        None if masks else table[columns.label].map(tidy_name).to_numpy(str),
     )
 
 
@@ -143,7 +146,10 @@ def _paths(column: pd.Series, listed_in: Path) -> np.ndarray:
 
 def _classes(column: pd.Series, positive: Sequence[str], path: Path) -> np.ndarray:
     if positive:
-        label = column.isin(list(positive)).to_numpy(int)
+        keys, asked = column.map(name_key), {name_key(word): word for word in positive}
+        label = keys.isin(list(asked)).to_numpy(int)
+        if none := [word for key, word in asked.items() if label.any() and key not in set(keys)]:
+            warnings.warn(f"no label of {path} is {none}, which --positive names.", stacklevel=3)
         if not label.any() or label.all():
             words = sorted(set(column))[:10]
             raise ValueError(f"{'all' if label.all() else 'no'} labels of {path} are {list(positive)}; it has {words}.")

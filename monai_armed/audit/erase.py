@@ -31,7 +31,7 @@ class ErasedNetwork(torch.nn.Module):
     Args:
         network: any network.
         layer: name of the layer; of an :py:class:`monai_armed.networks.nets.ARMED` network one of the wrapped one.
-        eraser: the eraser.
+        eraser: the eraser, see :py:func:`~monai_armed.audit.erased.layer_eraser`.
 
     Example:
         >>> erased = ErasedNetwork(DenseNet121(2, 1, 1), "features", ClusterEraser(1024))
@@ -39,7 +39,7 @@ class ErasedNetwork(torch.nn.Module):
         torch.Size([2, 1])
     """
 
-    def __init__(self, network: torch.nn.Module, layer: str, eraser: ClusterEraser) -> None:
+    def __init__(self, network: torch.nn.Module, layer: str, eraser: torch.nn.Module) -> None:
         super().__init__()
         self.network, self.layer, self.eraser = network, layer, eraser
 
@@ -58,7 +58,11 @@ class ErasedNetwork(torch.nn.Module):
 
 
 def write_erased(
-    network: torch.nn.Module, layer: str, eraser: ClusterEraser, example: torch.Tensor, path: str | Path
+    network: torch.nn.Module,
+    layer: str,
+    eraser: ClusterEraser,
+    example: torch.Tensor,
+    path: str | Path,
 ) -> list[str]:
     """
     Write the erased network, and the eraser alone as ``NAME.eraser.pt``, a state dict of

@@ -56,17 +56,28 @@ def layer_eraser(readings: Readings, layer: str, told: Told, part: np.ndarray) -
         part: indices of the samples that it is fitted to.
 
     Raises:
-        ValueError: when no two sites of a class are among them.
+        ValueError: when no two sites of a class are among them, or the features do not vary.
     """
     sites, codes = np.unique(told.site, return_inverse=True)
     channels = readings.channels[layer]
     sums = FeatureSums(channels, len(sites), num_classes=int(told.label.max()) + 1 if told.classes else 0)
+    if not _vary(readings, layer):
+        raise ValueError(
+            f"the features of layer {layer!r} do not vary, as the means of attention weights do not: name another one."
+        )
     features = torch.as_tensor(readings.layers[layer][part, :channels])
     sums.update(features, torch.as_tensor(codes[part]), torch.as_tensor(told.label[part]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of more directions than half of the channels
         eraser = fit_eraser(sums, keep_label=False)
+    eraser.channel_dim = -1 if layer in readings.tokens else None
     return eraser.float()
+
+
+def _vary(readings: Readings, layer: str) -> bool:
+    """Whether what an eraser of the layer would act on differs between samples by more than rounding."""
+    x = readings.layers.get(layer, np.zeros((1, 1)))[:, : readings.channels[layer]]
+    return bool(np.ptp(x, axis=0).max() > 1e-5 * abs(x).max())
 
 
 def erase_layers(readings: Readings, told: Told, rerun: Rerun, seed: int = 0) -> pd.DataFrame:
@@ -88,7 +99,7 @@ def erase_layers(readings: Readings, told: Told, rerun: Rerun, seed: int = 0) ->
     tried = Told(told.label[test], told.site[test], told.subject[test], told.classes)
     before = _judged(readings.score[test], tried, seed)
     rows = []
-    for layer in (name for name in readings.channels if name in readings.layers):
+    for layer in (name for name in readings.channels if _vary(readings, name)):
         eraser = layer_eraser(readings, layer, told, fit)
         rank = int(eraser.rank)
         after = _judged(rerun(layer, eraser, test), tried, seed) if rank else before

@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
-from monai.utils import optional_import
+
+from .onnx import OnnxRun
 
 __all__ = ["BundleParts", "NoLayers", "layer_prefix", "open_bundle", "open_network"]
 
-onnxruntime, has_onnxruntime = optional_import("onnxruntime")
 ERASED = {"eraser", "network"}  # parts of monai_armed.audit.erase.ErasedNetwork
 
 
@@ -132,7 +132,7 @@ def open_network(path: str | Path) -> torch.nn.Module:
     if not path.is_file():
         raise FileNotFoundError(f"there is no network {path}.")
     if path.suffix.lower() == ".onnx":
-        return _onnx(path)
+        return NoLayers(OnnxRun(path))
     names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
     try:
         with warnings.catch_warnings():
@@ -140,7 +140,9 @@ def open_network(path: str | Path) -> torch.nn.Module:
             if any(name.endswith("/constants.pkl") or name == "constants.pkl" for name in names):
                 return NoLayers(torch.jit.load(path, map_location="cpu").eval())
             if path.suffix == ".pt2" or any("archive_format" in name for name in names):
-                return torch.export.unflatten(torch.export.load(path))
+                return torch.export.unflatten(_of_any_batch(torch.export.load(path)))
+    except _FixedBatch as error:
+        raise ValueError(f"{path} {error}") from None
     except Exception as error:  # whatever PyTorch makes of a damaged file
         raise ValueError(f"{path} cannot be opened as a network: {str(error).splitlines()[0]}") from error
     raise ValueError(
@@ -149,9 +151,17 @@ def open_network(path: str | Path) -> torch.nn.Module:
     )
 
 
-def _onnx(path: Path) -> torch.nn.Module:
-    if not has_onnxruntime:
-        raise ValueError(f"{path} needs onnxruntime to run: pip install onnxruntime, or give a CSV of predictions.")
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return NoLayers(lambda x: torch.as_tensor(session.run(None, {name: x.cpu().numpy()})[0]))
+class _FixedBatch(Exception):
+    pass
+
+
+def _of_any_batch(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The program, if it takes any number of images."""
+    given = set(program.graph_signature.user_inputs)
+    shapes = [node.meta["val"].shape for node in program.graph.nodes if node.name in given]
+    if shapes and len(shapes[0]) and isinstance(shapes[0][0], int):
+        raise _FixedBatch(
+            f"was exported for batches of {shapes[0][0]} alone: export it once more with two images and "
+            "dynamic_shapes=({0: torch.export.Dim.AUTO},)."
+        )
+    return program

@@ -75,7 +75,8 @@ def load_bids_datalist(
         raise FileNotFoundError(f"{folder} has no participants.tsv; a BIDS tree with that file is needed.")
     classes = dict(diagnoses or DIAGNOSES)
     table = read_table(participants, [subject_column, site_column, diagnosis_column], _OPTIONAL, _HINT)
-    table = labelled_rows(table, diagnosis_column, classes, participants)
+    all_rows = table[subject_column].map(_folder_name)
+    table = labelled_rows(table, diagnosis_column, classes, participants)  # warns of the others
     _check_filled(table, (subject_column, site_column), participants)
     subjects = table[subject_column].map(_folder_name)
     repeated = table[subject_column][subjects.duplicated()]
@@ -88,7 +89,7 @@ def load_bids_datalist(
     datalist = [item for row in table.to_dict("records") for item in _images_of(folder, row, suffix)]
     if not datalist:
         raise FileNotFoundError(f"no image sub-*/[ses-*/]anat/*_{suffix}.nii[.gz] of a participant found in {folder}.")
-    for sentence in left_out_of_bids(folder, subjects, suffix):
+    for sentence in left_out_of_bids(folder, subjects, suffix, set(all_rows) - set(subjects)):
         warnings.warn(sentence, stacklevel=2)
     if broken := [item["image"] for item in datalist if not Path(item["image"]).is_file()]:
         raise FileNotFoundError(
@@ -117,15 +118,18 @@ def list_bids_images(root: str | os.PathLike[str], subject: str = "sub-*", suffi
     return one_scan_a_session(_all_images(Path(root), subject, suffix))
 
 
-def left_out_of_bids(root: Path, participants: Collection[str], suffix: str = "T1w") -> list[str]:
+def left_out_of_bids(
+    root: Path, participants: Collection[str], suffix: str = "T1w", told: Collection[str] = ()
+) -> list[str]:
     """What of a BIDS tree is not in its data list, a sentence each; see :func:`monai_armed.data.bids_scans.unmatched`.
 
     Args:
         root: folder of the tree.
         participants: names of the rows of ``participants.tsv``.
         suffix: BIDS suffix of the images.
+        told: folder names of subjects with a row that is left out for a reason that was told already.
     """
-    there = _all_images(root, "sub-*", suffix)
+    there = [image for image in _all_images(root, "sub-*", suffix) if image.relative_to(root).parts[0] not in told]
     return unmatched(participants, one_scan_a_session(there), there, root, suffix)
 
 

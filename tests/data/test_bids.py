@@ -232,3 +232,17 @@ def test_a_volume_is_no_table_of_volumes(tmp_path):
     (tmp_path / "sub-1_T1w.nii.gz").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"sub-1_T1w\.nii\.gz is neither a folder nor a CSV file"):
         load_csv_datalist(tmp_path / "sub-1_T1w.nii.gz")
+
+
+def test_who_has_another_diagnosis_is_not_said_to_have_no_row(tree):
+    table = pd.read_csv(tree / "participants.tsv", sep="\t", dtype=str)
+    scanned = [f"sub-{name.removeprefix('sub-')}" for name in table["participant_id"]]
+    row = next(k for k, name in enumerate(scanned) if (tree / name).is_dir())
+    table.loc[row, "diagnosis"] = "MCI"
+    table.to_csv(tree / "participants.tsv", sep="\t", index=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load_bids_datalist(tree)
+    said = [str(warning.message) for warning in caught]
+    assert sum("none of" in sentence and "MCI" in sentence for sentence in said) == 1
+    assert not any("no row in" in sentence and scanned[row] in sentence for sentence in said)
