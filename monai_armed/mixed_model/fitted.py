@@ -156,9 +156,9 @@ class MixedModelFit:
 
         Returns:
             a row for each cluster and effect: ``factor``, ``cluster`` (name or index), ``effect``, ``mean``, ``sd``
-            (given the data and all estimates, lme4's condsd), and the ends ``low`` and ``high`` of an interval that holds the
-            uncertainty of the fixed effects, too, and, of few clusters, that of the variance components: its middle is
-            then the mean over what these can be, a little beside ``mean``.
+            (given the data and all estimates, lme4's condsd), and the ends ``low`` and ``high`` of an interval that
+            holds the uncertainty of the fixed effects, too, and, of few clusters, that of the variance components: its
+            middle is then the mean over what these can be, a little beside ``mean``.
         """
         tables = []
         for factor, given, unknown in zip(self.design.factors, self.conditional, self._wide):

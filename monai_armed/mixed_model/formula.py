@@ -39,6 +39,8 @@ from .formula_design import FormulaDesign, check_columns
 
 __all__ = ["FormulaModel", "from_formula"]
 
+FAR = 1e6  # a column's mean in units of its s.d., from which a fit in double precision loses digits that show
+
 FAMILIES = {
     "gaussian": GaussianLikelihoodLoss,
     "bernoulli": BinomialLikelihoodLoss,
@@ -194,6 +196,7 @@ def from_formula(
     if label.trials is not None and weights is not None:
         raise ValueError(f"the label has its trials in the formula, so that weights={weights!r} cannot be those.")
     batch = _columns(coding, data, offset) | {"label": torch.tensor(label.y)}
+    _check_distance(coding.names, batch["image"])
     batch |= {name: torch.tensor(index) for name, index in coding.clusters(data).items()}
     weight = label.trials if weights is None else data[weights].to_numpy(float)
     if weight is not None:
@@ -221,6 +224,16 @@ def from_formula(
     return FormulaModel(
         net, likelihood.double(), batch, prepare, coding.names, coding.levels, family, label.levels, coding, offset
     )
+
+
+def _check_distance(names: Sequence[str], columns: torch.Tensor) -> None:
+    for name, column in zip(names, columns.T):
+        mean, spread = float(column.mean()), float(column.std())
+        if spread > 0 and abs(mean) > FAR * spread:
+            raise ValueError(
+                f"column {name!r} has mean {mean:.4g} and s.d. {spread:.4g}, so far from zero that a fit loses its "
+                "digits: centre it."
+            )
 
 
 class _FixedPart(DFNN):

@@ -130,7 +130,8 @@ def _matrices(formula: str, data: pd.DataFrame) -> Any:
         check_columns(formulae.model_description(formula).var_names, data)
         return formulae.design_matrices(formula, data)
     except KeyError as error:
-        raise ValueError(f"{formula!r} has a function {error} that is not known: make a column of it.") from None
+        hint = "say p(successes, trials)" if error.args == ("cbind",) else "make a column of it"
+        raise ValueError(f"{formula!r} has a function {error} that is not known: {hint}.") from None
 
 
 def _ordered(data: pd.DataFrame) -> pd.DataFrame:

@@ -67,7 +67,9 @@ def _of_words(one_hot: np.ndarray, name: str, words: list[str], family: str) -> 
         return Label(codes, levels=words)
     if family not in ("bernoulli", "binomial"):
         raise ValueError(f"the label {name!r} has words such as {words[0]!r}: family {family!r} takes numbers.")
-    if len(words) != 2:
+    if len(words) == 1:
+        raise ValueError(f"all labels are {words[0]!r}: there is nothing to fit.")
+    if len(words) > 2:
         raise ValueError(
             f"the label {name!r} has the levels {words}, but family {family!r} takes two: say which is the success, "
             f"such as {name}['{words[-1]}'] ~ ..., or take family='ordinal'."

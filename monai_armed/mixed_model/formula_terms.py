@@ -41,11 +41,14 @@ def read_formula(formula: str) -> tuple[str, str, list[RandomTerm]]:
         the label, ``"y"``; the fixed effects, ``"age"``; and the terms of random effects.
 
     Raises:
-        ValueError: when there is no label or no random effect, or a bar is not in brackets of its own.
+        ValueError: when there is no label or no random effect, a bar is not in brackets of its own, or brackets are not
+            closed.
     """
     label, *right = _pieces(formula, "~")
     if len(right) != 1 or not label.strip():
         raise ValueError(f"the formula {formula!r} has no label: say 'y ~ ...'.")
+    if formula.count("(") != formula.count(")"):
+        raise ValueError(f"the formula {formula!r} opens other brackets than it closes.")
     fixed, terms = [], []
     for piece in _pieces(right[0], "+"):
         parts = _pieces(piece[1:-1], "|") if piece.startswith("(") and piece.endswith(")") else [piece]
