@@ -43,6 +43,10 @@ class LikelihoodLoss(_Loss):
         """Log-density of every label, times its weight; same arguments as the call."""
         raise NotImplementedError
 
+    def mean(self, input: torch.Tensor) -> torch.Tensor:
+        """Mean of the labels that logits stand for, of the same shape: by default the logits themselves."""
+        return input
+
     def forward(self, input: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
         """
         Args:
@@ -80,6 +84,10 @@ class BinomialLikelihoodLoss(LikelihoodLoss):
 
     family = "binomial"
 
+    def mean(self, input: torch.Tensor) -> torch.Tensor:
+        """Probability of success."""
+        return input.sigmoid()
+
     def log_prob(self, input: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
         trials = torch.ones_like(input) if weight is None else weight
         return Binomial(trials, logits=input, validate_args=False).log_prob(trials * target)
@@ -89,6 +97,10 @@ class PoissonLikelihoodLoss(LikelihoodLoss):
     """Counts whose logarithmic mean the network gives; an offset is the logarithm of the exposure."""
 
     family = "poisson"
+
+    def mean(self, input: torch.Tensor) -> torch.Tensor:
+        """Mean count."""
+        return input.exp()
 
     def log_prob(self, input: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
         return _times(Poisson(input.exp(), validate_args=False).log_prob(target), weight)
@@ -112,6 +124,10 @@ class NegativeBinomialLikelihoodLoss(LikelihoodLoss):
         if shape <= 0:
             raise ValueError(f"shape must be positive, got {shape}.")
         self.log_shape = torch.nn.Parameter(torch.tensor(math.log(shape)))
+
+    def mean(self, input: torch.Tensor) -> torch.Tensor:
+        """Mean count."""
+        return input.exp()
 
     @property
     def shape(self) -> torch.Tensor:
@@ -155,6 +171,10 @@ class OrdinalLikelihoodLoss(LikelihoodLoss):
         low, high = edges[level] - input, edges[level + 1] - input
         # sigmoid(high) - sigmoid(low) without a difference of numbers that are alike
         return _times(logsigmoid(high) + logsigmoid(-low) + torch.log1p(-(low - high).exp()), weight)
+
+    def mean(self, input: torch.Tensor) -> torch.Tensor:
+        """In place of a mean :py:meth:`probabilities`, (B, K)."""
+        return self.probabilities(input)
 
     def probabilities(self, input: torch.Tensor) -> torch.Tensor:
         """Probability of each level, (B, K), of logits (B, 1)."""

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ from monai.metrics import CalibrationErrorMetric
 from monai.networks.utils import eval_mode
 from scipy.optimize import minimize_scalar
 
+from ..losses.likelihoods import LikelihoodLoss
+
 __all__ = [
     "Calibration",
     "calibrate",
@@ -31,6 +34,7 @@ __all__ = [
 ]
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
+COUNTS = ("poisson", "negative_binomial")
 WIDEST = 20.0  # temperatures between 1/20 and 20
 
 
@@ -70,7 +74,8 @@ class Calibration:
     What held-out clusters say of a network's predictions for new ones.
 
     A class is in a sample's set where its probability, at the temperature, is at least 1 minus the quantile; an
-    interval is the prediction, and the quantile to either side.
+    interval is the prediction, and the quantile to either side; of counts the prediction is the exponential of the
+    network's, and no end is below 0.
 
     Args:
         prediction: logits (N, K), K = 1 for two classes, of held-out clusters' samples, or predicted numbers (N, 1).
@@ -79,6 +84,7 @@ class Calibration:
         level: wanted coverage of a new cluster's samples.
         classification: whether labels are classes; by default if they are whole numbers beside several logits or, with
             one logit, 0 and 1.
+        log_link: whether predictions are logarithms of mean counts.
 
     Attributes:
         temperature: what logits are divided by: that of the least mean log-loss, each cluster counted once.
@@ -101,6 +107,7 @@ class Calibration:
         clusters: Sequence[Hashable],
         level: float = 0.9,
         classification: bool | None = None,
+        log_link: bool = False,
     ) -> None:
         label = _one_column(label)
         if prediction.ndim != 2:
@@ -112,13 +119,15 @@ class Calibration:
             raise ValueError(
                 f"got {len(prediction)} predictions, {len(label)} labels and {len(clusters)} clusters: one of each."
             )
-        self.num_clusters, self.level = len(set(clusters)), level
+        self.num_clusters, self.level, self.log_link = len(set(clusters)), level, log_link
         if self.num_clusters < level / (1 - level) - 1e-9:
             needed = math.ceil(level / (1 - level) - 1e-9)
             raise ValueError(
                 f"{self.num_clusters} held-out clusters are too few for a level of {level}: it takes {needed}, or a "
                 f"level of {self.num_clusters / (self.num_clusters + 1):.2f} at most."
             )
+        if classification is None and log_link:
+            classification = False
         if classification is None:
             binary = prediction.shape[1] == 1 and bool(((label == 0) | (label == 1)).all())
             classification = binary or (prediction.shape[1] > 1 and bool((label == label.round()).all()))
@@ -134,7 +143,7 @@ class Calibration:
 
     def _scores(self, prediction: torch.Tensor, label: torch.Tensor) -> np.ndarray:
         if not self.classification:
-            return (prediction[:, 0] - label).abs().double().detach().cpu().numpy()
+            return (self._numbers(prediction)[:, 0] - label).abs().double().detach().cpu().numpy()
         chosen = self.probabilities(prediction).gather(1, label.long().unsqueeze(1))
         return 1 - chosen.squeeze(1).double().detach().cpu().numpy()
 
@@ -149,9 +158,14 @@ class Calibration:
         """
         return 1 - self.probabilities(logits).double() <= self.quantile + 1e-12
 
+    def _numbers(self, prediction: torch.Tensor) -> torch.Tensor:
+        return prediction.exp() if self.log_link else prediction
+
     def intervals(self, prediction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Lower and upper ends, each of the shape of predicted numbers."""
-        return prediction - self.quantile, prediction + self.quantile
+        """Lower and upper ends, each of the shape of what the network predicts."""
+        middle = self._numbers(prediction)
+        low = middle - self.quantile
+        return low.clamp(min=0) if self.log_link else low, middle + self.quantile
 
     def covered(self, prediction: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """Whether each sample's label is in its set or interval, bool (N,)."""
@@ -180,6 +194,7 @@ class Calibration:
             raise ValueError(f"a calibration has no proper {(wrong or ['classification'])[0]}: {dict(values)}.")
         calibration = cls.__new__(cls)
         vars(calibration).update({name: values[name] for name in (*numbers, "classification")})
+        calibration.log_link = values.get("log_link") is True  # older ones have none
         return calibration
 
 
@@ -251,6 +266,7 @@ def calibrate(
     label_key: str = "label",
     predict: Predict | None = None,
     classification: bool | None = None,
+    likelihood: LikelihoodLoss | None = None,
 ) -> Calibration:
     """
     Calibrate a network's predictions for new clusters on clusters that it was not trained on.
@@ -266,6 +282,8 @@ def calibrate(
         predict: what is called in place of the network, such as a function that adapts it first, or
             ``functools.partial(net, unknown="population")``.
         classification: see :py:class:`Calibration`.
+        likelihood: loss of the training. Of counts (``PoissonLikelihoodLoss``, ``NegativeBinomialLikelihoodLoss``) the
+            network gives the logarithm of the mean, and intervals are of counts.
 
     Returns:
         the calibration.
@@ -293,4 +311,19 @@ def calibrate(
             f"batch[{cluster_key!r}] is -1 for some samples, which says not which cluster: name the key that does, "
             "such as cluster_key='site'."
         )
-    return Calibration(torch.cat(predictions), torch.cat(labels), clusters, level, classification)
+    log_link = likelihood is not None and likelihood.family in COUNTS
+    prediction, label = torch.cat(predictions), torch.cat(labels)
+    calibration = Calibration(prediction, label, clusters, level, classification, log_link)
+    if not (calibration.classification or log_link) and _like_log_counts(prediction, label):
+        warnings.warn(
+            "the labels look like counts and the predictions go below zero: if these are logarithms, say "
+            "likelihood=PoissonLikelihoodLoss().",
+            UserWarning,
+            stacklevel=2,
+        )
+    return calibration
+
+
+def _like_log_counts(prediction: torch.Tensor, label: torch.Tensor) -> bool:
+    counts = bool((label >= 0).all()) and bool((label == label.round()).all())
+    return counts and bool((prediction < 0).any())

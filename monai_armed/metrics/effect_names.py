@@ -39,8 +39,8 @@ def factor_slopes(net: ARMED) -> FactorSlopes:
 def cluster_names(net: ARMED, factor: str, clusters: Names) -> list:
     """Names of a factor's clusters, or their indices."""
     several, count = net.clusters.has_named_factors, net.factors[factor]
-    if clusters is not None and isinstance(clusters, Mapping) != several:
-        wanted = f"a mapping of {list(net.factors)} to lists" if several else "one list, of the one factor"
+    if clusters is not None and several and not isinstance(clusters, Mapping):
+        wanted = f"a mapping of {list(net.factors)} to lists"
         raise ValueError(f"the names of the clusters must be {wanted}, got {type(clusters).__name__}.")
     if isinstance(clusters, Mapping) and (wrong := sorted(set(clusters) - set(net.factors))):
         raise ValueError(f"names of the clusters are given for {wrong}, but the factors are {list(net.factors)}.")
@@ -67,15 +67,16 @@ def latent_names(net: ARMED, feature_names: Sequence[str] | None) -> list[str] |
     if feature_names is None:
         return None
     head = find_layer(net.network, net.head)
-    if not isinstance(head, torch.nn.Linear) or head.in_features != len(feature_names):
+    if not isinstance(head, torch.nn.Linear) or head.in_features > len(feature_names):
         return None
-    x = torch.randn(2, head.in_features, device=head.weight.device, dtype=head.weight.dtype)
+    x = torch.randn(2, len(feature_names), device=head.weight.device, dtype=head.weight.dtype)
     try:
         with torch.no_grad(), eval_mode(net.network):
             _, latent = net.fixed_and_latent(x)
     except (RuntimeError, ValueError):  # the input is no table of that width
         return None
-    return list(feature_names) if torch.equal(latent, x) else None
+    seen = x[:, : head.in_features]  # further ones have random slopes only
+    return list(feature_names)[: head.in_features] if torch.equal(latent, seen) else None
 
 
 def effect_names(net: ARMED, slopes: RandomSlopes, feature_names: Sequence[str] | None) -> list[tuple[str, str]]:

@@ -61,8 +61,10 @@ def check_data(design: Design, likelihood: str) -> None:
     for k, first in enumerate(design.factors):
         for second in design.factors[k + 1 :]:
             pairs = len(np.unique(np.stack([first.cluster, second.cluster]), axis=1).T)
-            if pairs == len(np.unique(first.cluster)) == len(np.unique(second.cluster)):
-                _warn(f"the factors {first.name!r} and {second.name!r} have the same clusters: keep one of them.")
+            same = pairs == len(np.unique(first.cluster)) == len(np.unique(second.cluster))
+            both = np.column_stack([first.z, second.z])  # of which all differ: independent terms of one factor
+            if same and np.linalg.matrix_rank(both) < both.shape[1]:
+                _warn(f"the factors {first.name!r} and {second.name!r} have the same clusters and effects: keep one.")
     columns = [("fixed effects", design.x), *((f"slopes of {f.name!r}", f.z) for f in design.factors)]
     for called, values in columns:
         size = np.sqrt((values**2).mean(0)) if values.size else np.ones(1)

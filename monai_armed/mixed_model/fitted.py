@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -54,6 +55,7 @@ class MixedModelFit:
         self.method, self.marginal, self.likelihood = method, marginal, marginal.family
         self.design, self.reduced, self.estimate = design, reduced, estimate
         self.conditional, self.unconditional = conditional, unconditional
+        self.levels: Mapping[str, Sequence[str]] = {}  # names of the clusters by factor, where they are known
 
     @property
     def log_likelihood(self) -> float:
@@ -153,10 +155,10 @@ class MixedModelFit:
             level: probability inside the interval.
 
         Returns:
-            a row for each cluster and effect: ``factor``, ``cluster`` (its index), ``effect``, ``mean``, ``sd`` (given
-            the data and all estimates, lme4's condsd), and the ends ``low`` and ``high`` of an interval that holds the
-            uncertainty of the fixed effects, too, and, of few clusters, that of the variance components: its middle is
-            then the mean over what these can be, a little beside ``mean``.
+            a row for each cluster and effect: ``factor``, ``cluster`` (name or index), ``effect``, ``mean``, ``sd``
+            (given the data and all estimates, lme4's condsd), and the ends ``low`` and ``high`` of an interval that
+            holds the uncertainty of the fixed effects, too, and, of few clusters, that of the variance components: its
+            middle is then the mean over what these can be, a little beside ``mean``.
         """
         tables = []
         for factor, given, unknown in zip(self.design.factors, self.conditional, self._wide):
@@ -166,7 +168,7 @@ class MixedModelFit:
             columns = {"mean": given.mean, "sd": sd, "low": unknown.mean - half, "high": unknown.mean + half}
             index = {
                 "factor": factor.name,
-                "cluster": np.repeat(np.arange(clusters), size),
+                "cluster": np.repeat(np.asarray(self.levels.get(factor.name, range(clusters))), size),
                 "effect": factor.effects * clusters,
             }
             tables.append(pd.DataFrame({**index, **{name: value.reshape(-1) for name, value in columns.items()}}))

@@ -13,14 +13,14 @@
 
 from __future__ import annotations
 
-import re
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from monai.utils import optional_import
+from monai.networks.utils import eval_mode
 
 from ..engines.prepare_batch import PrepareBatchCluster
 from ..losses.gaussian_likelihood import GaussianLikelihoodLoss
@@ -35,10 +35,11 @@ from ..networks.nets.armed import ARMED
 from ..networks.nets.dfnn import DFNN
 from .fit import fit_mixed_model
 from .fitted import MixedModelFit
-
-formulae, _ = optional_import("formulae")
+from .formula_design import FormulaDesign, check_columns
 
 __all__ = ["FormulaModel", "from_formula"]
+
+FAR = 1e6  # a column's mean in units of its s.d., from which a fit in double precision loses digits that show
 
 FAMILIES = {
     "gaussian": GaussianLikelihoodLoss,
@@ -48,13 +49,14 @@ FAMILIES = {
     "negative_binomial": NegativeBinomialLikelihoodLoss,
     "ordinal": OrdinalLikelihoodLoss,
 }
-UNCORRELATED = re.compile(r"\(([^()|]*)\|\|([^()|]*)\)")
 
 
 class FormulaModel(NamedTuple):
     """
     What a formula and a table make: the network, the loss of its likelihood, the table as one batch, how a trainer
-    prepares it, the names of the network's features, and those of every factor's clusters in the order of their index.
+    prepares it, the names of the network's features, those of every factor's clusters in the order of their index, the
+    family, the names of the label's levels in the order of their numbers (None of numbers), what codes new tables, and
+    the column of the offset.
     """
 
     net: ARMED
@@ -64,12 +66,16 @@ class FormulaModel(NamedTuple):
     feature_names: list[str]
     levels: dict[str, list[str]]
     family: str
+    label_levels: list[str] | None
+    coding: FormulaDesign
+    offset: str | None
 
     def fit(
         self, method: str | None = None, quadrature_points: int | None = None, fixed: str = "latent"
     ) -> MixedModelFit:
         """
-        Fit the mixed model exactly: at once if the network is linear, after training if it is not.
+        Fit the mixed model exactly: at once if the network is linear, after training if it is not. The network is in
+        evaluation mode then, so that it predicts.
 
         Args:
             method: by default lme4's, ``"REML"`` for Gaussian labels and ``"Laplace"`` for others.
@@ -82,9 +88,60 @@ class FormulaModel(NamedTuple):
         if method is None:
             method = "REML" if self.family == "gaussian" else "Laplace"
         likelihood = self.family if self.family == "bernoulli" else self.likelihood
-        return fit_mixed_model(
+        fit = fit_mixed_model(
             self.net, [self.batch], method, likelihood, fixed, quadrature_points, self.prepare_batch, self.feature_names
         )
+        fit.levels = self.levels
+        self.net.eval()
+        return fit
+
+    def design(self, data: pd.DataFrame) -> dict[str, torch.Tensor]:
+        """
+        A table as a batch, with the coding of the table that the model was made with: its words, the mean and s.d. of
+        its ``scale()``, its clusters by their names.
+
+        Args:
+            data: with the columns of the formula, but for the label.
+
+        Returns:
+            ``"image"``, the network's input (N, P); for each factor the index of the cluster (N,), -1 of new ones; and
+            the ``"offset"`` (N,) if there is one.
+
+        Raises:
+            ValueError: when a column is not there or lacks values, or has words that the model's table had not.
+        """
+        clusters = {name: torch.tensor(index) for name, index in self.coding.clusters(data).items()}
+        return _columns(self.coding, data, self.offset) | clusters
+
+    def predict(self, data: pd.DataFrame | None = None, effects: str = "mixed", scale: str = "link") -> np.ndarray:
+        """
+        What lme4's ``predict`` gives, with the offset added; the prediction for the population where a cluster is new.
+
+        Args:
+            data: a table as for :py:meth:`design`; by default the model's own. For fixed effects it need not have the
+                clusters.
+            effects: ``"mixed"``, or ``"fixed"`` (lme4: ``re.form = NA``).
+            scale: ``"link"`` for logits, or logarithms of counts; ``"response"`` for probabilities, counts, and of
+                ordinal labels the probability of each level.
+
+        Returns:
+            predictions (N,), or probabilities (N, levels).
+
+        Raises:
+            ValueError: as :py:meth:`design`, or when ``effects`` or ``scale`` is not one of these.
+        """
+        if scale not in ("link", "response"):
+            raise ValueError(f"scale must be 'link' or 'response', got {scale!r}.")
+        if data is None:
+            batch = self.batch
+        else:
+            batch = _columns(self.coding, data, self.offset) if effects == "fixed" else self.design(data)
+        clusters = {name: batch[name] for name in self.levels if name in batch}
+        with torch.no_grad(), eval_mode(self.net):
+            logits = self.net(batch["image"], clusters, effects)
+            logits = logits + batch["offset"][:, None] if "offset" in batch else logits
+            predicted = self.likelihood.mean(logits) if scale == "response" else logits
+        return predicted.squeeze(1).numpy()
 
 
 def from_formula(
@@ -96,113 +153,107 @@ def from_formula(
     weights: str | None = None,
 ) -> FormulaModel:
     """
-    Make a mixed effects network of a table's columns. Needs formulae: ``pip install "monai_armed[mixed]"``.
+    Make a mixed effects network of a table's columns, in double precision. Needs formulae:
+    ``pip install "monai_armed[mixed]"``.
+
+    The formula means what it means to lme4: terms of the same factor are independent of one another, and a random
+    effect may be of a column that is not among the fixed ones. Of ``(1 + x | site) + (0 + z | site)`` the second term
+    is the factor ``site_1``, lme4's ``site.1``. A factor is called like its column, ``site_subject`` if it is of two,
+    with ``_`` for what is in no word, and at the end where PyTorch or the batch has the word for something else.
+    Effects of ``(f || site)`` do not correlate, also where ``f`` has several levels.
 
     Args:
-        formula: such as ``"y ~ age * sex + (1 + age | site) + (1 | site:subject)"``, in the grammar of formulae,
-            bambi's parser, with ``(age || site)`` for effects that do not correlate. A column with
-            random slopes must be among the fixed effects.
+        formula: such as ``"y ~ age * sex + offset(log_time) + (1 + age | site) + (1 | site:subject)"``, in the grammar
+            of formulae, bambi's parser, with ``(age || site)`` for effects that do not correlate.
         data: the table, a row a sample.
-        family: of the labels: ``"gaussian"``, ``"bernoulli"``, ``"binomial"`` (shares, with the trials as weights),
-            ``"poisson"``, ``"negative_binomial"`` or ``"ordinal"`` (levels 0, 1, ...).
+        family: of the labels: ``"gaussian"``, ``"bernoulli"`` (numbers 0 and 1 or two words, of which the first by the
+            alphabet or the order of the categories is the failure), ``"binomial"`` (``p(successes, trials)``, or shares
+            with the trials as weights), ``"poisson"``, ``"negative_binomial"`` or ``"ordinal"`` (whole numbers or
+            categories in their order).
         hidden_channels: of the network that takes the place of the linear fixed effects; by default it is linear.
         offset: column that is added to the logits.
         weights: column of weights.
 
     Returns:
-        network, loss, batch and names.
+        network, loss, batch and names, and what codes new tables.
 
     Raises:
         ValueError: when the family is none of these, the formula has no group, no intercept or no label, a column is
-            not there or lacks values, or one with random slopes is not among the fixed effects.
+            not there, lacks values or is so far from zero that a fit would lose its digits, or labels are not the
+            family's.
         OptionalImportError: when formulae is not installed.
 
     Example:
         >>> model = from_formula("Reaction ~ Days + (Days | Subject)", sleepstudy)
         >>> print(model.fit("REML"))
+        >>> model.predict(new_table)
     """
     if family not in FAMILIES:
         raise ValueError(f"family must be one of {list(FAMILIES)}, got {family!r}.")
-    apart = {"_".join(re.findall(r"\w+", m.group(2))) for m in UNCORRELATED.finditer(formula)}
-    description = formulae.model_description(UNCORRELATED.sub(r"(\1|\2)", formula))
-    _check_columns({name for name in (*description.var_names, offset, weights) if name}, data)
-    if description.response is None:
-        raise ValueError(f"the formula {formula!r} has no label: say 'y ~ ...'.")
-    if not description.group_terms:
-        raise ValueError(f"the formula {formula!r} has no random effects: add a term such as (1 | site).")
-    try:
-        common = formulae.design_matrices(_without_groups(description), data)
-    except KeyError as error:
-        raise ValueError(
-            f"the formula {formula!r} has a function {error} that is not known: make a column of it."
-        ) from None
-    table = common.common.as_dataframe()
-    names = [name for name in table.columns if name != "Intercept"]
-    values = table[names].to_numpy(float) if names else np.zeros((len(data), 1))
-    batch = {"image": _tensor(values), "label": _tensor(np.asarray(common.response)).reshape(len(data))}
-    effects, index, levels = _factors(description.group_terms, names, data, apart)
-    further = {key: column for key, column in (("offset", offset), ("weight", weights)) if column is not None}
-    batch |= index | {key: _tensor(data[column].to_numpy(float)) for key, column in further.items()}
-    prepare = PrepareBatchCluster(cluster_key=list(effects), target_keys=list(further))
-    likelihood = OrdinalLikelihoodLoss(int(batch["label"].max()) + 1) if family == "ordinal" else FAMILIES[family]()
+    check_columns([name for name in (offset, weights) if name], data)
+    coding = FormulaDesign(formula, data, family)
+    label = coding.label
+    if label.trials is not None and weights is not None:
+        raise ValueError(f"the label has its trials in the formula, so that weights={weights!r} cannot be those.")
+    batch = _columns(coding, data, offset) | {"label": torch.tensor(label.y)}
+    _check_distance(coding.names, batch["image"])
+    batch |= {name: torch.tensor(index) for name, index in coding.clusters(data).items()}
+    weight = label.trials if weights is None else data[weights].to_numpy(float)
+    if weight is not None:
+        batch["weight"] = torch.tensor(weight)
+    further = [key for key in ("offset", "weight") if key in batch]
+    effects = {
+        name: {
+            "linear_slopes": block.columns,
+            "intercept": block.intercept,
+            "learn_prior": True,
+            "covariance": "full" if block.correlated else "diagonal",
+        }
+        for name, block in coding.blocks.items()
+    }
+    likelihood = OrdinalLikelihoodLoss(len(label.levels or ())) if family == "ordinal" else FAMILIES[family]()
     net = ARMED(
-        DFNN(values.shape[1], hidden_channels=tuple(hidden_channels)),
-        {factor: len(of_factor) for factor, of_factor in levels.items()},
-        (values.shape[1],),
+        _FixedPart(coding.num_fixed, hidden_channels=tuple(hidden_channels)).double(),
+        {name: len(clusters) for name, clusters in coding.levels.items()},
+        batch["image"].shape[1:],
         adversary=None,
         nonlinear_slopes=False,
         random_effects=effects,
     )
-    return FormulaModel(net, likelihood, batch, prepare, names or ["nothing"], levels, family)
+    prepare = PrepareBatchCluster(cluster_key=list(effects), target_keys=further)
+    return FormulaModel(
+        net, likelihood.double(), batch, prepare, coding.names, coding.levels, family, label.levels, coding, offset
+    )
 
 
-def _check_columns(wanted: set[str], data: pd.DataFrame) -> None:
-    for name in sorted(wanted):
-        if name not in data:
-            raise ValueError(f"the table has no column {name!r}, it has {list(data.columns)}.")
-        if data[name].isna().any():
-            raise ValueError(f"column {name!r} lacks {int(data[name].isna().sum())} values: leave these rows out.")
-
-
-def _without_groups(description) -> str:
-    terms = [term.name for term in description.common_terms]
-    if "Intercept" not in terms:
-        raise ValueError("the fixed effects need an intercept, which the network's last layer has: leave out the 0.")
-    return f"{description.response.term.name} ~ {' + '.join('1' if name == 'Intercept' else name for name in terms)}"
-
-
-def _factors(terms, names: list[str], data: pd.DataFrame, apart: set[str]) -> tuple[dict, dict, dict]:
-    """Random effects of each factor as ARMED takes them, the cluster of each row, and the clusters' names."""
-    effects: dict[str, dict] = {}
-    index, levels = {}, {}
-    for term in terms:
-        factor = "_".join(variable.name for variable in term.factor.components)
-        if factor not in effects:
-            columns = [data[v.name].astype(str) for v in term.factor.components]
-            codes, uniques = pd.factorize(columns[0].str.cat(columns[1:], sep=":"), sort=True)
-            index[factor], levels[factor] = torch.as_tensor(codes), list(uniques)
-            effects[factor] = {"linear_slopes": [], "intercept": False, "learn_prior": True}
-        if term.expr.name in ("1", "Intercept"):
-            effects[factor]["intercept"] = True
-        else:
-            effects[factor]["linear_slopes"] += _slopes(term.expr.name, names, data)
-    for factor, options in effects.items():
-        several = len(options["linear_slopes"]) + options["intercept"] > 1
-        options["covariance"] = "full" if several and factor not in apart else "diagonal"
-    return effects, index, levels
-
-
-def _slopes(expression: str, names: list[str], data: pd.DataFrame) -> list[int]:
-    """Which of the network's features a term with random slopes is."""
-    columns = formulae.design_matrices(f"0 + {expression}", data).common.as_dataframe().columns
-    own = [name for name in columns if name in names] or list(columns)
-    for name in own:
-        if name not in names:
+def _check_distance(names: Sequence[str], columns: torch.Tensor) -> None:
+    for name, column in zip(names, columns.T):
+        mean, spread = float(column.mean()), float(column.std())
+        if spread > 0 and abs(mean) > FAR * spread:
             raise ValueError(
-                f"{expression!r} has random slopes but is not among the fixed effects {names}: add it to them."
+                f"column {name!r} has mean {mean:.4g} and s.d. {spread:.4g}, so far from zero that a fit loses its "
+                "digits: centre it."
             )
-    return [names.index(name) for name in own]
 
 
-def _tensor(values: np.ndarray) -> torch.Tensor:
-    return torch.as_tensor(np.asarray(values, dtype=np.float64)).to(torch.get_default_dtype())
+class _FixedPart(DFNN):
+    """The network of the fixed effects, which does not see the columns after its own: these have random slopes only."""
+
+    def __init__(self, in_channels: int, hidden_channels: Sequence[int]) -> None:
+        with warnings.catch_warnings():  # of an intercept alone
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            super().__init__(in_channels, hidden_channels=hidden_channels)
+        self.in_channels = in_channels
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x[:, : self.in_channels].to(self.head.weight.dtype))
+
+
+def _columns(coding: FormulaDesign, data: pd.DataFrame, offset: str | None) -> dict[str, torch.Tensor]:
+    """The network's input, and the offset of the formula and of the column."""
+    batch = {"image": torch.tensor(coding.columns(data))}
+    parts = [] if (of_formula := coding.offset(data)) is None else [of_formula]
+    if offset is not None:
+        check_columns([offset], data)
+        parts.append(data[offset].to_numpy(float))
+    return batch | ({"offset": torch.tensor(sum(parts))} if parts else {})

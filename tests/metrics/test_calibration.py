@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 
+from monai_armed.losses import PoissonLikelihoodLoss
 from monai_armed.metrics.calibration import (
     Calibration,
     calibrate,
@@ -189,3 +190,26 @@ def test_sets_are_told_in_words():
     columns = set_columns(torch.tensor([[0.5, 0.5], [0.1, 0.9], [0.75, 0.25]]), sets)
     assert columns["prediction_set"] == ["{0, 1}", "{1}", "{}"]
     assert columns["calibrated_probability"] == pytest.approx([0.5, 0.9, 0.25])
+
+
+def _counts(name: int) -> dict:
+    x = torch.randn(20, 1)
+    return {"image": x, "label": torch.poisson((0.5 + 0.3 * x[:, 0] + 0.5 * torch.randn(1)).exp()), "site": [name] * 20}
+
+
+def test_counts_are_predicted_as_counts():
+    torch.manual_seed(0)
+    net = torch.nn.Linear(1, 1)
+    torch.nn.init.constant_(net.weight, 0.3)
+    torch.nn.init.constant_(net.bias, 0.5)
+    held_out, new = [_counts(k) for k in range(60)], [_counts(k) for k in range(60)]
+    calibration = calibrate(net, held_out, cluster_key="site", likelihood=PoissonLikelihoodLoss())
+    again = Calibration.from_dict(json.loads(json.dumps(calibration.to_dict())))
+    images, labels = (torch.cat([batch[key] for batch in new]) for key in ("image", "label"))
+    low, high = again.intervals(net(images))
+    assert low.min() == 0 and torch.allclose(high, net(images).exp() + calibration.quantile)
+    inside = (low[:, 0] <= labels) & (labels <= high[:, 0])
+    assert torch.equal(inside, again.covered(net(images), labels))
+    assert 0.85 < inside.float().mean() < 0.96
+    with pytest.warns(UserWarning, match="the labels look like counts"):
+        calibrate(net, held_out, cluster_key="site")

@@ -134,7 +134,17 @@ def test_functions_that_formulae_knows():
         ("y ~ 0 + age + (1 | site)", {}, "the fixed effects need an intercept"),
         ("age + (1 | site)", {}, "has no label"),
         ("y ~ height + (1 | site)", {}, "the table has no column 'height'"),
-        ("y ~ 1 + (age | site)", {}, r"'age' has random slopes but is not among the fixed effects \[\]"),
+        ("y ~ age + 1 | site", {}, "'1 | site' in the formula .* go into brackets of their own"),
+        ("y ~ age + (1 | site", {}, "opens other brackets than it closes"),
+        ("y ~ age + (1 | C(site))", {}, r"the table has no column 'C\(site\)'"),
+        ("y ~ age + (0 | site)", {}, "has no effect that differs between clusters"),
+        ("y ~ age + (1 | site) + (age | site)", {}, "two terms of 'site' have the same effect"),
+        ("y ~ far + (1 | site)", {}, "column 'far' has mean 1e.07 and s.d. .*: centre it"),
+        ("sex ~ age + (1 | site)", {}, "the label 'sex' has words such as 'f'"),
+        ("site ~ age + (1 | sex)", {"family": "bernoulli"}, r"two: say which is the success, such as site\['s5'\]"),
+        ("y ~ age + (1 | site)", {"family": "ordinal"}, "ordered levels must be whole numbers or categories"),
+        ("p(one, one) ~ age + (1 | site)", {"family": "poisson"}, "is of successes and trials: take family='binomial'"),
+        ("cbind(one, one) ~ age + (1 | site)", {"family": "binomial"}, r"not known: say p\(successes, trials\)"),
         ("y ~ age + (1 | site)", {"family": "cauchy"}, "family must be one of"),
         ("y ~ age + (1 | site)", {"offset": "exposure"}, "the table has no column 'exposure'"),
         ("log(y) ~ age + (1 | site)", {}, "has a function 'log' that is not known"),
@@ -143,6 +153,7 @@ def test_functions_that_formulae_knows():
 )
 def test_what_cannot_be_made_is_refused(formula, kwargs, message):
     table = _table()
+    table["far"] = table["age"] + 1e7
     table["gap"] = table["age"].where(table.index > 1)
     with pytest.raises(ValueError, match=message):
         from_formula(formula, table, **kwargs)

@@ -99,7 +99,7 @@ class RandomSlopes(nn.Module):
         columns = self.linear_columns
         if feature_names is None:
             feature_names = [f"x{i}" for i in columns]
-        elif self.chosen and len(feature_names) != len(columns) and len(feature_names) > max(columns, default=0):
+        elif self.chosen and len(feature_names) > max(columns, default=0):
             feature_names = [feature_names[i] for i in columns]
         given = {"nonlinear": (latent_names, "h"), "linear": (feature_names, ""), "intercept": (["(Intercept)"], "")}
         pairs = []
@@ -148,7 +148,7 @@ class RandomSlopes(nn.Module):
         if "intercept" in parts:
             out = out + parts["intercept"].squeeze(-2).unflatten(-1, (-1,) + spatial)
         if "linear" in parts:
-            out = out + torch.einsum("bpk,bp->bk", parts["linear"], self._with_slopes(x))
+            out = out + torch.einsum("bpk,bp->bk", parts["linear"], self._with_slopes(x).to(u.dtype))
         if "nonlinear" in parts:
             slopes = parts["nonlinear"]
             if self.multiplicative:

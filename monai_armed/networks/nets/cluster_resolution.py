@@ -56,7 +56,7 @@ class ClusterResolution(nn.Module):
         if not self.factors:
             raise ValueError('num_clusters must name a factor at least, such as {"site": 12}, got an empty mapping.')
         for name in self.factors:
-            if not name.isidentifier() or hasattr(nn.ModuleDict, name):
+            if not name.isidentifier() or hasattr(nn.ModuleDict(), name):
                 raise ValueError(f"a factor cannot be called {name!r}: take a word that PyTorch does not use.")
         self.unknown = self._checked_policy(unknown)
         self.z_predictor: nn.Module | None = None
