@@ -25,13 +25,9 @@ from monai.networks.utils import eval_mode
 from scipy.optimize import minimize_scalar
 
 from ..losses.likelihoods import LikelihoodLoss
+from .calibration_checks import check_classes, like_log_counts, one_column
 
-__all__ = [
-    "Calibration",
-    "calibrate",
-    "calibration_error",
-    "hierarchical_quantile",
-]
+__all__ = ["Calibration", "calibrate", "calibration_error", "hierarchical_quantile"]
 
 Predict = Callable[[torch.Tensor], torch.Tensor]
 COUNTS = ("poisson", "negative_binomial")
@@ -109,7 +105,7 @@ class Calibration:
         classification: bool | None = None,
         log_link: bool = False,
     ) -> None:
-        label = _one_column(label)
+        label = one_column(label)
         if prediction.ndim != 2:
             raise ValueError(
                 f"predictions must be (N, K), one of each sample, got {tuple(prediction.shape)}: an image's pixels are "
@@ -132,7 +128,7 @@ class Calibration:
             binary = prediction.shape[1] == 1 and bool(((label == 0) | (label == 1)).all())
             classification = binary or (prediction.shape[1] > 1 and bool((label == label.round()).all()))
         self.classification = classification
-        _check_classes(prediction, label, classification)
+        check_classes(prediction, label, classification)
         _, index, count = np.unique(np.asarray(clusters), return_inverse=True, return_counts=True)
         self.temperature = _temperature(prediction, label, 1 / count[index]) if classification else 1.0
         self.quantile = hierarchical_quantile(self._scores(prediction, label), clusters, level)
@@ -169,7 +165,7 @@ class Calibration:
 
     def covered(self, prediction: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """Whether each sample's label is in its set or interval, bool (N,)."""
-        label = _one_column(label)
+        label = one_column(label)
         return torch.as_tensor(self._scores(prediction, label) <= self.quantile + 1e-12)
 
     def calibration_error(self, logits: torch.Tensor, label: torch.Tensor, num_bins: int = 15) -> float:
@@ -196,28 +192,6 @@ class Calibration:
         vars(calibration).update({name: values[name] for name in (*numbers, "classification")})
         calibration.log_link = values.get("log_link") is True  # older ones have none
         return calibration
-
-
-def _one_column(label: torch.Tensor) -> torch.Tensor:
-    """Labels (N,) of those that are (N,) or (N, 1)."""
-    if len(label) and label[0].numel() != 1:
-        raise ValueError(
-            f"labels must be one class or number a sample, (N,) or (N, 1), got {tuple(label.shape)}: calibrate each "
-            "column by itself, as Calibration(prediction[:, [k]], label[:, k], clusters); of one-hot classes give "
-            "label.argmax(1)."
-        )
-    return label.reshape(-1)
-
-
-def _check_classes(prediction: torch.Tensor, label: torch.Tensor, classification: bool) -> None:
-    most = max(2, prediction.shape[1]) - 1
-    if classification and not bool(((label == label.round()) & (label >= 0) & (label <= most)).all()):
-        raise ValueError(f"classes must be whole numbers from 0 to {most}, got {label.unique().tolist()[:5]}, ...")
-    if not classification and prediction.shape[1] > 1:
-        raise ValueError(
-            f"there are {most + 1} predictions of each sample, but its label is no class: calibrate the one that is of "
-            "the label, prediction[:, [k]]."
-        )
 
 
 def calibration_error(probability: torch.Tensor, label: torch.Tensor, num_bins: int = 15) -> float:
@@ -314,7 +288,7 @@ def calibrate(
     log_link = likelihood is not None and likelihood.family in COUNTS
     prediction, label = torch.cat(predictions), torch.cat(labels)
     calibration = Calibration(prediction, label, clusters, level, classification, log_link)
-    if not (calibration.classification or log_link) and _like_log_counts(prediction, label):
+    if not (calibration.classification or log_link) and like_log_counts(prediction, label):
         warnings.warn(
             "the labels look like counts and the predictions go below zero: if these are logarithms, say "
             "likelihood=PoissonLikelihoodLoss().",
@@ -322,8 +296,3 @@ def calibrate(
             stacklevel=2,
         )
     return calibration
-
-
-def _like_log_counts(prediction: torch.Tensor, label: torch.Tensor) -> bool:
-    counts = bool((label >= 0).all()) and bool((label == label.round()).all())
-    return counts and bool((prediction < 0).any())
