@@ -79,7 +79,7 @@ def call_faults(name: str, found: Any, given: Mapping[str, Any] | None) -> Itera
     for key, parameter in parameters.items():
         if key.startswith(PRETRAINED) and key not in (given or ()) and parameter.default not in (False, None):
             if parameter.default is not inspect.Parameter.empty:
-                yield f"pretrained weights would be fetched from the network, as {key!r} of {name!r} is not given as false"
+                yield f"pretrained weights would be fetched from the network, unless {key!r} of {name!r} is false"
 
 
 def _takes_any(parameter: inspect.Parameter) -> bool:

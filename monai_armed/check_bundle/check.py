@@ -57,7 +57,9 @@ def _faults(bundle: Path, names: TrustedNames, ignored: Collection[str]) -> Iter
     files = [path for path in parts_of(bundle, ignored) if path.is_file() and not path.is_symlink()]
     read = [path for path in files if path.name.lower().endswith(CONFIGS)]
     # as seen from the bundle, where it is run, or from its configs
-    macros = {path.relative_to(place).as_posix() for place in (bundle, folder) for path in read if place in path.parents}
+    macros = {
+        path.relative_to(place).as_posix() for place in (bundle, folder) for path in read if place in path.parents
+    }
     for path in files:
         if path.name.lower().endswith(".conf"):
             yield from (f"{path.relative_to(bundle).as_posix()}: {fault}" for fault in logging_faults(path))

@@ -106,7 +106,7 @@ def _component_faults(component: dict[Any, Any], names: TrustedNames) -> Iterato
     if not isinstance(target, str) or names.target(target):
         return
     handed_on = component.get("_mode_", "default") != "default"
-    yield from call_faults(target, names.found(target), None if handed_on else component)
+    yield from call_faults(target, names.found(names.written_out(target)[0]), None if handed_on else component)
 
 
 def _value_faults(

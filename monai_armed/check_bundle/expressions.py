@@ -84,8 +84,8 @@ def expression_faults(text: str, names: TrustedNames, imports: dict[str, str]) -
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return [f"it cannot be parsed: {error}"]
     faults = list(_Grammar(names, {**ROOTS, **imports}).faults(tree.body))
-    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    if ADDRESS.search("".join(texts)):
+    texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    if ADDRESS.search("".join(str(node.value) for node in sorted(texts, key=lambda node: node.col_offset))):
         faults.append("its texts make an address of the network")
     return list(dict.fromkeys(faults))
 

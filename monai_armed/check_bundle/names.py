@@ -54,17 +54,19 @@ class TrustedNames:
     def target(self, name: str) -> str | None:
         """What is wrong with a ``_target_``, in words; None if nothing is."""
         try:
-            names = self._written_out(name)
+            names = self.written_out(name)
         except LookupError as error:
             return str(error.args[0])
         return next(filter(None, map(self.name, names)), None)
 
-    def found(self, name: str) -> Any:
-        """The object that a target is; only of a name of which nothing is wrong."""
-        return self._found(self._written_out(name)[0])
+    def written_out(self, name: str) -> list[str]:
+        """
+        The dotted names that a target may stand for: a bare one is looked up as by MONAI, which takes the first of
+        several, in the order of imports.
 
-    def _written_out(self, name: str) -> list[str]:
-        """A bare name is looked up as by MONAI; it takes the first of several, in the order of imports."""
+        Raises:
+            LookupError: when it is a bare name that MONAI does not know.
+        """
         if "." in name:
             return [name]
         modules = self.locator.get_component_module_name(name) if NAME.fullmatch(name) else None
@@ -92,7 +94,7 @@ class TrustedNames:
         if any(self.bundle in Path(place).resolve().parents for place in places if place):
             return f"the package {root!r} lies in the bundle"
         try:
-            found = self._found(name)
+            found = self.found(name)
         except _Strays as error:
             return str(error)
         except Exception:  # a package may raise anything where it has no such part
@@ -112,16 +114,16 @@ class TrustedNames:
         if any(_within(one, HOLES) for one in both) and not any(_within(one, self.allowed) for one in both):
             return f"{name!r} is not among the parts that bundles may use, as it runs or fetches something"
         above = name.rpartition(".")[0]
-        exported = real.startswith(f"{above}.") and isinstance(self._found(above), ModuleType)
+        exported = real.startswith(f"{above}.") and isinstance(self.found(above), ModuleType)
         if not _within(real, self.parts) or not (exported or _within(name, self.parts)):
             also = f", which is really {real!r}," if real != name else ""
             return f"{name!r}{also} is not among the parts that bundles may use"
-        return None if isinstance(self._found(above), ModuleType) else f"{name!r} is a method, not a part of a module"
+        return None if isinstance(self.found(above), ModuleType) else f"{name!r} is a method, not a part of a module"
 
     def _leads_to_parts(self, module: str) -> bool:
         return _within(module, self.parts) or any(part.startswith(f"{module}.") for part in self.parts)
 
-    def _found(self, name: str) -> Any:
+    def found(self, name: str) -> Any:
         """The object; modules on the way to it are of a trusted package, and imported only if parts are in them."""
         parts = name.split(".")
         found: Any = importlib.import_module(parts[0])
@@ -129,7 +131,7 @@ class TrustedNames:
             module = ".".join(parts[:number])
             if isinstance(found, ModuleType) and not hasattr(found, part):
                 if not self._leads_to_parts(module):
-                    raise _Strays(f"{name!r} is not among the parts that bundles may use")
+                    raise _Strays(f"there is no {name!r} among the parts that bundles may use")
                 importlib.import_module(module)
             found = getattr(found, part)
             if isinstance(found, ModuleType) and found.__name__.split(".")[0] not in self.packages:

@@ -27,7 +27,9 @@ PARTS: frozenset[str] = frozenset(
         *_of("ignite", "metrics"),
         *_of("monai", "engines handlers inferers losses metrics transforms"),
         *_of("monai.apps", "deepedit deepgrow detection generation nuclick pathology reconstruction vista3d"),
-        *_of("monai.data", "box_utils dataloader grid_dataset image_dataset image_reader image_writer iterable_dataset"),
+        *_of(
+            "monai.data", "box_utils dataloader grid_dataset image_dataset image_reader image_writer iterable_dataset"
+        ),
         *_of("monai.data", "meta_tensor samplers synthetic thread_buffer wsi_datasets wsi_reader"),
         *_of("monai.data.dataset", "ArrayDataset CacheDataset Dataset SmartCacheDataset ZipDataset"),
         *_of("monai.data.decathlon_datalist", "load_decathlon_datalist"),
@@ -64,7 +66,9 @@ HOLES: frozenset[str] = frozenset(
         *_of("ignite.metrics", "gan"),  # fetches Inception
         *_of("monai.handlers", "clearml_handlers mlflow_handler trt_handler"),  # send to servers; loads programs
         *_of("monai.losses", "perceptual"),  # fetches networks and their code
-        *_of("monai.networks.nets", "resnet.get_pretrained_resnet_medicalnet torchvision_fc transchex"),  # fetch weights
+        *_of(
+            "monai.networks.nets", "resnet.get_pretrained_resnet_medicalnet torchvision_fc transchex"
+        ),  # fetch weights
         *_of("monai.transforms", "utils_create_transform_ims"),  # fetches images
         *_of("monai_armed.transforms", "register_to_template skull_strip"),  # leave the work to other programs
     )
@@ -73,9 +77,9 @@ HOLES: frozenset[str] = frozenset(
 
 ATTRIBUTES: frozenset[str] = frozenset(
     "T adversary best_metric_epoch clusters columns cpu cuda data decoder detach device dtype encoder epoch eval float "
-    "flatten get get_last_lr half head index int item items iteration keys last_lr long max mean metrics min names ndim "
-    "named_parameters network numel numpy optimizer output param_groups parameters permute report reshape run shape "
-    "size split squeeze startswith endswith state state_dict load_state_dict strip sum to train type unsqueeze values "
-    "view".split()
+    "flatten get get_last_lr half head index int item items iteration keys last_lr long max mean metrics min names "
+    "named_parameters ndim network numel numpy optimizer output param_groups parameters permute report reshape run "
+    "shape size split squeeze startswith endswith state state_dict load_state_dict strip sum to train type unsqueeze "
+    "values view".split()
 )
 """Attributes that may be asked of objects of which it is not known what they are."""
