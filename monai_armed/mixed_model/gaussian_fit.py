@@ -160,6 +160,6 @@ class _Search:
             return
         rising = np.append(np.zeros(self.fixed), axes[:, -1])
         for lift in LIFTS:
-            more = np.linalg.qr(np.column_stack([tril, lift * rising]).T, mode="r").T
+            more = np.linalg.qr(np.column_stack([tril, lift * rising]).T)[1].T
             more = (more * np.where(np.diag(more) < 0, -1, 1))[self.rows, self.columns]
             yield np.append(values[0], more[1:]) if self.fixed else more

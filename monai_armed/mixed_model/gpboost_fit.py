@@ -34,6 +34,7 @@ from .whitening import decorrelated, entries, whitening
 __all__ = ["GPBoostLikelihood"]
 
 FLOORS = (0.03, 0.3, 1.0)  # s.d. from which a search starts at least, in units of the residual's, or logits
+SMALL = 0.1  # s.d., in the same units, that may be one that a search did not leave
 
 
 class GPBoostLikelihood(NamedTuple):
@@ -137,7 +138,7 @@ class _Search:
         """Whether a variance in whitened units is 0."""
         for turn, covariance in zip(self.turns, self.covariances(model)):
             back = np.linalg.inv(turn) / self.unit
-            if np.linalg.eigvalsh(back @ covariance @ back.T).min() < FLOORS[0] ** 2:
+            if np.linalg.eigvalsh(back @ covariance @ back.T).min() < SMALL**2:
                 return True
         return False
 
