@@ -19,6 +19,7 @@ import numpy as np
 
 from .design import Design
 from .marginal import Estimate
+from .whitening import whitening
 
 __all__ = ["check_data", "check_fit"]
 
@@ -107,8 +108,8 @@ def check_fit(design: Design, likelihood: str, fit: Estimate) -> None:
     """
     unit = fit.residual or 1.0
     for factor, covariance in zip(design.factors, fit.covariances):
-        scale = np.sqrt((factor.z**2).mean(0))
-        values = np.linalg.eigvalsh(covariance * np.outer(scale, scale)) / unit**2
+        back = np.linalg.inv(whitening(factor)) / unit  # or a feature far from 0 would make any fit look singular
+        values = np.linalg.eigvalsh(back @ covariance @ back.T)
         if values.min() < max(SINGULAR**2, 1e-6 * values.max()):
             _warn(
                 f"singular fit: the effects of {factor.name!r} differ less between clusters than chance alone would "

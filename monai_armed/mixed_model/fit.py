@@ -24,6 +24,7 @@ from ..networks.nets.armed import ARMED
 from .checks import check_data, check_fit
 from .design import Design, read_design
 from .fitted import MixedModelFit
+from .gaussian_fit import GaussianLikelihood
 from .gpboost_fit import GPBoostLikelihood
 from .gpboost_model import LIKELIHOODS
 from .marginal import Estimate, MarginalLikelihood
@@ -114,6 +115,8 @@ def _check_points(points: int | None, family: str, method: str) -> None:
 
 
 def _marginal(design: Design, method: str, family: str, points: int | None) -> MarginalLikelihood:
+    if family == "gaussian" and len(design.factors) == 1:
+        return GaussianLikelihood(method == "REML")
     if points == 1 or (points is None and method != "quadrature"):
         return GPBoostLikelihood(family, method == "REML")
     check_quadrature(design, family)

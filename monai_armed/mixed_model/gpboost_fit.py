@@ -11,9 +11,9 @@
 
 """Mixed models by GPBoost: its likelihood, optimiser and predictions; correlated effects and REML are put in its terms.
 
-GPBoost's grouped effects are independent of one another. Effects u of a cluster that correlate, with covariance
-L D L^T (L with a diagonal of ones), are u = L v with independent v, so that the model of v has the columns Z L; L is
-searched for around GPBoost's fit. The restricted likelihood is the likelihood of a model whose fixed effects are random
+GPBoost's grouped effects are independent of one another. Effects u of a cluster that correlate, with covariance T T^T,
+are u = T v with independent v of variance 1, so that the model of v has the columns Z T; T is searched for around
+GPBoost's fit of all else. The restricted likelihood is the likelihood of a model whose fixed effects are random
 effects, too, with a variance so large that it does not matter (Section 2.4 of https://doi.org/10.18637/jss.v067.i01).
 """
 
@@ -29,8 +29,12 @@ from .design import Design, Factor
 from .gpboost_model import GroupedModel
 from .marginal import Estimate, Held, Moments, ThetaCurvature
 from .standard_errors import curvature_by_differences
+from .whitening import decorrelated, entries, whitening
 
 __all__ = ["GPBoostLikelihood"]
+
+FLOORS = (0.03, 0.3, 1.0)  # s.d. from which a search starts at least, in units of the residual's, or logits
+SMALL = 0.1  # s.d., in the same units, that may be one that a search did not leave
 
 
 class GPBoostLikelihood(NamedTuple):
@@ -53,15 +57,18 @@ class GPBoostLikelihood(NamedTuple):
 
     def estimate(self, design: Design, held: Held | None = None) -> Estimate:
         """The fit of a design."""
-        lower = _search_lower(design, self, held)
-        model = _fitted(design, self, lower, held)
-        residual, variances = model.effects()
-        log_likelihood = model.log_likelihood()
+        search = _Search(design, self, held)
+        found = search.best()
+        residual, _ = found.effects()
+        covariances, log_likelihood = search.covariances(found), found.log_likelihood()
+        unit = residual or 1.0
+        parts = [decorrelated(c, f, unit) for c, f in zip(covariances, design.factors)]
+        lower, variances = [low for low, _ in parts], [variance for _, variance in parts]
         if self.restricted:  # the fixed effects are those of generalised least squares with these variances
-            model = _with_components(GroupedModel(design, self.family, lower), variances, residual)
-        shape = model.gp.get_aux_pars(format_pandas=False)
+            found = _with_components(GroupedModel(design, self.family, lower), variances, residual)
+        shape = found.gp.get_aux_pars(format_pandas=False)
         known = None if self.family != "negative_binomial" or shape is None else float(np.ravel(shape)[0])
-        return Estimate(lower, variances, model.coefficients(), model.errors(), residual, known, log_likelihood)
+        return Estimate(lower, variances, found.coefficients(), found.errors(), residual, known, log_likelihood)
 
     def profile(self, design: Design, fit: Estimate) -> tuple[float, np.ndarray]:
         """Log-likelihood and best fixed effects with the components of a fit."""
@@ -91,62 +98,97 @@ def _with_components(model: GroupedModel, variances: Sequence[np.ndarray], resid
     return model.fit(start, np.zeros(len(start)))
 
 
-def _fitted(
-    design: Design, marginal: GPBoostLikelihood, lower: Sequence[np.ndarray], held: Held | None
-) -> GroupedModel:
-    if held is None:
-        model = GroupedModel(design, marginal.family, lower).fit()
-        if not marginal.restricted:
-            return model
-        (residual, variances), center = model.effects(), model.coefficients()
-    else:
-        residual, center = held.near.residual, held.near.coefficients
-        variances = [v.copy() for v in held.near.variances]
-        if held.factor is None:
-            residual = held.sd
+class _Search:
+    """
+    GPBoost's fits from several starts. The variances of effects that do not correlate are GPBoost's to find; those that
+    do are T v with v of variance 1, and T is searched for around it, in units in which it depends on neither location
+    nor scale of what the effects are multiplied with.
+    """
+
+    def __init__(self, design: Design, marginal: GPBoostLikelihood, held: Held | None) -> None:
+        self.design, self.marginal, self.held = design, marginal, held
+        self.turns = [whitening(factor) for factor in design.factors]
+        self.apart: GroupedModel | None = None
+        if held is None:
+            self.apart = GroupedModel(design, marginal.family, self.turns).fit()
+            self.residual, variances = self.apart.effects()
+            self.trils = [np.diag(np.sqrt(v)) for v in variances]
+            self.center = self.apart.coefficients()
         else:
-            variances[held.factor][0] = held.sd**2
-    model = GroupedModel(design, marginal.family, lower, center if marginal.restricted else None)
-    start = model.start(variances, residual)
-    own = model.gaussian + model.own
-    free = np.arange(len(start)) < own
-    least = 1e-3 * (start[0] if model.gaussian else start[:own].max())
-    if held is not None:
-        free[model.place(held.factor)] = False
-    start[free] = np.maximum(start[free], least)  # from zero the optimiser does not come back
-    return model.fit(start, free)
+            near = held.near
+            self.residual, self.center = near.residual if held.factor is not None else held.sd, near.coefficients
+            roots = [low * np.sqrt(variance) for low, variance in zip(near.lower, near.variances)]
+            self.trils = [np.linalg.solve(turn, root) for turn, root in zip(self.turns, roots)]
+        self.unit = self.residual if marginal.family == "gaussian" and self.residual else 1.0
 
+    def best(self) -> GroupedModel:
+        """
+        The best fit. A search that ends where nothing is 0 has found it; from 0 it does not come back, so that others
+        start elsewhere then.
+        """
+        correlated = any(factor.correlated for factor in self.design.factors)
+        found = self.apart
+        if found is None or correlated or self.marginal.restricted:
+            found = self.run(FLOORS[0])
+        for floor in FLOORS[1:] if self.is_singular(found) else ():
+            found = max(found, self.run(floor), key=GroupedModel.log_likelihood)
+        return found
 
-def _search_lower(design: Design, marginal: GPBoostLikelihood, held: Held | None) -> list[np.ndarray]:
-    """L of each factor: the identity for effects that do not correlate, else what makes the likelihood largest."""
-    starts, units = [], []
-    for k, factor in enumerate(design.factors):
-        size = factor.z.shape[1]
-        unit = 1 / np.maximum(np.sqrt((factor.z**2).mean(0)), 1e-12)  # entries of L then are of size 1
-        units.append(np.outer(unit, 1 / unit))
-        diagonal = factor.start.diagonal()
-        low = factor.start / diagonal if held is None else held.near.lower[k]
-        starts.append((low / units[-1])[np.tril_indices(size, -1)] if factor.correlated else np.zeros(0))
-    sizes = [len(start) for start in starts]
+    def is_singular(self, model: GroupedModel) -> bool:
+        """Whether a variance in whitened units is 0."""
+        for turn, covariance in zip(self.turns, self.covariances(model)):
+            back = np.linalg.inv(turn) / self.unit
+            if np.linalg.eigvalsh(back @ covariance @ back.T).min() < SMALL**2:
+                return True
+        return False
 
-    def triangles(values: np.ndarray) -> list[np.ndarray]:
-        made = []
-        for factor, unit, part in zip(design.factors, units, np.split(values, np.cumsum(sizes)[:-1])):
-            low = np.eye(factor.z.shape[1])
-            if len(part):
-                low[np.tril_indices(len(low), -1)] = part
-                low *= unit
-            made.append(low)
-        return made
+    def covariances(self, model: GroupedModel) -> list[np.ndarray]:
+        """Covariance (Q, Q) of each factor's effects in a fit."""
+        return [low @ np.diag(variance) @ low.T for low, variance in zip(model.lower, model.effects()[1])]
 
-    if not sum(sizes):
-        return triangles(np.zeros(0))
+    def run(self, floor: float) -> GroupedModel:
+        """The fit from where the search starts, with s.d. of at least ``floor`` units."""
+        trils = []
+        for k, (turn, start) in enumerate(zip(self.turns, self.trils)):
+            tril = start.copy()
+            np.fill_diagonal(tril, np.maximum(np.diag(tril), floor * self.unit))
+            if self.held is not None and self.held.factor == k:
+                tril[0, 0] = self.held.sd / turn[0, 0]
+            trils.append(tril)
+        searched = [
+            (k, i, j)
+            for k, factor in enumerate(self.design.factors)
+            if factor.correlated
+            for i, j in zip(*entries(factor))
+            if not (self.held is not None and self.held.factor == k and i == j == 0)
+        ]
+        if not searched:
+            return self.fit(trils)
 
-    def objective(values: np.ndarray) -> float:
-        return -_fitted(design, marginal, triangles(values), held).log_likelihood()
+        def at(values: np.ndarray) -> GroupedModel:
+            for (k, i, j), value in zip(searched, values):
+                trils[k][i, j] = value * self.unit
+            return self.fit(trils)
 
-    found = minimize(objective, np.concatenate(starts), method="BFGS", options={"eps": 1e-4, "gtol": 1e-3})
-    return triangles(found.x)
+        start = np.array([trils[k][i, j] for k, i, j in searched]) / self.unit
+        found = minimize(lambda v: -at(v).log_likelihood(), start, method="BFGS", options={"eps": 1e-4, "gtol": 1e-3})
+        return at(found.x)
+
+    def fit(self, trils: Sequence[np.ndarray]) -> GroupedModel:
+        """GPBoost's fit of all else, from these s.d. of effects that do not correlate."""
+        factors = self.design.factors
+        lower = [turn @ tril if f.correlated else turn for f, turn, tril in zip(factors, self.turns, trils)]
+        variances = [np.ones(len(t)) if f.correlated else np.diag(t) ** 2 for f, t in zip(factors, trils)]
+        center = self.center if self.marginal.restricted else None
+        model = GroupedModel(self.design, self.marginal.family, lower, center)
+        start = model.start(variances, self.residual)
+        free = np.arange(len(start)) < model.gaussian + model.own
+        for k, factor in enumerate(factors):
+            if factor.correlated:
+                free[model.place(k) : model.place(k + 1)] = False
+        if self.held is not None:
+            free[model.place(self.held.factor)] = False
+        return model.fit(start, free)
 
 
 def _moments(design: Design, family: str, fit: Estimate, diffuse: np.ndarray | None) -> list[Moments]:

@@ -18,18 +18,18 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import minimize
 
-from .design import Design, Factor
+from .design import Design
 from .gpboost_fit import GPBoostLikelihood
 from .marginal import Estimate, Held, Moments, ThetaCurvature
 from .quadrature import FAMILIES, QuadratureModel
 from .standard_errors import component_values, free_components, reordered
+from .whitening import decorrelated
 
 __all__ = ["MOST_EFFECTS", "QuadratureLikelihood", "check_quadrature"]
 
 MOST_EFFECTS = 3  # the grid has points^Q nodes
 SMALLEST = 0.1  # s.d., in logits, from which the search starts at least: at 0 the likelihood is flat
 FLAT = 1e-3  # s.d., in logits, below which a held effect's correlations make no difference, and the search would drift
-NOTHING = 1e-10  # variance, in logits, that is none
 PRECISE = 1e-4  # of all parameters, in standard errors
 WORN = 1e-6  # share of the largest curvature below which there is none
 
@@ -88,7 +88,7 @@ class QuadratureLikelihood:
         values, log_likelihood = _maximised(model, values, free)
         errors = np.sqrt(np.diag(_fixed_covariance(model, values)))
         tril, back = model.tril(values).numpy(), np.argsort(order)
-        lower, variances = _decorrelated((tril @ tril.T)[np.ix_(back, back)], factor)
+        lower, variances = decorrelated((tril @ tril.T)[np.ix_(back, back)], factor)
         return Estimate([lower], [variances], values[: design.x.shape[1]], errors, None, None, log_likelihood)
 
     def profile(self, design: Design, fit: Estimate) -> tuple[float, np.ndarray]:
@@ -208,15 +208,3 @@ def _whitening(information: np.ndarray) -> np.ndarray:
     curvature, axes = np.linalg.eigh(information / np.outer(size, size))
     curvature = np.abs(curvature)
     return axes / np.sqrt(curvature.clip(min=WORN * curvature.max())) / size[:, None]
-
-
-def _decorrelated(covariance: np.ndarray, factor: Factor) -> tuple[np.ndarray, np.ndarray]:
-    """Unit lower triangle and variances of a covariance; an effect whose variance is none correlates with none."""
-    size = _size(factor.z)
-    dead = np.diag(covariance) * size**2 < NOTHING
-    covariance[dead], covariance[:, dead] = 0.0, 0.0
-    if not factor.correlated:
-        return np.eye(len(size)), np.diag(covariance).copy()
-    floor = 1e-12 * np.diag(covariance) + NOTHING**2 / size**2
-    root = np.linalg.cholesky(covariance + np.diag(floor))
-    return root / np.diag(root), np.diag(root) ** 2
