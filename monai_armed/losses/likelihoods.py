@@ -168,6 +168,12 @@ class OrdinalLikelihoodLoss(LikelihoodLoss):
         infinite = self.log_gaps.new_full((1,), math.inf)
         edges = torch.cat([-infinite, self.thresholds, infinite])
         level = target.long()
+        wrong = target[(target != level) | (level < 0) | (level > len(self.thresholds))]
+        if len(wrong):
+            raise ValueError(
+                f"levels must be whole numbers from 0 to {len(self.thresholds)}, got {float(wrong[0]):g}: R counts "
+                "them from 1."
+            )
         low, high = edges[level] - input, edges[level + 1] - input
         # sigmoid(high) - sigmoid(low) without a difference of numbers that are alike
         return _times(logsigmoid(high) + logsigmoid(-low) + torch.log1p(-(low - high).exp()), weight)

@@ -25,6 +25,7 @@ __all__ = ["check_data", "check_fit"]
 
 SINGULAR = 1e-4  # as in lme4's isSingular: an s.d. in units of the residual's, or of 1
 SEPARATED = 10.0  # logits between the ends of a feature's middle range, or of a cluster's effect
+POISSON = 1e4  # shape of a negative binomial from which on it is a Poisson distribution
 UNSCALED = 1e3  # ratio of the largest to the smallest root mean square
 
 
@@ -37,8 +38,9 @@ def check_data(design: Design, likelihood: str) -> None:
         likelihood: ``"gaussian"``, ``"bernoulli"`` and so on.
 
     Raises:
-        ValueError: when the labels do not fit the likelihood or do not vary, or the residual and random effects of
-            Gaussian labels cannot be told apart: one sample a cluster, or as many effects as samples.
+        ValueError: when the labels do not fit the likelihood or do not vary, there are as many fixed effects as samples
+            or a factor has one cluster, or the residual and random effects of Gaussian labels cannot be told apart: one
+            sample a cluster, or as many effects as samples.
 
     Warns:
         UserWarning: of the same for other labels, of clusters of one factor that are those of another, and of features
@@ -46,8 +48,12 @@ def check_data(design: Design, likelihood: str) -> None:
     """
     count = len(design.y)
     _check_labels(design, likelihood)
+    if design.x.shape[1] >= count and np.linalg.matrix_rank(design.x) >= count:
+        raise ValueError(f"there are {design.x.shape[1]} fixed effects and {count} samples: leave some of them out.")
     for factor in design.factors:
         seen, samples = np.unique(factor.cluster, return_counts=True)
+        if len(seen) < 2:
+            raise ValueError(f"the factor {factor.name!r} has one cluster: how clusters differ cannot be told.")
         effects = len(seen) * factor.z.shape[1]
         if samples.max() == 1:
             trouble = f"every cluster of the factor {factor.name!r} has one sample"
@@ -94,6 +100,11 @@ def _check_labels(design: Design, likelihood: str) -> None:
         wanted, wrong = trouble[likelihood]
         if wrong.any():
             raise ValueError(f"labels of likelihood {likelihood!r} must be {wanted}, got {y[wrong][0]:g}.")
+    if likelihood == "binomial" and (share := y * design.weight)[abs(share - np.round(share)) > 1e-3].size:
+        raise ValueError(
+            "labels of likelihood 'binomial' are shares of as many trials as the weight says, got "
+            f"{share[abs(share - np.round(share)) > 1e-3][0]:g} successes: give the number of trials as weight."
+        )
     if (design.weight <= 0).any():
         raise ValueError(f"weights must be positive, got {design.weight.min():g}: leave such samples out.")
 
@@ -103,8 +114,8 @@ def check_fit(design: Design, likelihood: str, fit: Estimate) -> None:
     Look at a fit.
 
     Warns:
-        UserWarning: of a singular fit (a variance component of 0, or a correlation of 1), and of separation: fixed
-            effects of binary labels that grow without end.
+        UserWarning: of a singular fit (a variance component of 0, or a correlation of 1), of counts without
+            overdispersion, and of separation: fixed effects of binary labels that grow without end.
     """
     unit = fit.residual or 1.0
     for factor, covariance in zip(design.factors, fit.covariances):
@@ -115,6 +126,11 @@ def check_fit(design: Design, likelihood: str, fit: Estimate) -> None:
                 f"singular fit: the effects of {factor.name!r} differ less between clusters than chance alone would "
                 "have it, or correlate wholly, so that a variance component is 0; a simpler random part says as much."
             )
+    if likelihood == "negative_binomial" and (fit.shape or 0) > POISSON:
+        _warn(
+            f"the shape is {fit.shape:.3g}: the counts vary no more than Poisson's, whose likelihood says as much, "
+            "with standard errors."
+        )
     if likelihood not in ("bernoulli", "binomial"):
         return
     for name, column, coefficient in zip(design.x_names, design.x.T, fit.coefficients):

@@ -90,6 +90,8 @@ def fit_mixed_model(
     _check_points(quadrature_points, family, method)
     design = read_design(net, loader, fixed, prepare_batch, feature_names)
     check_data(design, family)
+    if family == "binomial" and (design.weight == 1).all():
+        family = "bernoulli"  # shares of one trial
     kept = _independent(design.x)
     reduced = design._replace(x=design.x[:, kept], x_names=[n for n, k in zip(design.x_names, kept) if k])
     marginal = _marginal(reduced, method, family, quadrature_points)

@@ -76,6 +76,11 @@ class MixedModelFit:
         """Akaike's information criterion."""
         return 2 * self.num_parameters - 2 * self.log_likelihood
 
+    @property
+    def bic(self) -> float:
+        """Bayesian information criterion."""
+        return float(np.log(len(self.design.y))) * self.num_parameters - 2 * self.log_likelihood
+
     def fixef(self, level: float = 0.95) -> pd.DataFrame:
         """
         Fixed effects.
@@ -181,10 +186,11 @@ class MixedModelFit:
         kind = "Linear" if self.likelihood == "gaussian" else "Generalized linear"
         groups = "; ".join(f"{f.name}, {len(np.unique(f.cluster))}" for f in self.design.factors)
         family = "" if self.likelihood == "gaussian" else f"\n Family: {self.likelihood}"
+        family += "" if self.estimate.shape is None else f"({self.estimate.shape:.4g})"
         criterion = "REML criterion" if self.method == "REML" else "deviance"
         return (
             f"{kind} mixed model fit by {by}{family}\n\n"
-            f"AIC {self.aic:.1f}, log-likelihood {self.log_likelihood:.1f}, "
+            f"AIC {self.aic:.1f}, BIC {self.bic:.1f}, log-likelihood {self.log_likelihood:.1f}, "
             f"{criterion} {-2 * self.log_likelihood:.1f}\n\n"
             f"Random effects:\n{_text(self.VarCorr())}\n"
             f"Number of obs: {len(self.design.y)}, groups: {groups}\n\n"

@@ -73,16 +73,17 @@ class GroupedModel:
         self.num_effects = sum(f.num_clusters * f.z.shape[1] for f in design.factors)
         exact = self.num_effects <= MANY_EFFECTS or len(groups) == 1
         kwargs: dict[str, Any] = {} if self.gaussian or (design.weight == 1).all() else {"weights": design.weight}
-        self.gp = gpboost.GPModel(
-            likelihood=LIKELIHOODS[likelihood],
-            group_data=np.column_stack(groups),
-            group_rand_coef_data=np.column_stack(columns),
-            ind_effect_group_rand_coef=[k + 1 for k, size in enumerate(sizes) for _ in range(size)],
-            drop_intercept_group_rand_effect=[True] * len(groups),
-            matrix_inversion_method="cholesky" if exact else "default",
-            num_parallel_threads=1,
-            **kwargs,
-        )
+        with redirect_stdout(None):  # it tells the sum of the weights
+            self.gp = gpboost.GPModel(
+                likelihood=LIKELIHOODS[likelihood],
+                group_data=np.column_stack(groups),
+                group_rand_coef_data=np.column_stack(columns),
+                ind_effect_group_rand_coef=[k + 1 for k, size in enumerate(sizes) for _ in range(size)],
+                drop_intercept_group_rand_effect=[True] * len(groups),
+                matrix_inversion_method="cholesky" if exact else "default",
+                num_parallel_threads=1,
+                **kwargs,
+            )
 
     def fit(self, start: np.ndarray | None = None, free: np.ndarray | None = None) -> GroupedModel:
         """Maximise the likelihood; variances that are not ``free`` stay where they start."""

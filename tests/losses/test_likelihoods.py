@@ -74,6 +74,9 @@ def test_ordinal_levels_have_the_logistic_distribution_between_thresholds():
     [
         (lambda: NegativeBinomialLikelihoodLoss(0.0), "shape must be positive, got 0"),
         (lambda: OrdinalLikelihoodLoss(1), "num_levels must be at least 2, got 1"),
+        (lambda: OrdinalLikelihoodLoss(3)(ETA, torch.tensor([1, 2, 3])), "from 0 to 2, got 3: R counts them from 1"),
+        (lambda: OrdinalLikelihoodLoss(3)(ETA, torch.tensor([0.0, -1, 2])), "from 0 to 2, got -1"),
+        (lambda: OrdinalLikelihoodLoss(3)(ETA, torch.tensor([0, 0.5, 2])), "from 0 to 2, got 0.5"),
         (lambda: PoissonLikelihoodLoss()(ETA, torch.zeros(2)), r"logits have shape \(3, 1\) and the target \(2,\)"),
         (lambda: PoissonLikelihoodLoss()(ETA, torch.zeros(3), torch.ones(1, 3)), r"the weight \(1, 3\)"),
     ],

@@ -231,9 +231,40 @@ def test_what_cannot_be_told_apart_is_warned_of(change, method, clusters, messag
         fit_mixed_model(_net(clusters), _batches(data), method)
 
 
+def test_as_many_fixed_effects_as_samples_are_refused():
+    data = {name: values[:20] for name, values in _data().items()}
+    data["image"] = torch.eye(20)
+    net = ARMED(DFNN(20, hidden_channels=()), 12, (20,), adversary=None, nonlinear_slopes=False)
+    with pytest.raises(ValueError, match="fixed effects and 20 samples"):
+        fit_mixed_model(net, _batches(data))
+
+
+def test_shares_of_one_trial_are_binary_labels():
+    data = _data()
+    _binary(data)
+    fits = [fit_mixed_model(_net(), _batches(data), "Laplace", name) for name in ("binomial", "bernoulli")]
+    assert fits[0].log_likelihood == fits[1].log_likelihood and fits[0].likelihood == "bernoulli"
+
+
+def test_counts_without_overdispersion_are_said_to_be_poisson():
+    data = _data()
+    generator = torch.Generator().manual_seed(1)
+    data["label"] = torch.poisson(torch.full((180,), 3.0), generator=generator).clamp(2, 4)
+    with pytest.warns(UserWarning, match="vary no more than Poisson's"):
+        fit = fit_mixed_model(_net(linear_slopes=False), _batches(data), "Laplace", "negative_binomial")
+    assert "Family: negative_binomial(" in str(fit)
+
+
 def test_a_good_fit_warns_of_nothing(recwarn):
     fit_mixed_model(_net(), _batches(_data()))
     assert not [w for w in recwarn if issubclass(w.category, UserWarning)]
+
+
+def test_weighted_counts_are_fitted_in_silence(capfd):
+    data = _data()
+    data |= {"label": data["label"].abs().round(), "weight": torch.ones(180) * 2}
+    fit_mixed_model(_net(linear_slopes=False), _weighted(data), "Laplace", "poisson")
+    assert "GPBoost" not in "".join(capfd.readouterr())
 
 
 def test_one_binary_sample_a_cluster_is_warned_of():
@@ -254,6 +285,13 @@ def test_one_binary_sample_a_cluster_is_warned_of():
         (lambda d: d["cluster"].fill_(-1), {}, {}, "the cluster of every sample must be known"),
         (lambda d: None, {"method": "Laplace"}, {}, "labels of likelihood 'bernoulli' must be 0 or 1"),
         (lambda d: None, {"method": "Laplace", "likelihood": "poisson"}, {}, "must be counts"),
+        (lambda d: d["cluster"].fill_(0), {}, {}, "the factor 'cluster' has one cluster"),
+        (
+            lambda d: d.update(label=d["label"].sigmoid()),
+            {"method": "Laplace", "likelihood": "binomial"},
+            {},
+            "give the number of trials as weight",
+        ),
         (lambda d: None, {"method": "Bayes"}, {}, "method must be one of"),
         (lambda d: None, {"likelihood": "poisson"}, {}, "the method for likelihood 'poisson' is 'Laplace' or"),
         (lambda d: None, {"likelihood": "cauchy"}, {}, "likelihood must be one of"),
