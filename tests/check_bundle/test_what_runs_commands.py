@@ -101,7 +101,7 @@ EVIL: dict[str, tuple[dict[str, Any], str]] = {
     "a reader in an expression": ({"run": "$monai.transforms.LoadImage('os.mkdir', path='pwned')"}, CLASS),
     "a reader that is given late": ({"p": LOADER, "run": "$@p('os.mkdir', path='pwned')"}, "with named arguments"),
     "a loader that is imported": (
-        {"imports": ["$from monai.transforms import LoadImage"], "run": "$@imports#0('os.mkdir', path='pwned')"},
+        {"packages": ["$from monai.transforms import LoadImage"], "run": "$@packages#0('os.mkdir', path='pwned')"},
         "with named arguments",
     ),
     "a loader that is handed on": (
@@ -123,11 +123,11 @@ EVIL: dict[str, tuple[dict[str, Any], str]] = {
         "'init_method' must be None",
     ),
     "a module that was imported": (
-        {"imports": ["$import torch"], "run": "$@imports#0.utils.collect_env.run('touch pwned')"},
+        {"packages": ["$import torch"], "run": "$@packages#0.utils.collect_env.run('touch pwned')"},
         f"the attribute 'utils' {ATTRIBUTE}",
     ),
     "modules of a list": (
-        {"imports": ["$import torch"], "run": "$getattr(@imports[0], 'hub').load('a/b')"},
+        {"packages": ["$import torch"], "run": "$getattr(@packages[0], 'hub').load('a/b')"},
         "getattr may ask",
     ),
     "a table that evaluates text": ({"t": {}, "run": "$@t.eval(@code)", "code": "@torch.os"}, "the attribute 'eval'"),
