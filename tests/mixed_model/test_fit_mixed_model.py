@@ -263,7 +263,8 @@ def test_a_good_fit_warns_of_nothing(recwarn):
 def test_weighted_counts_are_fitted_in_silence(capfd):
     data = _data()
     data |= {"label": data["label"].abs().round(), "weight": torch.ones(180) * 2}
-    fit_mixed_model(_net(linear_slopes=False), _weighted(data), "Laplace", "poisson")
+    prepare = PrepareBatchCluster(target_keys=["weight"])
+    fit_mixed_model(_net(linear_slopes=False), _batches(data), "Laplace", "poisson", prepare_batch=prepare)
     assert "GPBoost" not in "".join(capfd.readouterr())
 
 
