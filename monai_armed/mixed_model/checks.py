@@ -134,11 +134,13 @@ def check_fit(design: Design, likelihood: str, fit: Estimate) -> None:
     if likelihood not in ("bernoulli", "binomial"):
         return
     for name, column, coefficient in zip(design.x_names, design.x.T, fit.coefficients):
-        span = np.ptp(np.quantile(column, [0.05, 0.95])) or np.ptp(column) or 1.0
-        if abs(coefficient) * span > SEPARATED:
+        span = np.ptp(np.quantile(column, [0.05, 0.95])) or np.ptp(column)
+        # an intercept by what it is beside the others: far from 0 where a feature is
+        logits = abs(coefficient) * span if span else abs(float((design.x @ fit.coefficients).mean()))
+        if logits > SEPARATED:
             _warn(
-                f"the fixed effect {name!r} is {coefficient:.3g}, {abs(coefficient) * span:.0f} logits over its range: "
-                "the labels are (nearly) separated by it, and its estimate says only that it is large."
+                f"the fixed effect {name!r} is {coefficient:.3g}, {logits:.0f} logits over its range: the labels are "
+                "(nearly) separated by it, and its estimate says only that it is large."
             )
 
 

@@ -260,6 +260,15 @@ def test_a_good_fit_warns_of_nothing(recwarn):
     assert not [w for w in recwarn if issubclass(w.category, UserWarning)]
 
 
+def test_the_intercept_of_features_far_from_0_is_no_separation(recwarn):
+    data = _data(clusters=30)
+    generator = torch.Generator().manual_seed(2)
+    data["label"] = torch.bernoulli(data["image"][:, 0].sigmoid(), generator=generator)
+    data["image"] += 20
+    fit_mixed_model(_net(30, linear_slopes=False), _batches(data), "Laplace")
+    assert not [w for w in recwarn if "separated" in str(w.message)]
+
+
 def test_weighted_counts_are_fitted_in_silence(capfd):
     data = _data()
     data |= {"label": data["label"].abs().round(), "weight": torch.ones(180) * 2}
