@@ -9,6 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+"""A new cluster of a trained network, from a few of its samples."""
 
 from __future__ import annotations
 
@@ -16,26 +17,20 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
-from monai.networks.utils import eval_mode
-from torch.distributions import Normal, kl_divergence
 
 from ..losses.armed_loss import ARMEDLoss
 from ..utils.parallel import unwrap
-from .blocks.random_slopes import RandomSlopes
-from .layers.feature_layers import find_layer
 from .layers.random_effects import RandomEffects
 from .nets.armed import ARMED
+from .new_cluster_posterior import features_of, infer, share_told
 
 __all__ = ["adapt"]
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-LEARNING_RATE = 0.05  # in units of the prior's s.d.
-MOST_CHECKED = 16  # samples
 LEAST_TOLD = 0.5  # of what the prior leaves open; with less a third of new clusters are predicted worse than before
 
 
@@ -68,7 +63,7 @@ def adapt(
         label: their labels, as ``loss`` wants them, or (n,) for one logit; None if there are none.
         loss: mean loss of logits and labels in nats, the negative log-likelihood of a sample, as in training: for
             example ``torch.nn.BCEWithLogitsLoss()`` or a trained ``GaussianLikelihoodLoss``. Needed with labels.
-        steps: steps of the inference.
+        steps: steps of the inference, which starts at the mode with the curvature there (Laplace's approximation).
         num_draws: draws of the effects in each step.
         seed: seed of the draws.
         factor: which factor has the new cluster, such as ``"subject"``; by default the network's first.
@@ -94,10 +89,10 @@ def adapt(
     if label is None:
         loc, tril = _mixture(slopes.effects, net.clusters.infer(x).mean(0))
     else:
-        features = _features(net, x, factor, cluster)
+        features = features_of(net, x, factor, cluster)
         error = checked_error(loss, features.fixed, label)
-        loc, tril = _infer(slopes, features, label, error, steps, num_draws, seed)
-        _warn_of_few_labels(_share_told(slopes, features, label, error, loc), len(label))
+        loc, tril = infer(slopes, features, label, error, steps, num_draws, seed)
+        _warn_of_few_labels(share_told(slopes, features, label, error, loc), len(label))
     return _with_one_more_cluster(net, factor, loc, tril)
 
 
@@ -152,114 +147,6 @@ def _mixture(effects: RandomEffects, weight: torch.Tensor) -> tuple[torch.Tensor
         return loc, torch.linalg.cholesky(covariance - torch.outer(loc, loc))
     square = weight @ (posterior.variance + table.square()) + rest * prior.variance
     return loc, (square.detach() - loc.square()).sqrt().diag()
-
-
-class _Features(NamedTuple):
-    """What the random effects of the new cluster act on: all of it is the same in every step."""
-
-    latent: torch.Tensor
-    x: torch.Tensor
-    fixed: torch.Tensor
-    offset: torch.Tensor  # fixed logits and the other factors' random effects
-    head: nn.Module
-
-
-def _features(net: ARMED, x: torch.Tensor, factor: str, cluster: Mapping[str, torch.Tensor] | None) -> _Features:
-    known = dict(cluster or {})
-    if factor in known:
-        raise ValueError(
-            f"cluster is for the other factors of the samples, whose {factor} is the new one: leave it out."
-        )
-    with torch.no_grad(), eval_mode(net):
-        fixed, latent = net.fixed_and_latent(x)
-        offset = net(x, known, unknown="population") if known else fixed
-    return _Features(latent, x, fixed, offset, find_layer(net.network, net.head))
-
-
-def _infer(
-    slopes: RandomSlopes,
-    features: _Features,
-    label: torch.Tensor,
-    error: ARMEDLoss,
-    steps: int,
-    num_draws: int,
-    seed: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Posterior mean (Q,) and Cholesky factor (Q, Q); found in units of the prior, in which that is N(0, 1)."""
-    effects, x = slopes.effects, features.x
-    full, unit = effects.covariance == "full", _unit(effects)
-    repeated = [t.repeat(num_draws, *(1,) * (t.ndim - 1)) for t in (*features[:4], label)]
-
-    size: int = effects.num_effects
-    like: dict[str, Any] = {"device": unit.device, "dtype": unit.dtype}
-    loc, log_scale = (torch.zeros(size, **like, requires_grad=True) for _ in range(2))
-    lower = torch.zeros(size, size, **like, requires_grad=full)
-    parameters = [p for p in (loc, log_scale, lower) if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    generator = torch.Generator().manual_seed(seed)
-    with eval_mode(features.head), torch.enable_grad():
-        for _ in range(steps):
-            noise = torch.randn(num_draws, size, generator=generator).to(**like)
-            tril = log_scale.exp().diag() + lower.tril(-1)
-            u = (loc + noise @ tril.T) @ unit.T
-            u = u.to(effects.loc.dtype).repeat_interleave(len(x), 0)
-            logits = repeated[3] + slopes(u, *repeated[:3], features.head)
-            negative_log_likelihood = len(x) * error.terms(logits, {"label": repeated[4]})["fixed"]
-            # KL to N(0, 1): that of the diagonal, and what the entries below it add
-            kl = kl_divergence(Normal(loc, log_scale.exp()), Normal(0.0, 1.0)).sum() + lower.tril(-1).square().sum() / 2
-            gradients = torch.autograd.grad(negative_log_likelihood + kl, parameters)
-            for parameter, gradient in zip(parameters, gradients):
-                parameter.grad = gradient
-            optimizer.step()
-            schedule.step()
-    with torch.no_grad():
-        return unit @ loc, unit @ (log_scale.exp().diag() + lower.tril(-1))
-
-
-def _unit(effects: RandomEffects) -> torch.Tensor:
-    """Cholesky factor (Q, Q) of the prior: effects are this times N(0, 1)."""
-    prior = effects.cluster_prior()
-    full = effects.covariance == "full"
-    return (prior.scale_tril if full else prior.base_dist.scale.diag()).detach()
-
-
-def _share_told(
-    slopes: RandomSlopes, features: _Features, label: torch.Tensor, error: ARMEDLoss, loc: torch.Tensor
-) -> float:
-    """
-    Share of the variance of the new cluster's logits under the prior that the labels take away, by the curvature of the
-    likelihood at the posterior mean ``loc``: of each of some samples by the labels of all others, since it is new
-    samples that are to be predicted. NaN where clusters do not differ under the prior.
-    """
-    unit, parts, head = _unit(slopes.effects), (*features[:4], label), features.head
-    centre, of = torch.linalg.solve(unit, loc), slopes.effects.loc.dtype
-
-    def logits(v: torch.Tensor, latent: torch.Tensor, x: torch.Tensor, fixed: torch.Tensor, offset: torch.Tensor):
-        return offset + slopes((unit @ v).to(of).expand(len(x), -1), latent, x, fixed, head)
-
-    def curvature(which: torch.Tensor) -> torch.Tensor:
-        latent, x, fixed, offset, y = (part[which] for part in parts)
-
-        def negative_log_likelihood(v: torch.Tensor) -> torch.Tensor:
-            return len(x) * error.terms(logits(v, latent, x, fixed, offset), {"label": y})["fixed"]
-
-        with torch.enable_grad():
-            return torch.autograd.functional.hessian(negative_log_likelihood, centre).cpu().double()
-
-    count, one = len(label), torch.eye(len(centre)).to(centre)
-    with eval_mode(head):
-        whole = curvature(torch.arange(count)) + one.cpu().double()
-        before = left = 0.0
-        for i in torch.linspace(0, count - 1, min(count, MOST_CHECKED)).long().unsqueeze(1):
-            alone = [part[i] for part in parts[:4]]
-            with torch.no_grad():
-                base = logits(torch.zeros_like(centre), *alone)
-                z = torch.stack([(logits(v, *alone) - base).flatten() for v in one])  # linear in the effects
-                z = z.cpu().double()  # some devices have no double precision
-            before += float(z.square().sum())
-            left += float((z * torch.linalg.solve(whole - curvature(i), z)).sum())
-    return 1 - left / before if before > 0 else math.nan
 
 
 def _warn_of_few_labels(told: float, count: int) -> None:

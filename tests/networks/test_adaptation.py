@@ -23,7 +23,8 @@ from sklearn.metrics import roc_auc_score
 
 from monai_armed.losses import ARMEDLoss, GaussianLikelihoodLoss
 from monai_armed.networks import ARMED, DFNN, ZPredictor
-from monai_armed.networks.adaptation import _features, _share_told, _warn_of_few_labels, adapt, checked_error
+from monai_armed.networks.adaptation import _warn_of_few_labels, adapt, checked_error
+from monai_armed.networks.new_cluster_posterior import features_of, share_told
 
 SLOPE_SD, INTERCEPT_SD = 1.2, 1.0
 FIXED = torch.tensor([[1.0, -0.5]])
@@ -81,17 +82,17 @@ def test_ten_labelled_samples_of_a_new_site(scale):
     assert np.mean(gains) > (0.02 if scale else -0.005)
 
 
+@pytest.mark.parametrize("count", [10, 100, 1000])
 @pytest.mark.parametrize("covariance", ["diagonal", "full"])
-def test_linear_posterior_is_exact(covariance):
+def test_linear_posterior_is_exact(covariance, count):
     # conjugate: y = x (beta + u) + u_0 + e; for a full covariance the posterior is known in closed form, for a diagonal
     # one the variational mean is the same and the precision is the diagonal of the posterior's precision
     net = true_net(covariance)
     torch.manual_seed(0)
-    x = torch.randn(10, 2)
-    y = x @ torch.tensor([2.0, -1.0]) + 0.7 + 0.5 * torch.randn(10)
-    likelihood = GaussianLikelihoodLoss(0.5)
-    adapted = adapt(net, x, y, likelihood, steps=600, num_draws=64)
-    design = torch.cat([x, torch.ones(10, 1)], 1).double()
+    x = torch.randn(count, 2)
+    y = x @ torch.tensor([2.0, -1.0]) + 0.7 + 0.5 * torch.randn(count)
+    adapted = adapt(net, x, y, GaussianLikelihoodLoss(0.5))
+    design = torch.cat([x, torch.ones(count, 1)], 1).double()
     prior = torch.tensor([SLOPE_SD, SLOPE_SD, INTERCEPT_SD], dtype=torch.float64)
     precision = design.T @ design / 0.25 + (1 / prior.square()).diag()
     mean = torch.linalg.solve(precision, design.T @ (y - x @ FIXED[0]).double() / 0.25)
@@ -181,7 +182,7 @@ def test_the_share_that_is_told_is_that_of_the_linear_model():
     net, (x, _) = true_net("full"), site(5, 8, 1.0)
     y = torch.randn(8)
     error = checked_error(GaussianLikelihoodLoss(1.5), net(x), y)
-    told = _share_told(net.random_slopes["cluster"], _features(net, x, "cluster", None), y, error, torch.zeros(3))
+    told = share_told(net.random_slopes["cluster"], features_of(net, x, "cluster", None), y, error, torch.zeros(3))
     z = torch.cat([x, torch.ones(8, 1)], 1).double() * torch.tensor([SLOPE_SD, SLOPE_SD, INTERCEPT_SD])
     left = []
     for i in range(8):
