@@ -85,11 +85,13 @@ def infer(
         for _ in range(steps):
             noise = torch.randn(num_draws, len(mode), generator=generator).to(mode)
             centre, tril = mode + root @ loc, root @ (log_scale.exp().diag() + lower.tril(-1))
-            u = (centre + noise @ tril.T) @ posterior.unit.T
-            u = u.to(effects.loc.dtype).repeat_interleave(len(x), 0)
+            v = centre + noise @ tril.T
+            u = (v @ posterior.unit.T).to(effects.loc.dtype).repeat_interleave(len(x), 0)
             logits = repeated[3] + slopes(u, *repeated[:3], features.head)
             negative_log_likelihood = len(x) * error.terms(logits, {"label": repeated[4]})["fixed"]
-            kl = (tril.square().sum() + centre.square().sum()) / 2 - log_scale.sum()  # to N(0, 1), but for a constant
+            # log q with its own parameters held (https://arxiv.org/abs/1703.09194): no noise where q is the posterior
+            own = torch.linalg.solve_triangular(tril.detach(), (v - centre.detach()).T, upper=False)
+            kl = (v.square().sum() - own.square().sum()) / (2 * num_draws)  # to N(0, 1), for its gradient
             gradients = torch.autograd.grad(negative_log_likelihood + kl, parameters)
             for parameter, gradient in zip(parameters, gradients):
                 parameter.grad = gradient
