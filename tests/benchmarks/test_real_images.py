@@ -136,8 +136,8 @@ def test_its_bundle_trains_and_evaluates_what_was_left_out_of_the_training(modul
             parser[name] = value
         parser.get_parsed_content("run")
 
-    run("train", "federated", left_out="camera_b")
-    run("train", "evaluate", "federated", seed=3)  # the model's test images, also with another seed of the split
+    run("train", "erased", left_out="camera_b")
+    run("train", "evaluate", "erased", seed=3)  # the model's test images, also with another seed of the split
     predictions = pd.read_csv(tmp_path / "evaluated_predictions.csv")
     mixed = predictions[predictions["prediction"] == predictions["prediction"][0]]
     assert mixed["site"].value_counts().to_dict() == {"camera_b": 80, "camera_a": 16, "camera_c": 16}
