@@ -39,7 +39,7 @@ class ErasedNetwork(torch.nn.Module):
         torch.Size([2, 1])
     """
 
-    def __init__(self, network: torch.nn.Module, layer: str, eraser: torch.nn.Module) -> None:
+    def __init__(self, network: torch.nn.Module, layer: str, eraser: ClusterEraser) -> None:
         super().__init__()
         self.network, self.layer, self.eraser = network, layer, eraser
 
@@ -58,11 +58,7 @@ class ErasedNetwork(torch.nn.Module):
 
 
 def write_erased(
-    network: torch.nn.Module,
-    layer: str,
-    eraser: ClusterEraser,
-    example: torch.Tensor,
-    path: str | Path,
+    network: torch.nn.Module, layer: str, eraser: ClusterEraser, example: torch.Tensor, path: str | Path
 ) -> list[str]:
     """
     Write the erased network, and the eraser alone as ``NAME.eraser.pt``, a state dict of

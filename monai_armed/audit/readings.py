@@ -20,9 +20,8 @@ import numpy as np
 import torch
 from monai.networks.utils import eval_mode
 
-from ..metrics.audit import pooled
-from ..networks.layers.channel_dims import channel_dims, check_rows
-from ..networks.layers.dry_run import observe
+from ..metrics.audit import layer_dims, pooled
+from ..networks.layers.channel_dims import check_rows
 from ..networks.layers.feature_layers import first_tensor, record_layers
 from ..networks.nets.armed import ARMED
 from .layers import usual_layers
@@ -52,17 +51,6 @@ class Readings:
     dice: np.ndarray | None = None
     tokens: set[str] = field(default_factory=set)
     form: OutputForm | None = None
-
-
-def _dims(
-    network: torch.nn.Module, inner: torch.nn.Module, x: torch.Tensor, names: Sequence[str]
-) -> dict[str, int | None]:
-    """Dimension of the channels of each layer that gives a tensor."""
-    dry = observe(network, x, inner) if names else None
-    if dry is None:
-        return {}
-    tensors = [(name, dry.record.outputs[name]) for name in names if name in dry.record.outputs]
-    return dict(zip((name for name, _ in tensors), channel_dims(inner, dry, tensors)))
 
 
 @torch.no_grad()
@@ -114,7 +102,8 @@ def read_network(
             copied = {("output", name) for name in names}
             with record_layers(inner, outputs=names, copied=copied, changes=changes) as record:
                 output = first_tensor(_run(network, x))
-            dims = _dims(network, inner, x, names) if dims is None else dims
+            if dims is None:
+                dims = layer_dims(network, x, names, part=inner) if names else {}
             for full, value in record.outputs.items():
                 name = full.removeprefix(prefix)
                 check_rows(value, len(x), name)

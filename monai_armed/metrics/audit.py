@@ -95,7 +95,7 @@ def collect_features(
                 found = {*default_feature_layers(network, dry), *erasers}  # an erased layer may hold the one before it
                 layers = sorted(found, key=list(dry.record.outputs).index)
             layers = ensure_tuple(layers)
-            dims = _dims(network, x, layers, head) if dims is None else dims
+            dims = layer_dims(network, x, layers, head) if dims is None else dims
             copied = {(kind, name) for kind in ("input", "output") for name in layers}
             with record_layers(network, layers, layers, copied, erasers) as record:
                 network(x)
@@ -115,12 +115,27 @@ def collect_features(
     return LayerFeatures(features, np.concatenate(clusters), label[:, 0] if is_class else None)
 
 
-def _dims(network: torch.nn.Module, x: torch.Tensor, layers: Sequence[str], head: Any) -> dict[str, int | None]:
-    """Dimension of each layer's channels."""
-    record = (dry := observe(network, x[:2])).record
-    known = {name: (record.inputs if name == head else record.outputs).get(name) for name in layers}
+def layer_dims(
+    network: torch.nn.Module,
+    x: torch.Tensor,
+    layers: Sequence[str],
+    head: Any = None,
+    part: torch.nn.Module | None = None,
+) -> dict[str, int | None]:
+    """
+    Dimension of each layer's channels, None where it cannot be told.
+
+    Args:
+        network: called with images.
+        x: they, of which two are enough.
+        layers: names; of those that give no tensor nothing is said.
+        head: name of the one that stands for what goes into it.
+        part: a module in the network whose layers are meant; by default itself.
+    """
+    dry = observe(network, x[:2], part)
+    known = {name: (dry.record.inputs if name == head else dry.record.outputs).get(name) for name in layers}
     tensors = [(name, tensor) for name, tensor in known.items() if tensor is not None]
-    return dict(zip((name for name, _ in tensors), channel_dims(network, dry, tensors)))
+    return dict(zip((name for name, _ in tensors), channel_dims(network if part is None else part, dry, tensors)))
 
 
 def pooled(output: torch.Tensor, channel_dim: int | None) -> np.ndarray:

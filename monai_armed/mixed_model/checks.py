@@ -19,7 +19,7 @@ import numpy as np
 
 from .design import Design
 from .marginal import Estimate
-from .whitening import whitening
+from .whitening import whitened_variances, whitening
 
 __all__ = ["check_data", "check_fit"]
 
@@ -100,10 +100,12 @@ def _check_labels(design: Design, likelihood: str) -> None:
         wanted, wrong = trouble[likelihood]
         if wrong.any():
             raise ValueError(f"labels of likelihood {likelihood!r} must be {wanted}, got {y[wrong][0]:g}.")
-    if likelihood == "binomial" and (share := y * design.weight)[abs(share - np.round(share)) > 1e-3].size:
+    successes = y * design.weight
+    broken = abs(successes - np.round(successes)) > 1e-3
+    if likelihood == "binomial" and broken.any():
         raise ValueError(
             "labels of likelihood 'binomial' are shares of as many trials as the weight says, got "
-            f"{share[abs(share - np.round(share)) > 1e-3][0]:g} successes: give the number of trials as weight."
+            f"{successes[broken][0]:g} successes: give the number of trials as weight."
         )
     if (design.weight <= 0).any():
         raise ValueError(f"weights must be positive, got {design.weight.min():g}: leave such samples out.")
@@ -119,8 +121,7 @@ def check_fit(design: Design, likelihood: str, fit: Estimate) -> None:
     """
     unit = fit.residual or 1.0
     for factor, covariance in zip(design.factors, fit.covariances):
-        back = np.linalg.inv(whitening(factor)) / unit  # or a feature far from 0 would make any fit look singular
-        values = np.linalg.eigvalsh(back @ covariance @ back.T)
+        values = whitened_variances(covariance, whitening(factor), unit)
         if values.min() < max(SINGULAR**2, 1e-6 * values.max()):
             _warn(
                 f"singular fit: the effects of {factor.name!r} differ less between clusters than chance alone would "

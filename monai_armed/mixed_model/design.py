@@ -41,7 +41,6 @@ class Factor(NamedTuple):
     z: np.ndarray
     effects: list[str]
     correlated: bool
-    start: np.ndarray  # Cholesky factor (Q, Q) of the network's prior
 
 
 class Design(NamedTuple):
@@ -160,15 +159,11 @@ def _factor(net: ARMED, name: str, whole: dict[str, np.ndarray], feature_names: 
     table = ranef(net, feature_names=feature_names)
     if "factor" in table:
         table = table[table["factor"] == name]
-    full = effects.covariance == "full"
-    prior = effects.cluster_prior()
-    start = prior.scale_tril if full else effects.prior_scale.diag()
     return Factor(
         name,
         effects.num_clusters,
         whole[f"cluster {name}"],
         whole[f"z {name}"],
         list(table["effect"][: effects.num_effects]),
-        full and effects.num_effects > 1,
-        start.detach().double().cpu().numpy(),
+        effects.covariance == "full" and effects.num_effects > 1,
     )

@@ -202,6 +202,15 @@ def from_formula(
     if weight is not None:
         batch["weight"] = torch.tensor(weight)
     further = [key for key in ("offset", "weight") if key in batch]
+    likelihood = OrdinalLikelihoodLoss(len(label.levels or ())) if family == "ordinal" else FAMILIES[family]()
+    net = _network(coding, tuple(hidden_channels))
+    prepare = PrepareBatchCluster(cluster_key=list(coding.blocks), target_keys=further)
+    return FormulaModel(
+        net, likelihood.double(), batch, prepare, coding.names, coding.levels, family, label.levels, coding, offset
+    )
+
+
+def _network(coding: FormulaDesign, hidden_channels: tuple[int, ...]) -> ARMED:
     effects = {
         name: {
             "linear_slopes": block.columns,
@@ -211,18 +220,13 @@ def from_formula(
         }
         for name, block in coding.blocks.items()
     }
-    likelihood = OrdinalLikelihoodLoss(len(label.levels or ())) if family == "ordinal" else FAMILIES[family]()
-    net = ARMED(
-        _FixedPart(coding.num_fixed, hidden_channels=tuple(hidden_channels)).double(),
+    return ARMED(
+        _FixedPart(coding.num_fixed, hidden_channels=hidden_channels).double(),
         {name: len(clusters) for name, clusters in coding.levels.items()},
-        batch["image"].shape[1:],
+        (len(coding.names),),
         adversary=None,
         nonlinear_slopes=False,
         random_effects=effects,
-    )
-    prepare = PrepareBatchCluster(cluster_key=list(effects), target_keys=further)
-    return FormulaModel(
-        net, likelihood.double(), batch, prepare, coding.names, coding.levels, family, label.levels, coding, offset
     )
 
 

@@ -29,7 +29,7 @@ from .design import Design, Factor
 from .gpboost_model import GroupedModel
 from .marginal import Estimate, Held, Moments, ThetaCurvature
 from .standard_errors import curvature_by_differences
-from .whitening import decorrelated, entries, whitening
+from .whitening import decorrelated, entries, whitened_variances, whitening
 
 __all__ = ["GPBoostLikelihood"]
 
@@ -137,8 +137,7 @@ class _Search:
     def is_singular(self, model: GroupedModel) -> bool:
         """Whether a variance in whitened units is 0."""
         for turn, covariance in zip(self.turns, self.covariances(model)):
-            back = np.linalg.inv(turn) / self.unit
-            if np.linalg.eigvalsh(back @ covariance @ back.T).min() < SMALL**2:
+            if whitened_variances(covariance, turn, self.unit).min() < SMALL**2:
                 return True
         return False
 

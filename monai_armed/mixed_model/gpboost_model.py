@@ -21,6 +21,7 @@ import numpy as np
 from monai.utils import optional_import
 
 from .design import Design
+from .whitening import column_size
 
 gpboost, _ = optional_import("gpboost")
 
@@ -61,7 +62,7 @@ class GroupedModel:
         self.scale = np.sqrt((x**2).mean(0)) if x.size else np.ones(x.shape[1])
         self.x = x / self.scale
         columns = [f.z @ low * root for f, low in zip(design.factors, lower)]
-        self.column_scale = [np.maximum(np.sqrt((c**2).mean(0)), 1e-12) for c in columns]
+        self.column_scale = [column_size(c) for c in columns]
         groups = [f.cluster for f in design.factors]
         columns = [c / s for c, s in zip(columns, self.column_scale)]
         self.own = sum(c.shape[1] for c in columns)

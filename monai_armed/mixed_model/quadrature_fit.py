@@ -23,7 +23,7 @@ from .gpboost_fit import GPBoostLikelihood
 from .marginal import Estimate, Held, Moments, ThetaCurvature
 from .quadrature import FAMILIES, QuadratureModel
 from .standard_errors import component_values, free_components, reordered
-from .whitening import decorrelated
+from .whitening import column_size, decorrelated
 
 __all__ = ["MOST_EFFECTS", "QuadratureLikelihood", "check_quadrature"]
 
@@ -79,7 +79,7 @@ class QuadratureLikelihood:
             start = GPBoostLikelihood(self.family).estimate(apart)
         else:
             start = held.near
-        order = list(np.argsort(-np.diag(start.covariances[0]) * _size(factor.z) ** 2))
+        order = list(np.argsort(-np.diag(start.covariances[0]) * column_size(factor.z) ** 2))
         if held is not None:  # the first one's s.d. is T's first entry
             order.sort(key=bool)
         given, (design, start) = design, reordered(design, start, 0, order)
@@ -130,13 +130,9 @@ class QuadratureLikelihood:
         return [Moments(found.mean.numpy() @ tril.T, tril @ (found.covariance.numpy() + fixed) @ tril.T)]
 
 
-def _size(z: np.ndarray) -> np.ndarray:
-    return np.sqrt((z**2).mean(0)).clip(min=1e-12)
-
-
 def _from(model: QuadratureModel, start: Estimate, held: Held | None) -> tuple[np.ndarray, np.ndarray]:
     """Parameters from which a search starts, and which of them are free."""
-    p, size = model.x.shape[1], _size(model.z.numpy())
+    p, size = model.x.shape[1], column_size(model.z.numpy())
     tril = start.lower[0] * np.sqrt(start.variances[0])
     np.fill_diagonal(tril, np.maximum(np.diag(tril), SMALLEST / size))
     free = np.ones(p + len(model.rows), bool)

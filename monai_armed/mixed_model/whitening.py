@@ -17,10 +17,24 @@ import numpy as np
 
 from .design import Factor
 
-__all__ = ["decorrelated", "entries", "lower_triangle", "whitening"]
+__all__ = ["column_size", "decorrelated", "entries", "lower_triangle", "whitened_variances", "whitening"]
 
 FOLLOWS = 1e-6  # share of a column's length below which it follows from the others
 NOTHING = 1e-10  # variance, in units of the residual's or of logits, that is none
+
+
+def column_size(z: np.ndarray) -> np.ndarray:
+    """Root mean square of each column of (N, Q), never 0."""
+    return np.sqrt((z**2).mean(0)).clip(min=1e-12)
+
+
+def whitened_variances(covariance: np.ndarray, turn: np.ndarray, unit: float) -> np.ndarray:
+    """
+    Variances (Q,) along the axes of a covariance (Q, Q), from the smallest on, in units of :py:func:`whitening`: in
+    these a feature far from 0 does not make any fit look singular.
+    """
+    back = np.linalg.inv(turn) / unit
+    return np.linalg.eigvalsh(back @ covariance @ back.T)
 
 
 def whitening(factor: Factor) -> np.ndarray:
@@ -68,7 +82,7 @@ def decorrelated(covariance: np.ndarray, factor: Factor, unit: float = 1.0) -> t
         factor: the factor.
         unit: s.d. of the residual, or 1 logit.
     """
-    size = np.sqrt((factor.z**2).mean(0)).clip(min=1e-12) / unit
+    size = column_size(factor.z) / unit
     covariance = covariance.copy()
     dead = np.diag(covariance) * size**2 < NOTHING
     covariance[dead], covariance[:, dead] = 0.0, 0.0

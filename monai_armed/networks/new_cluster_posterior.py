@@ -45,6 +45,18 @@ class Features(NamedTuple):
 
 
 def features_of(net: ARMED, x: torch.Tensor, factor: str, cluster: Mapping[str, torch.Tensor] | None) -> Features:
+    """
+    What a new cluster's random effects act on, for samples of it.
+
+    Args:
+        net: the network.
+        x: samples, (n, *input_shape).
+        factor: which factor has the new cluster.
+        cluster: what is known of the samples' clusters of the other factors.
+
+    Raises:
+        ValueError: when ``cluster`` has the factor itself.
+    """
     known = dict(cluster or {})
     if factor in known:
         raise ValueError(
@@ -82,9 +94,13 @@ def infer(
         parameters = [p for p in (loc, log_scale, lower) if p.requires_grad]
         optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+
+        def moments() -> tuple[torch.Tensor, torch.Tensor]:
+            return mode + root @ loc, root @ (log_scale.exp().diag() + lower.tril(-1))
+
         for _ in range(steps):
             noise = torch.randn(num_draws, len(mode), generator=generator).to(mode)
-            centre, tril = mode + root @ loc, root @ (log_scale.exp().diag() + lower.tril(-1))
+            centre, tril = moments()
             v = centre + noise @ tril.T
             u = (v @ posterior.unit.T).to(effects.loc.dtype).repeat_interleave(len(x), 0)
             logits = repeated[3] + slopes(u, *repeated[:3], features.head)
@@ -98,8 +114,8 @@ def infer(
             optimizer.step()
             schedule.step()
     with torch.no_grad():
-        tril = root @ (log_scale.exp().diag() + lower.tril(-1))
-        return posterior.unit @ (mode + root @ loc), posterior.unit @ tril
+        centre, tril = moments()
+        return posterior.unit @ centre, posterior.unit @ tril
 
 
 class _Likelihood:

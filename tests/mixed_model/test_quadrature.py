@@ -42,7 +42,7 @@ def _design(family: str) -> Design:
     weight = rng.integers(1, 5, len(cluster)).astype(float)
     share = rng.binomial(weight.astype(int), 0.4) / weight
     y = {"bernoulli": rng.integers(0, 2, len(cluster)), "binomial": share, "poisson": rng.poisson(2, len(cluster))}
-    factor = Factor("z", CLUSTERS, cluster, x[:, ::-1], ["x", "(Intercept)"], True, np.eye(2))
+    factor = Factor("z", CLUSTERS, cluster, x[:, ::-1], ["x", "(Intercept)"], True)
     offset = rng.normal(size=len(cluster))
     return Design(y[family].astype(float), x, ["(Intercept)", "x"], offset, weight, [factor])
 
