@@ -79,11 +79,18 @@ def with_component_errors(
 
 
 def _from_zero(design: Design, fit: Estimate) -> Estimate:
-    """The fit with s.d. that are 0 moved a little away from there."""
+    """
+    The fit; but the effects of a factor whose covariance matrix is singular are apart, and none of their s.d. is 0: the
+    search could not leave such a place, as the first one's variance is in all others', by entries of L that are large.
+    """
     sizes = [(factor.z**2).mean(0).clip(min=1e-24) for factor in design.factors]
     largest = max([*(float((v * s).max()) for v, s in zip(fit.variances, sizes)), (fit.residual or 1.0) ** 2])
-    variances = [np.maximum(v, SMALLEST**2 * largest / s) for v, s in zip(fit.variances, sizes)]
-    return fit._replace(variances=variances)
+    lower, variances = list(fit.lower), list(fit.variances)
+    for k, (size, covariance) in enumerate(zip(sizes, fit.covariances)):
+        floor = SMALLEST**2 * largest / size
+        if (variances[k] < floor).any():
+            lower[k], variances[k] = np.eye(len(size)), np.maximum(np.diag(covariance), floor)
+    return fit._replace(lower=lower, variances=variances)
 
 
 def _log_prior(design: Design, at: Callable[[np.ndarray], Estimate], change: np.ndarray) -> float:

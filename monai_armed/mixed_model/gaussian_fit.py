@@ -147,7 +147,8 @@ class _Search:
             values = minimize(objective, values, jac=True, method="BFGS", options={"gtol": PRECISE}).x
             best, tril, _ = self.point(values)
             lifted = max(self.lifted(values, tril, best.slope), key=lambda v: self.point(v)[0].log_likelihood)
-            if self.point(lifted)[0].log_likelihood < best.log_likelihood + RISES:
+            rise = self.point(lifted)[0].log_likelihood - best.log_likelihood
+            if not rise > RISES * max(1.0, RISES * abs(best.log_likelihood)):  # nor what rounding makes of a large one
                 return best, tril
             values = lifted
 

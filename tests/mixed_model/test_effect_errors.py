@@ -13,12 +13,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from scipy.stats import norm
 
-from monai_armed.mixed_model import fit_mixed_model
+from monai_armed.mixed_model import fit_mixed_model, gaussian_fit
 from monai_armed.networks import ARMED, DFNN
 
 pytest.importorskip("gpboost")
@@ -70,3 +73,40 @@ def test_many_clusters_tell_the_components():
     fit, *_ = _fit(300, 4)
     width = (fit.ranef(0.9)["high"] - fit.ranef(0.9)["mean"]) / norm.ppf(0.95)
     np.testing.assert_allclose(width, np.sqrt(fit.unconditional[0].covariance[:, 0, 0]))
+
+
+@pytest.mark.parametrize("seed", [6, 19])
+def test_slopes_that_are_all_but_0_and_correlate_fully_are_not_surely_so(seed):
+    """The search for the components' posterior starts at a singular covariance matrix, and does not stay there."""
+    rng = np.random.default_rng(seed)
+    cluster = np.repeat(np.arange(20), 20)
+    x = rng.normal(size=len(cluster))
+    u = rng.normal(size=(20, 2)) * [0.5, 1.0]
+    eta = 0.5 + u[cluster, 1] + (1 + u[cluster, 0]) * x
+    y = rng.uniform(size=len(x)) < 1 / (1 + np.exp(-eta))
+    effects = {"learn_prior": True, "covariance": "full"}
+    options = {"adversary": None, "nonlinear_slopes": False, "linear_slopes": True, "random_effects": effects}
+    net = ARMED(DFNN(1, hidden_channels=()), 20, (1,), **options).double()
+    batch = {"image": torch.tensor(x[:, None]), "label": torch.tensor(y * 1.0), "cluster": torch.tensor(cluster)}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*singular")
+        fit = fit_mixed_model(net, [batch], "Laplace")
+    components, table = fit.VarCorr(), fit.ranef(0.9)
+    assert components["sd"][0] < 0.2 and abs(components["corr x0"][1]) > 0.98
+    width = (table["high"] - table["low"])[table["effect"] == "x0"]
+    assert width.mean() > 0.4  # an s.d. of .12
+
+
+def test_a_profile_ends_where_the_likelihood_is_too_large_for_small_rises(monkeypatch):
+    """With a residual of next to 0 it is some -1e10, and 1e-6 more is the same number."""
+    searches = []
+
+    def counted(*args, **options):
+        searches.append(0)
+        assert len(searches) < 500
+        return minimize(*args, **options)
+
+    monkeypatch.setattr(gaussian_fit, "minimize", counted)
+    fit, _ = _fit(100, 10)
+    table = fit.confint()
+    assert (table["low"] < table["sd"]).all() and (table["sd"] < table["high"]).all()
