@@ -19,6 +19,8 @@ from monai.utils import CommonKeys, ensure_tuple
 
 __all__ = ["PrepareBatchCluster", "PrepareBatchRandomCluster", "default_prepare_batch"]
 
+CLUSTERS = " Names of clusters become indices by ClusterToIndexd; -1 is a cluster that is not known."
+
 
 class PrepareBatchCluster(PrepareBatch):
     """
@@ -73,11 +75,14 @@ class PrepareBatchCluster(PrepareBatch):
             arguments; keyword arguments of the network.
 
         Raises:
-            ValueError: when the batch lacks one of the keys.
+            ValueError: when the batch lacks one of the keys, or has no tensor there, such as names of clusters.
         """
         for key in (self.image_key, self.label_key, *self.cluster_keys.values(), *self.target_keys):
+            hint = CLUSTERS if key in self.cluster_keys.values() else ""
             if key not in batchdata:
-                raise ValueError(f"a batch has no {key!r}, its keys are {list(batchdata)}: check the transforms.")
+                raise ValueError(f"a batch has no {key!r}, its keys are {list(batchdata)}: check the transforms.{hint}")
+            if not isinstance(batchdata[key], torch.Tensor):
+                raise ValueError(f"{key!r} of a batch is no tensor but a {type(batchdata[key]).__name__}.{hint}")
         image, label, *indices = (
             batchdata[key].to(device=device, non_blocking=non_blocking, **kwargs)
             for key in (self.image_key, self.label_key, *self.cluster_keys.values())

@@ -37,6 +37,11 @@ def _for_class(logits: torch.Tensor, label: torch.Tensor | None) -> tuple[torch.
             f"class label {label.max().item():g} is out of range: the adversary was built with num_classes={classes}, "
             f"whose labels are 0 to {classes - 1}, and -1 where not known."
         )
+    if can_look(label) and bool(((label != label.round()) & ~label.isnan()).any()):
+        raise ValueError(
+            "a class-conditional adversary needs classes, but labels have fractions: leave num_classes out, or smooth "
+            "labels inside the base loss."
+        )
     known = label.reshape(-1) >= 0
     index = label.reshape(-1, 1, 1).long().clamp(min=0).expand(-1, logits.shape[1], 1)
     return torch.take_along_dim(logits, index, dim=2).squeeze(2), known
@@ -70,7 +75,7 @@ class ClusterCrossEntropyLoss(_Loss):
                 samples of unknown class do not count.
 
         Raises:
-            ValueError: when a cluster or class is out of the adversary's range.
+            ValueError: when a cluster or class is out of the adversary's range, or a class is no whole number.
         """
         check_index(cluster, logits.shape[1], owner="the adversary has")
         logits, counted = _for_class(logits, label)

@@ -192,6 +192,9 @@ def test_prepare_batch():
     assert not torch.equal(drawn[3]["cluster"], drawn[1]["cluster"])
     with pytest.raises(ValueError, match="a batch has no 'site', its keys are"):
         PrepareBatchCluster(cluster_key="site")(next(iter(_loader())))
+    named = {**next(iter(_loader())), "cluster": ["Basel", "Bern"] * 8}
+    with pytest.raises(ValueError, match=r"'cluster' of a batch is no tensor but a list. Names .* by ClusterToIndexd"):
+        PrepareBatchCluster()(named)
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])

@@ -179,6 +179,15 @@ def test_class_labels_beyond_the_adversarys_classes_are_refused(loss, labels):
         loss(torch.randn(4, 3, 2), *arguments, torch.tensor(labels))
 
 
+@pytest.mark.parametrize("loss", [ClusterCrossEntropyLoss(), ClusterConfusionLoss()])
+def test_labels_that_are_no_classes_are_refused_by_a_class_conditional_adversary(loss):
+    """Smoothed labels, 0.05 and 0.95, would all be class 0."""
+    arguments = [torch.arange(4) % 3] if isinstance(loss, ClusterCrossEntropyLoss) else []
+    with pytest.raises(ValueError, match="needs classes, but labels have fractions"):
+        loss(torch.randn(4, 3, 2), *arguments, torch.tensor([0.05, 0.95, 0.95, 0.05]))
+    assert loss(torch.randn(4, 3, 2), *arguments, torch.tensor([0.0, 1.0, torch.nan, -1.0])).isfinite()
+
+
 @pytest.mark.parametrize("kind", ["categorical", "binary"])
 @pytest.mark.parametrize("index", [3, -2])
 def test_clusters_that_the_adversary_does_not_have_are_refused(kind, index):

@@ -11,10 +11,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 from wrapped_networks import wrapped
 
+from monai_armed.networks import ARMED
 from monai_armed.networks.layers.feature_layers import record_layers
 
 
@@ -72,3 +77,38 @@ def test_confusion_trains_features_and_adversary_apart():
 def test_class_conditional_adversary():
     net, x, cluster = wrapped("DFNN", num_classes=2)
     assert net(x, cluster)["adversary"].shape == (4, 5, 2)
+
+
+class _Trunk(nn.Module):
+    def __init__(self, run):
+        super().__init__()
+        self.first, self.trunk, self.head = nn.Linear(6, 8), nn.Sequential(nn.Linear(8, 4), nn.ReLU()), nn.Linear(4, 1)
+        self.run = run
+
+    def forward(self, x):
+        return self.head(self.run(self.trunk, self.first(x)))
+
+
+def _without_gradient(trunk, x):
+    with torch.no_grad():
+        return trunk(x)
+
+
+@pytest.mark.parametrize(
+    ("run", "warns"),
+    [
+        (lambda trunk, x: trunk(x), False),
+        (lambda trunk, x: checkpoint(trunk, x, use_reentrant=False), False),
+        (lambda trunk, x: checkpoint(trunk, x, use_reentrant=True), True),  # the adversary's gradient would be lost
+        (_without_gradient, True),
+    ],
+)
+def test_features_that_no_gradient_reaches_are_named(run, warns):
+    net = ARMED(_Trunk(run), 3, (6,), feature_layers=["first", "trunk.0"])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        net(torch.rand(4, 6), torch.arange(4) % 3)
+        with torch.no_grad():
+            net(torch.rand(4, 6), torch.arange(4) % 3)
+    told = [str(w.message) for w in caught if "cannot forget the cluster" in str(w.message)]
+    assert len(told) == warns and all("['trunk.0']" in message for message in told)

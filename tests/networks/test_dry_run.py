@@ -105,3 +105,31 @@ def test_a_network_that_cannot_be_trained_can_be_wrapped():
 
     net = ARMED(EvaluationAlone(nn.Linear(4, 3), nn.Linear(3, 1)), 2, (4,)).eval()
     assert net(torch.randn(2, 4), torch.tensor([0, 1])).shape == (2, 1)
+
+
+class _AfterTheHead(nn.Module):
+    """Its biases are zero, so that it maps zeros to zeros whatever comes after the last layer."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.features, self.head, self.after = nn.Linear(6, 4, bias=False), nn.Linear(4, 1, bias=False), after
+
+    def forward(self, x):
+        return self.after(lambda view: self.head(self.features(view).relu()), x)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        lambda logits, x: 3 * logits(x),
+        lambda logits, x: logits(x).tanh(),
+        lambda logits, x: logits(x) + logits(x.flip(-1)),
+        lambda logits, x: logits(x).mul_(3),  # in place: the layer's output is what it was not when it was given
+    ],
+)
+@pytest.mark.parametrize("named", [{}, {"head": "head"}])
+def test_what_comes_after_the_last_layer_is_seen_also_where_biases_are_zero(after, named):
+    torch.manual_seed(0)  # of four units one must live
+    with pytest.raises(ValueError, match=r"gives its output as it is|is not the network's output"):
+        ARMED(_AfterTheHead(after), 3, (6,), **named)
+    assert ARMED(_AfterTheHead(lambda logits, x: logits(x)), 3, (6,), **named).head == "head"

@@ -21,12 +21,21 @@ import torch.nn as nn
 
 from .feature_layers import LayerRecord, first_tensor, record_layers
 
-__all__ = ["DryRun", "check_one_output", "default_feature_layers", "dry_run", "find_head", "left_as_it_was", "observe"]
+__all__ = [
+    "DryRun",
+    "check_one_output",
+    "default_feature_layers",
+    "dry_run",
+    "find_head",
+    "gives_output",
+    "left_as_it_was",
+    "observe",
+]
 
 
 @dataclass
 class DryRun:
-    """What a network did with some samples; in a dry run two of zeros."""
+    """What a network did with some samples; in a dry run two of noise."""
 
     input: torch.Tensor
     output: torch.Tensor  # the logits
@@ -37,9 +46,10 @@ class DryRun:
 
 def dry_run(network: nn.Module, input_shape: Sequence[int]) -> DryRun:
     """
-    Run a network on two samples of zeros, once in training mode, to see which layers' outputs a later operation
-    overwrites, and once in evaluation mode, to see what its layers take and give. The network, its buffers and
-    PyTorch's random numbers are left as they were.
+    Run a network on two samples of noise, once in training mode, to see which layers' outputs a later operation
+    overwrites, and once in evaluation mode, to see what its layers take and give. Samples of zeros would hide what is
+    done after a layer: where biases are zero, three times the logits, their tanh or a flipped view's are the same. The
+    network, its buffers and PyTorch's random numbers are left as they were.
 
     Args:
         network: the network.
@@ -52,7 +62,7 @@ def dry_run(network: nn.Module, input_shape: Sequence[int]) -> DryRun:
     tensor = next((t for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()), torch.empty(0))
     names = [name for name, _ in network.named_modules() if name]
     with torch.inference_mode(False), torch.no_grad(), left_as_it_was(network, tensor.device):
-        x = torch.zeros((2, *input_shape), device=tensor.device, dtype=tensor.dtype)
+        x = torch.rand((2, *input_shape), generator=torch.Generator().manual_seed(0)).to(tensor)
         in_training, overwritten = _train_once(network.train(), x, names)
         with record_layers(network.eval(), inputs=names, outputs=names, check=False) as record:
             try:
@@ -133,6 +143,13 @@ def check_one_output(network: nn.Module, dry: DryRun) -> None:
             )
 
 
+def gives_output(dry: DryRun, name: str) -> bool:
+    """Whether a layer's output is the network's as it is, without an operation after it, in place or not."""
+    out = dry.record.outputs.get(name)
+    as_it_is = out is not None and out.shape == dry.output.shape and ("output", name) not in dry.overwritten
+    return out is not None and as_it_is and torch.equal(out, dry.output)
+
+
 def find_head(network: nn.Module, dry: DryRun) -> str:
     """
     Name of the last layer: the linear or convolutional one whose output is the network's output, the logits, or else
@@ -145,8 +162,8 @@ def find_head(network: nn.Module, dry: DryRun) -> str:
     Raises:
         ValueError: when the output is no logits but a probability, or no layer with weights gives it as it is.
     """
-    layers, output = dict(network.named_modules()), dry.output
-    found = [n for n, out in dry.record.outputs.items() if out.shape == output.shape and torch.equal(out, output)]
+    layers = dict(network.named_modules())
+    found = [n for n in dry.record.outputs if gives_output(dry, n)]
     for name in found:
         if isinstance(layers[name], (nn.Sigmoid, nn.Softmax, nn.LogSoftmax, nn.Tanh)):
             raise ValueError(

@@ -21,7 +21,7 @@ from monai.utils import deprecated_arg, ensure_tuple
 from ... import __version__
 from ..blocks.factor_slopes import FactorSlopes
 from ..layers.channel_dims import channel_dims, channels_first, check_rows
-from ..layers.dry_run import DryRun, check_one_output, default_feature_layers, dry_run, find_head
+from ..layers.dry_run import DryRun, check_one_output, default_feature_layers, dry_run, find_head, gives_output
 from ..layers.feature_layers import find_layer, first_tensor, record_layers
 from ..layers.given_cluster import ClusterLayer
 from ..layers.random_effects import RandomEffects
@@ -251,6 +251,7 @@ class ARMED(ClusterNetwork):
                 return fixed + random if effects == "mixed" else random.expand_as(fixed)
             outputs = {"mixed": fixed + random, "fixed": fixed, "kl": self.random_slopes.kl()}
         if self.adversary is not None:
+            self._warn_of_no_gradient(features)
             outputs.update(self.adversary(features) if with_adversary else {"features": features})
         return outputs
 
@@ -258,13 +259,12 @@ class ARMED(ClusterNetwork):
 def _latent_dim(network: nn.Module, dry: DryRun, head: str) -> int:
     """Dimension of the channels of the latent, the input of the last layer, whose output is the network's."""
     find_layer(network, head)
-    output = dry.record.outputs.get(head)
-    if output is None or output.shape != dry.output.shape or not torch.equal(output, dry.output):
+    if not gives_output(dry, head):
         raise ValueError(
             f"the output of head {head!r} is not the network's output: random effects are added to the logits, so "
             "build the network without an activation or reshape after its last layer."
         )
-    latent = dry.record.inputs[head]
+    output, latent = dry.output, dry.record.inputs[head]
     given, taken = channel_dims(network, dry, [(head, output), ("", latent)])
     if output.ndim > 2 and given == output.ndim - 1:
         raise ValueError(

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -105,6 +106,18 @@ class ClusterNetwork(nn.Module):
         """Features of the layers that the adversary sees, channels first, (B, C) or (B, C, *spatial)."""
         dims = dict(zip(self.feature_layers, self.feature_dims))
         return [channels_first(self._recorded(record, name), dims[name]) for name in layers]
+
+    def _warn_of_no_gradient(self, features: Sequence[torch.Tensor]) -> None:
+        """An adversary's gradient that reaches nothing would go unnoticed."""
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return
+        if names := [name for name, feature in zip(self.feature_layers, features) if not feature.requires_grad]:
+            warnings.warn(
+                f"the adversary sees {names}, which have no gradient, so that they cannot forget the cluster: they are "
+                "frozen (name feature_layers that are trained, or see monai_armed.networks.erasure), run under "
+                "torch.no_grad, or in a checkpoint (torch.utils.checkpoint: use_reentrant=False).",
+                stacklevel=2,
+            )
 
     def _recorded(self, record: LayerRecord, name: str) -> torch.Tensor:
         return record.inputs[name] if name == self.head else record.outputs[name]
