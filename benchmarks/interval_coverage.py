@@ -20,6 +20,7 @@ clusters) and the random effects, of 20 data sets.
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 import warnings
 
@@ -32,6 +33,7 @@ from monai_armed.networks import ARMED, DFNN
 LEVEL, RESIDUAL = 0.9, 0.8
 SD = {"x0": 0.5, "(Intercept)": 1.0, "": RESIDUAL}
 FIXED = np.array([0.5, 1.0])
+KINDS = {"fixef": "fixed effects", "VarCorr": "variance components", "ranef": "random effects"}
 PROFILED = 200  # clusters
 BAR = "\\|"  # in a table's cell
 DESIGNS = {  # binary, slopes, methods
@@ -54,7 +56,9 @@ def simulate(clusters: int, binary: bool, slopes: bool, seed: int) -> tuple[dict
     return batch | {"cluster": torch.tensor(cluster)}, u if slopes else u[:, 1:]
 
 
-def covered(clusters: int, binary: bool, slopes: bool, method: str, seed: int) -> dict[str, list[bool]]:
+def covered(
+    clusters: int, binary: bool, slopes: bool, method: str, seed: int, kinds: list[str]
+) -> dict[str, list[bool]]:
     """Which intervals of one data set hold the truth."""
     batch, u = simulate(clusters, binary, slopes, seed)
     effects = {"learn_prior": True, "covariance": "full" if slopes else "diagonal"}
@@ -63,13 +67,11 @@ def covered(clusters: int, binary: bool, slopes: bool, method: str, seed: int) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         fit = fit_mixed_model(net, [batch], method)
-    truths = {
-        "fixef": (fit.fixef(LEVEL), FIXED),
-        "ranef": (fit.ranef(LEVEL), u.reshape(-1)),
-    }
-    components = fit.confint("profile" if clusters <= PROFILED else "wald", LEVEL)
-    truths["VarCorr"] = (components, np.array([SD[effect] for effect in components["effect"]]))
-    return {name: ((t["low"] <= true) & (true <= t["high"])).tolist() for name, (t, true) in truths.items()}
+    truths = {"fixef": FIXED, "ranef": u.reshape(-1), "VarCorr": np.array([SD[e] for e in fit.VarCorr()["effect"]])}
+    tables = {"fixef": fit.fixef, "ranef": fit.ranef}
+    tables["VarCorr"] = functools.partial(fit.confint, "profile" if clusters <= PROFILED else "wald")
+    found = {name: (tables[name](level=LEVEL), truths[name]) for name in kinds}
+    return {name: ((t["low"] <= true) & (true <= t["high"])).tolist() for name, (t, true) in found.items()}
 
 
 def main() -> None:
@@ -79,17 +81,20 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=20, help="number of data sets of each design")
     parser.add_argument("--designs", nargs="+", default=list(DESIGNS), choices=DESIGNS)
     parser.add_argument("--methods", nargs="+", default=["REML", "Laplace", "quadrature"])
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS, help="profiles take most of the time")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print("| design | clusters | by | fixed effects | variance components | random effects | s |")
-    print("|---|---|---|---|---|---|---|")
+    print(f"| design | clusters | by | {' | '.join(KINDS[kind] for kind in arguments.kinds)} | s |")
+    print("|---|---|---|" + "---|" * (len(arguments.kinds) + 1))
     for clusters in arguments.clusters:
         for name in arguments.designs:
             binary, slopes, methods = DESIGNS[name]
             for method in (m for m in methods if m in arguments.methods):
                 start = time.process_time()
-                sets = [covered(clusters, binary, slopes, method, seed) for seed in range(arguments.sets)]
-                shares = [np.mean([v for found in sets for v in found[kind]]) for kind in ("fixef", "VarCorr", "ranef")]
+                sets = [
+                    covered(clusters, binary, slopes, method, seed, arguments.kinds) for seed in range(arguments.sets)
+                ]
+                shares = [np.mean([v for found in sets for v in found[kind]]) for kind in arguments.kinds]
                 cells = " | ".join(f"{share:.3f}" for share in shares)
                 seconds = time.process_time() - start
                 print(f"| {name.replace('|', BAR)} | {clusters:,} | {method} | {cells} | {seconds:.0f} |", flush=True)
