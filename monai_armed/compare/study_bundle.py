@@ -14,8 +14,9 @@
 What a bundle must offer (ids in its configs; the bundles of this repository all do):
 
 - ``configs/train.json``: ``partitions``, a dict with the MONAI data lists ``"train"``, ``"val"`` and ``"test"`` of seen
-  clusters and, if there is such data, ``"unseen"``; all samples have a binary ``label`` (-1 where it is not known, which the bundle's
-  loss then has to leave out) and the name or index of their cluster. The folds get these lists and the plain values beside them from a JSON file, not a simulator's objects.
+  clusters and, if there is such data, ``"unseen"``; all samples have a binary ``label`` (-1 where it is not known, as
+  the bundle's loss then leaves out) and the name or index of their cluster. The folds get these lists and the
+  plain values beside them from a JSON file, not a simulator's objects.
   ``training``, a :py:class:`monai_armed.bundle.Training`; ``seed``, ``ckpt_dir`` and ``output_dir``.
 - ``configs/evaluate.json``, an override of it: ``ckpt_path``, the weights; ``validate#evaluator``, which does not
   decollate; ``validate#dataloader``, batches of ``partitions['test']``, and, if there is such data,

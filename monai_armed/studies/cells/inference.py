@@ -85,13 +85,13 @@ def write_cells(
     targets, waiting = [index[name] for name in shown], _Waiting(kept)
     for batch in tqdm(loader, desc="cells"):
         x, cluster = batch["image"].to(device), batch["cluster"].to(device)
-        found = network.describe(x, cluster)
+        found, distances = _described(network, x, cluster)
         mixed, fixed = (found[name][:, 0].sigmoid() for name in ("mixed", "fixed"))
         taken = taken or {row["image"] for row in kept.rows}  # the loader has taken over an interrupted run's
         names = [_new_name(file, taken) for file in batch["file"]]
         table = {key: batch[key] for key in ("file", "batch", "cell")}
         table |= {"batch_known": (cluster >= 0).tolist(), "image": names}
-        table |= {"probability": mixed.tolist(), "fixed_probability": fixed.tolist(), **distance_columns(network, x)}
+        table |= {"probability": mixed.tolist(), "fixed_probability": fixed.tolist(), **distances}
         made = with_sets(pd.DataFrame(table), found["mixed"], next(iter(calibrations.values()), None))
         made["latent"] = found["latent"].cpu().tolist()
         without = network.decode_fixed(found["latent"])
@@ -110,6 +110,16 @@ def write_cells(
     _report(rows, folder, {name: folder_of[name] for name in shown})
     if isinstance(loader, TolerantLoader):
         loader.report(folder)
+
+
+def _described(network: ARMEDAEC, x: torch.Tensor, cluster: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict]:
+    """What the network says of images, and their columns of the distance, for which known batches need another pass."""
+    distance = getattr(network, "training_distance", None)
+    if distance is None or (cluster >= 0).any():
+        return network.describe(x, cluster), distance_columns(network, x)
+    with distance.watch(network, x) as far:
+        found = network.describe(x, cluster)
+    return found, distance_columns(network, x, *far)
 
 
 def _report(rows: pd.DataFrame, folder: Path, shown: Mapping[str, str]) -> None:

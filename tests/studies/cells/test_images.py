@@ -150,13 +150,13 @@ def test_of_images_to_predict_one_that_is_missing_is_left_to_the_loader_and_all_
     assert len(cells_to_predict(folder)) == 4
     for image in folder.glob("*.png"):
         image.unlink()
-    with pytest.raises(FileNotFoundError, match="4 of 4 images of .* do not exist"):
+    with pytest.raises(FileNotFoundError, match=r"4 of 4 images of .* do not exist"):
         cells_to_predict(folder)
 
 
 def test_images_in_folders_below_are_counted_where_there_are_none_else(tmp_path):
     named_folder(tmp_path / "Plate01" / "B02", [("150312", "m405")])
-    with pytest.raises(FileNotFoundError, match="no cells.csv itself; for the 2 in folders below give a CSV"):
+    with pytest.raises(FileNotFoundError, match=r"no cells\.csv itself; for the 2 in folders below give a CSV"):
         read_cells(tmp_path)
 
 

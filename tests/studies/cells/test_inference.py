@@ -19,6 +19,7 @@ from aec_samples import network, samples
 
 from monai_armed.data import KeptRows
 from monai_armed.networks.blocks import ClusterLight, cluster_light
+from monai_armed.networks.training_distance import fit_training_distance
 from monai_armed.studies.cells import inference
 from monai_armed.studies.cells.inference import write_cells
 
@@ -81,13 +82,15 @@ def test_rows_are_kept_once_their_images_are_written(tmp_path, monkeypatch):
 
 
 def test_the_light_of_unknown_batches_is_measured_once(tmp_path, monkeypatch):
-    net, measured = network(), []
+    net, measured, distant = network(), [], samples(["b"] * 3, list("123"), [0] * 3)
     net.light, net.removes_light = ClusterLight(2), True
     net.light.fit(samples(["a"] * 4, list("1234"), [0, 0, 1, 1]))
     measure = cluster_light.measure_light
     monkeypatch.setattr(cluster_light, "measure_light", lambda x: measured.append(len(x)) or measure(x))
+    net.training_distance = fit_training_distance(net, samples(["a"] * 4, list("1234"), [0] * 4), distant)
+    measured.clear()
     write_cells(net, samples(["new"] * 2, list("12"), [-1, -1]), ["a", "b"], tmp_path)
-    assert measured == [2]
+    assert measured == [2]  # for predictions, distance and pictures
     loader = samples(["new"] * 2, list("12"), [-1, -1])
     x, cluster = loader[0]["image"], loader[0]["cluster"]
     found = list(net.show_as_each(x, cluster, [-1, 1], net.describe(x, cluster)["light"]))
