@@ -95,14 +95,20 @@ def open_bundle(parts: BundleParts, network_id: str | None = None, weights: str 
         parts: of its config.
         network_id: id of the network; by default ``network`` where the config loads weights into it, as those of this
             project do, else ``network_def``, as MONAI's zoo has it.
-        weights: state dict to load; by default, for ``network_def``, the bundle's ``models/model.pt``.
+        weights: state dict to load; by default, for ``network_def``, the bundle's ``models/model.pt``. A config that
+            loads weights itself, from its ``ckpt_path``, loads these: how many clusters there are is in the file.
 
     Raises:
+        FileNotFoundError: when there is no file of these weights.
         ValueError: when the part is no network, or the weights do not fit.
     """
     if network_id is None:
         loads = "load" in str(parts.parser.get("network", {}) if "network" in parts else "")
         network_id = "network" if loads else "network_def"
+    if weights is not None and not Path(weights).is_file():
+        raise FileNotFoundError(f"there are no weights {weights}.")
+    if weights is not None and network_id == "network" and "ckpt_path" in parts:
+        parts.parser["ckpt_path"], weights = str(weights), None
     network = parts.part(network_id)
     if not isinstance(network, torch.nn.Module):
         raise ValueError(f"{network_id!r} of the config is a {type(network).__name__}, no network.")

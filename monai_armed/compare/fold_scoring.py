@@ -90,6 +90,7 @@ def _prediction_scores(bundle: StudyBundle, parser: ConfigParser, task: FoldTask
 
 def _metrics(bundle: StudyBundle, table: pd.DataFrame) -> dict[str, float]:
     """Metrics over all samples, DeLong's interval, and the worst cluster's metrics."""
+    table = table[table["label"] >= 0]  # others are not known
     label, score = table["label"].to_numpy(), table["score"].to_numpy()
     metrics = bundle.measure(label, score)
     if min(label.sum(), (1 - label).sum()) > 1:

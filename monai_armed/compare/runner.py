@@ -88,6 +88,7 @@ class Comparison:
             ValueError: when the samples cannot be split like that.
         """
         label = samples.label[pool]
+        label = np.where(label < 0, np.bincount(label[label >= 0]).argmax(), label)  # not known: as most are
         cluster = np.unique(samples.cluster[pool], return_inverse=True)[1]
         stratum = 2 * cluster + label
         parts = []

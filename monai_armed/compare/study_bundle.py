@@ -14,8 +14,9 @@
 What a bundle must offer (ids in its configs; the bundles of this repository all do):
 
 - ``configs/train.json``: ``partitions``, a dict with the MONAI data lists ``"train"``, ``"val"`` and ``"test"`` of seen
-  clusters and, if there is such data, ``"unseen"``; all samples have a binary ``label`` and the name or index of their
-  cluster. The folds get these lists and the plain values beside them from a JSON file, not a simulator's objects.
+  clusters and, if there is such data, ``"unseen"``; all samples have a binary ``label`` (-1 where it is not known, as
+  the bundle's loss then leaves out) and the name or index of their cluster. The folds get these lists and the
+  plain values beside them from a JSON file, not a simulator's objects.
   ``training``, a :py:class:`monai_armed.bundle.Training`; ``seed``, ``ckpt_dir`` and ``output_dir``.
 - ``configs/evaluate.json``, an override of it: ``ckpt_path``, the weights; ``validate#evaluator``, which does not
   decollate; ``validate#dataloader``, batches of ``partitions['test']``, and, if there is such data,
@@ -229,7 +230,7 @@ class StudyBundle:
 
         Raises:
             ValueError: when the bundle has no partitions, no clusters, no groups to keep together, or other labels
-                than 0 and 1.
+                than 0, 1 and beside both -1.
         """
         options, parser = self.options, self.config("train", BASE_MODEL, setting)
         partitions = evaluated(parser, "partitions") if "partitions" in parser else {}
@@ -245,8 +246,10 @@ class StudyBundle:
             )
         samples.cluster = np.array([item[key] for item in seen])
         samples.label = np.array([int(np.ravel(item[options["label_key"]])[0]) for item in seen])
-        if not set(samples.label.tolist()) <= {0, 1}:
-            raise ValueError(f"labels must be 0 or 1, {self.root} has {np.unique(samples.label)[:5].tolist()}.")
+        if (found := set(samples.label.tolist())) - {0, 1} and found != {-1, 0, 1}:
+            raise ValueError(
+                f"labels must be 0 or 1 (-1 where not known), the samples of {self.root} have {sorted(found)[:5]}."
+            )
         if all(options["group_key"] in item for item in seen):
             samples.group = np.array([item[options["group_key"]] for item in seen])
         return samples

@@ -34,13 +34,15 @@ def replaced_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         path to write to while the context is open.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():  # to look is faster than to try, for thousands of files
+        path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield partial
         os.replace(partial, path)
-    finally:
+    except BaseException:
         partial.unlink(missing_ok=True)
+        raise
 
 
 def write_text(text: str, path: str | os.PathLike[str]) -> Path:

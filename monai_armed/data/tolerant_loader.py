@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ class TolerantLoader(DataLoader):
         waiting: list[
             Any
         ] = []  # a batch is given when the next is there, so that with the last one all failures are known
-        for number, batch, failures in super().__iter__():
+        for number, batch, failures in _one_ahead(super().__iter__()):
             self.failed += failures
             self.loaded += number
             if number:
@@ -122,6 +123,15 @@ class TolerantLoader(DataLoader):
         raise ValueError(
             f"{number} of {number + self.loaded} samples could not be used, {others} (first: {first}){where}."
         )
+
+
+def _one_ahead(batches: Iterator[Any]) -> Iterator[Any]:
+    """What an iterator gives; the next is made by a thread while the caller is busy with this one."""
+    with ThreadPoolExecutor(1) as ahead:
+        coming = ahead.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = ahead.submit(next, batches, None)
+            yield batch
 
 
 class _Caught(torch.utils.data.Dataset):

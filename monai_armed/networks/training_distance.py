@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ from .erasure.feature_sums import FeatureSums
 from .erasure.shrinkage import feature_scale, shrunk_covariance
 from .layers.channel_dims import channel_dims, channels_first, check_rows
 from .layers.dry_run import default_feature_layers, observe
-from .layers.feature_layers import record_layers
+from .layers.feature_layers import LayerRecord, record_layers
 from .nets.armed import ARMED
 from .nets.armed_aec import ARMEDAEC
 from .nets.cluster_input import ClusterInput
@@ -89,7 +90,30 @@ class TrainingDistance:
         Returns:
             the distance of each, (B,), in double precision on the CPU.
         """
-        features = _features(network, x, {name: own.channel_dim for name, own in self.layers.items()})
+        return self._of(_features(network, x, self._dims))
+
+    @contextmanager
+    def watch(self, network: nn.Module, x: torch.Tensor) -> Iterator[list[torch.Tensor]]:
+        """
+        The distance without a pass of its own, for a context in which the network predicts the samples, in evaluation
+        mode and each layer once, as it does those of unknown clusters.
+
+        Args:
+            network, x: see :py:meth:`__call__`.
+
+        Returns:
+            a list that has the distance (B,) when the context is left.
+        """
+        found: list[torch.Tensor] = []
+        with _recorded(network, self._dims) as record:
+            yield found
+        found.append(self._of(_pooled_all(record, x, self._dims)))
+
+    @property
+    def _dims(self) -> dict[str, int]:
+        return {name: own.channel_dim for name, own in self.layers.items()}
+
+    def _of(self, features: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return torch.stack(
             [(own.log_distance(features[name]) - own.centre) / own.spread for name, own in self.layers.items()]
         ).amax(dim=0)
@@ -178,7 +202,7 @@ def fit_training_distance(
     return TrainingDistance(fitted, float(far.sort().values[rank - 1]))
 
 
-def distance_columns(network: nn.Module, x: torch.Tensor) -> dict[str, list]:
+def distance_columns(network: nn.Module, x: torch.Tensor, distance: torch.Tensor | None = None) -> dict[str, list]:
     """
     What a table of predictions says of each sample: ``distance``, and ``unlike_training``, whether that is beyond the
     threshold. Of a network without a ``training_distance`` it says nothing.
@@ -186,12 +210,13 @@ def distance_columns(network: nn.Module, x: torch.Tensor) -> dict[str, list]:
     Args:
         network: the network, as :py:func:`monai_armed.bundle.load_model` gives it.
         x: the samples, (B, ...).
+        distance: theirs, (B,), where it is there already.
     """
     inner = unwrap(network)
     known = getattr(inner, "training_distance", None)
     if known is None:
         return {}
-    distance = known(inner, x)
+    distance = known(inner, x) if distance is None else distance
     return {"distance": distance.tolist(), "unlike_training": (distance > known.threshold).tolist()}
 
 
@@ -240,13 +265,20 @@ def _layer_dims(network: nn.Module, x: torch.Tensor, layers: Sequence[str] | Non
 def _features(network: nn.Module, x: torch.Tensor, dims: Mapping[str, int]) -> dict[str, torch.Tensor]:
     """Features (B, D) of each layer, whose channels are in a dimension, in double precision on the CPU."""
     network = unwrap(network)
-    trunk, options = _trunk(network)
-    named = [name for name in dims if name != INPUT]
     x = x.to(_device(network))
+    with eval_mode(network), _recorded(network, dims) as record:
+        network(x, **_trunk(network)[1])
+    return _pooled_all(record, x, dims)
+
+
+def _recorded(network: nn.Module, dims: Iterable[str]) -> AbstractContextManager[LayerRecord]:
+    named = [name for name in dims if name != INPUT]
     copied = {("output", name) for name in named}  # what comes later may write into them
-    with eval_mode(network), record_layers(trunk, outputs=named, copied=copied) as record:
-        network(x, **options)
-    for name in named:
+    return record_layers(_trunk(unwrap(network))[0], outputs=named, copied=copied)
+
+
+def _pooled_all(record: LayerRecord, x: torch.Tensor, dims: Mapping[str, int]) -> dict[str, torch.Tensor]:
+    for name in dims.keys() - {INPUT}:
         check_rows(record.outputs[name], len(x), name)
     return {name: _pooled(x if name == INPUT else record.outputs[name], dim) for name, dim in dims.items()}
 

@@ -178,7 +178,7 @@ def _camera_top(pixels: np.ndarray, top: float | None, max_value: float | None, 
         warnings.warn(
             f"there are cell images of 16 bits without a value above {TOP_14_BITS}, as cameras of 12 or 14 bits save "
             "them: divided by the largest value of 16 bits they are dark; give the camera's largest value, 4095 or "
-            f"{TOP_14_BITS}, as max_value of LoadCelld.",
+            f"{TOP_14_BITS}, as max_value of LoadCelld (to a bundle: --load_image#max_value {TOP_14_BITS}).",
             stacklevel=3,
         )
     return top

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -24,6 +25,8 @@ from monai.networks.nets import UNet
 from torch import nn
 
 from monai_armed.__main__ import main
+from monai_armed.audit.networks import BundleParts, open_bundle
+from monai_armed.bundle.model_file import read_record, write_model
 from monai_armed.networks.erasure import ClusterEraser
 
 SIZE = 24
@@ -109,6 +112,19 @@ def test_a_bundle_of_the_zoo_with_its_weights_and_preprocessing(images, networks
     found = audit(data, tmp_path, "--config_file", networks / "bundle" / "configs" / "inference.json")
     assert found["reads_site"] is planted
     assert {row["layer"] for row in found["tables"]["probes"]} == {"1"}
+
+
+def test_weights_take_the_place_of_those_that_a_bundle_loads_also_of_other_sites(tmp_path):
+    bundle = Path(__file__).parents[2] / "bundles" / "armed_cell_aec"
+    config, record = bundle / "configs" / "inference.json", read_record(bundle / "models" / "model.pt")
+    record["clusters"] = record["provenance"]["clusters"] = record["clusters"][:3]
+    own = BundleParts([config], {"record": record}).part("network_def")
+    write_model(own.state_dict(), record, tmp_path / "own.pt")
+    found = open_bundle(BundleParts([config]), weights=tmp_path / "own.pt")
+    assert found.num_clusters == 3 < open_bundle(BundleParts([config])).num_clusters
+    assert all(torch.equal(value, found.state_dict()[name]) for name, value in own.state_dict().items())
+    with pytest.raises(FileNotFoundError, match=r"there are no weights .*none\.pt"):
+        open_bundle(BundleParts([config]), weights=tmp_path / "none.pt")
 
 
 def test_a_network_that_segments(images, networks, tmp_path):

@@ -145,3 +145,20 @@ def test_properties_that_tools_look_for(bundle, step, tmp_path):
     kind = "infer" if step == "inference" else "train"
     options = {"workflow_type": kind, "logging_file": False, "output_dir": str(tmp_path)}
     assert not create_workflow(config_file=files, **options).check_properties()
+
+
+@pytest.mark.parametrize("bundle", ["armed_ad_mri", "armed_cell_aec"])
+def test_an_image_whose_cluster_is_not_named_is_of_an_unknown_one(bundle):
+    """As the audit gives it to the bundle's preprocessing: a list's column of the site may be called otherwise."""
+    parser = ConfigParser(globals=False)
+    parser.read_config(str(ROOT / "bundles" / bundle / "configs" / "inference.json"))
+    cluster = {**parser["cluster"], "clusters": ["a", "b"], "unknown": "unknown"}
+    parser.update({"cluster": cluster})
+    assert parser.get_parsed_content("cluster")({"image": 1}) == {"image": 1}
+
+
+@pytest.mark.parametrize("bundle", ["armed_ad_mri", "armed_cell_aec", "armed_mci"])
+def test_a_report_on_data_of_ones_own_does_not_call_them_simulated(bundle):
+    about = read(ROOT / "bundles" / bundle / "configs" / "compare.json")
+    assert "simulated" not in about["title"]
+    assert about["notes"].split(".")[0].count("simulated unless dataset_dir was given") == 1

@@ -23,9 +23,9 @@ import pytest
 from small_study import SPIRALS, change, comparison_of, small_bundle
 
 from monai_armed.__main__ import main
-from monai_armed.compare import fold_training, runner
+from monai_armed.compare import fold_scoring, fold_training, runner
 from monai_armed.compare.runner import Comparison, compare, parse_overrides
-from monai_armed.compare.study_bundle import StudyBundle
+from monai_armed.compare.study_bundle import Samples, StudyBundle
 from monai_armed.handlers import TrainingCheckpoint
 from monai_armed.metrics.comparison import delong_interval
 from monai_armed.studies.spirals.simulator import simulate_spirals
@@ -169,6 +169,29 @@ def test_groups_stay_together(bundle, tmp_path, split):
     for task in tasks:
         groups = [set(known.group[index]) for index in task.parts.values()]
         assert not groups[0] & groups[2] and not groups[1] & groups[2] and not groups[0] & groups[1]
+
+
+@pytest.mark.parametrize("split", ["stratified", "grouped", "monte_carlo"])
+def test_a_few_samples_without_a_label_are_divided_with_the_others(bundle, tmp_path, split):
+    label, cluster = np.arange(120) % 2, np.arange(120) // 40
+    label[[3, 50]] = -1
+    group = None if split == "stratified" else np.arange(120) // 4
+    comparison = comparison_of(bundle, tmp_path / "out", num_folds=4, split=split)
+    for part in comparison.folds(Samples({}, label, cluster, group), np.arange(120), 4):
+        assert sorted(np.concatenate(list(part.values()))) == list(range(120))
+        assert all({0, 1} <= set(label[index]) for index in part.values())
+
+
+def test_samples_without_a_label_are_taken_and_not_measured(bundle):
+    change(bundle, "train", imports=[*IMPORT, "$import numpy as np"], label=[-1])
+    some = f"$dict({SPLIT}, val=[dict(d, label=np.array(@label)) for d in {SPLIT}['val']])"
+    change(bundle, "train", partitions=some)
+    study = StudyBundle(bundle)
+    assert set(study.samples({"simulation": 1}).label) == {-1, 0, 1}
+    with pytest.raises(ValueError, match=r"labels must be 0 or 1 \(-1 where not known\), .* have \[0, 1, 2\]"):
+        study.samples({"simulation": 1, "label": [2]})
+    table = pd.DataFrame({"label": [0, 1, 0, 1, -1], "score": [-1.0, 1, -2, 2, 9], "cluster": 0})
+    assert fold_scoring._metrics(study, table) == fold_scoring._metrics(study, table[:4])
 
 
 def test_one_by_one_and_unseen_clusters(bundle, tmp_path):

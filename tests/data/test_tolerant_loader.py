@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pandas as pd
 import pytest
 import torch
@@ -68,3 +70,16 @@ def test_other_errors_are_told_by_their_kind(tmp_path):
     samples = TolerantLoader(Dataset([{"image": 0}, {"image": 1}], lambda d: 1 // d["image"]))
     assert [batch.tolist() for batch in samples] == [[1]]
     assert samples.failed == [("sample 0", "ZeroDivisionError: integer division or modulo by zero")]
+
+
+def test_the_next_batch_is_loaded_while_the_caller_is_busy():
+    loaded = [threading.Event() for _ in range(5)]
+
+    def note(value: int) -> int:
+        loaded[value].set()
+        return value
+
+    items = [{"file": str(value), "image": value} for value in range(5)]
+    for number, _ in enumerate(TolerantLoader(Dataset(items, Lambdad("image", note)), batch_size=1)):
+        assert loaded[min(number + 2, 4)].wait(timeout=20)
+        assert not any(event.is_set() for event in loaded[number + 3 :])  # and no more than that

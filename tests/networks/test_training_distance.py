@@ -119,6 +119,18 @@ def test_of_a_wide_layer_each_feature_counts_alone(monkeypatch):
     assert torch.equal(again(network, x), distance(network, x))
 
 
+def test_it_is_the_same_while_the_network_describes_samples_of_unknown_clusters():
+    *_, network = networks()
+    distance, x, unknown = fitted(network.eval()), blobs(20, 2), torch.full((20,), -1)
+    with distance.watch(network, x) as found:
+        described = network.describe(x, unknown)
+    assert len(found) == 1 and torch.equal(found[0], distance(network, x))
+    network.training_distance = distance
+    assert distance_columns(network, x, *found) == distance_columns(network, x)
+    for name, value in network.describe(x, unknown).items():  # and the network is left as it was
+        assert torch.equal(value, described[name])
+
+
 def test_it_is_the_same_after_saving():
     network = DFNN(3)
     distance = fit_training_distance(

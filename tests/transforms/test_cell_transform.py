@@ -69,7 +69,7 @@ def test_a_cameras_12_or_14_bits_keep_the_scale_of_16_and_a_warning_says_so_once
     pixels[0, 0] = largest
     load = LoadCelld("image", 16)
     items = [save(tmp_path / f"{i}.tif", pixels) for i in range(3)]
-    with pytest.warns(UserWarning, match=r"without a value above 16383.* as max_value of LoadCelld"):
+    with pytest.warns(UserWarning, match=r"without a value above 16383.* LoadCelld .*--load_image#max_value"):
         dark = load(items[0])["image"]
     torch.testing.assert_close(dark, torch.from_numpy(pixels.astype(np.float32) / 65535)[None])
     with warnings.catch_warnings(record=True) as caught:

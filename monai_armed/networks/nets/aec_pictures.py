@@ -155,19 +155,23 @@ class AECPictures(ClusterNetwork):
         return self.reconstruct(x, cluster, as_cluster=as_cluster)
 
     @torch.no_grad()
-    def show_as_each(self, x: torch.Tensor, cluster: torch.Tensor, targets: Sequence[int]) -> Iterator[torch.Tensor]:
+    def show_as_each(
+        self, x: torch.Tensor, cluster: torch.Tensor, targets: Sequence[int], own: torch.Tensor | None = None
+    ) -> Iterator[torch.Tensor]:
         """
         The same images as if from one cluster after the other; what is known of their own is worked out once.
 
         Args:
             x, cluster: see :py:meth:`show_as`.
             targets: clusters, -1 for the population.
+            own: effects (B, 4) of the images' own light, where they are there already.
 
         Yields:
             images (B, *in_shape), for each target.
         """
         light = self.light if self.light is not None and self.light.fitted else None
-        own = None if light is None else light.own_effects(x, cluster)
+        if light is not None and own is None:
+            own = light.own_effects(x, cluster)
         for target in targets:
             as_cluster = torch.full_like(cluster, target)
             if light is None or own is None:

@@ -246,7 +246,7 @@ class ARMEDAEC(AECPictures):
 
         Returns:
             the fixed ``"latent"`` (B, D), and the logits ``"fixed"`` and ``"mixed"`` (B, K), the same without random
-            effects.
+            effects; and, where the network takes it away, the effects ``"light"`` (B, 4) of the images' own light.
 
         Raises:
             ValueError: when the network is in training mode.
@@ -255,7 +255,7 @@ class ARMEDAEC(AECPictures):
             raise ValueError("images are described in evaluation mode: call network.eval() first.")
         own = self.own_light(x, cluster)
         latent = self._encode(x, own)
-        found = {"latent": latent, "fixed": self.fixed.classify(latent)}
+        found = {"latent": latent, "fixed": self.fixed.classify(latent)} | ({} if own is None else {"light": own})
         if self.random is None:
             return {**found, "mixed": found["fixed"]}
         return {**found, **self._random_outputs(x, self.clusters.of_first(x, cluster, None), latent, own)}

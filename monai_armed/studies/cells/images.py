@@ -78,7 +78,8 @@ def read_cells(
         site_column: the CSV's column with the batch.
         subject_column: the CSV's column with the cell.
         image_column: the CSV's column with the file.
-        needs_label: if False, a CSV may have no column with the label: none is known.
+        needs_label: if False, images are to be predicted: a CSV may have no column with the label, and name images that
+            do not exist, which fail when they are loaded, unless none does.
 
     Returns:
         one dict an image, by path, with ``image`` and ``file`` (both the path), ``batch``, ``label`` (0 low or 1 high
@@ -121,7 +122,9 @@ def cells_to_predict(path: str | os.PathLike[str], reading: Mapping[str, Any] | 
 def _read_names(folder: Path, own: Mapping[str, int]) -> list[dict[str, Any]]:
     files = list_image_files(folder, MICROSCOPY, below=False)
     if not files:
-        raise FileNotFoundError(f"folder {folder} holds no cell image (*.png, *.tif, *.tiff) and no {_TABLE}.")
+        below = len(list_image_files(folder, MICROSCOPY))
+        hint = f" itself; for the {below} in folders below give a CSV with the columns file and batch" if below else ""
+        raise FileNotFoundError(f"folder {folder} holds no cell image (*.png, *.tif, *.tiff) and no {_TABLE}{hint}.")
     named = [(file, name) for file in files if (name := _NAME.fullmatch(file.stem))]
     strange = sorted(file.name for file in set(files) - {file for file, _ in named})
     if strange:
@@ -178,7 +181,7 @@ def _read_table(
         table["seen"] = [bool(seen) for seen in _known(table["seen"].tolist(), "seen", _SEEN, file)]
     datalist = [_item(file.parent, row, own) for row in table.to_dict("records")]
     missing = [item["image"] for item in datalist if not _is_there(item["image"])]
-    if missing:
+    if missing and (needs_label or len(missing) == len(datalist)):  # one of many to predict is left out when loaded
         raise FileNotFoundError(
             f"{len(missing)} of {len(datalist)} images of {file} do not exist (first: {missing[0]})."
         )

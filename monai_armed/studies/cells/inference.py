@@ -14,8 +14,9 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,6 @@ from monai_armed.studies.cells.new_batches import with_sets
 __all__ = ["write_cells"]
 
 POPULATION = "population"
-_WRITERS = 4  # threads
 MOST_FOLDERS = 25  # of images as if from a batch, unless they are asked for
 
 
@@ -82,22 +82,25 @@ def write_cells(
     network.eval()
     kept = KeptRows() if kept is None else kept
     taken: set[str] = set()
+    targets, waiting = [index[name] for name in shown], _Waiting(kept)
     for batch in tqdm(loader, desc="cells"):
         x, cluster = batch["image"].to(device), batch["cluster"].to(device)
-        found = network.describe(x, cluster)
+        found, distances = _described(network, x, cluster)
         mixed, fixed = (found[name][:, 0].sigmoid() for name in ("mixed", "fixed"))
         taken = taken or {row["image"] for row in kept.rows}  # the loader has taken over an interrupted run's
         names = [_new_name(file, taken) for file in batch["file"]]
         table = {key: batch[key] for key in ("file", "batch", "cell")}
         table |= {"batch_known": (cluster >= 0).tolist(), "image": names}
-        table |= {"probability": mixed.tolist(), "fixed_probability": fixed.tolist(), **distance_columns(network, x)}
+        table |= {"probability": mixed.tolist(), "fixed_probability": fixed.tolist(), **distances}
         made = with_sets(pd.DataFrame(table), found["mixed"], next(iter(calibrations.values()), None))
         made["latent"] = found["latent"].cpu().tolist()
-        _write_images(network.decode_fixed(found["latent"]), names, folder / "fixed")
-        targets = [index[name] for name in shown]
-        for name, images in zip(shown, network.show_as_each(x, cluster, targets)):
-            _write_images(images, names, folder / folder_of[name])
-        kept.add([{str(name): value for name, value in row.items()} for row in made.to_dict("records")])
+        without = network.decode_fixed(found["latent"])
+        waiting.finish()  # at most the images of one batch are in memory
+        waiting.write(without, names, folder / "fixed")
+        for name, images in zip(shown, network.show_as_each(x, cluster, targets, found.get("light"))):
+            waiting.write(images, names, folder / folder_of[name])
+        waiting.rows = [{str(name): value for name, value in row.items()} for row in made.to_dict("records")]
+    waiting.finish()
     rows = pd.DataFrame(kept.table())
     frame = pd.DataFrame(rows.pop("latent").tolist(), dtype=np.float32).rename(columns=lambda i: f"h{i}")
     frame.insert(0, "file", rows["file"])
@@ -107,6 +110,16 @@ def write_cells(
     _report(rows, folder, {name: folder_of[name] for name in shown})
     if isinstance(loader, TolerantLoader):
         loader.report(folder)
+
+
+def _described(network: ARMEDAEC, x: torch.Tensor, cluster: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict]:
+    """What the network says of images, and their columns of the distance, for which known batches need another pass."""
+    distance = getattr(network, "training_distance", None)
+    if distance is None or (cluster >= 0).any():
+        return network.describe(x, cluster), distance_columns(network, x)
+    with distance.watch(network, x) as far:
+        found = network.describe(x, cluster)
+    return found, distance_columns(network, x, *far)
 
 
 def _report(rows: pd.DataFrame, folder: Path, shown: Mapping[str, str]) -> None:
@@ -161,12 +174,29 @@ def _distinct(name: str, taken: set[str]) -> str:
     return new
 
 
-def _write_images(images: torch.Tensor, names: Sequence[str], folder: Path) -> None:
-    grey = (images[:, 0].clamp(0, 1) * 255).round().byte().cpu().numpy()
+class _Waiting:
+    """
+    The images of a batch, which are written while the next batch is predicted, and its rows, which are kept once they
+    are. One thread is enough: more spend their time waiting for Python's lock.
+    """
 
-    def write(image: np.ndarray, name: str) -> None:
+    def __init__(self, kept: KeptRows) -> None:
+        self.kept, self.rows = kept, list[dict[str, Any]]()
+        self._thread, self._written = ThreadPoolExecutor(1), list[Future]()
+
+    def write(self, images: torch.Tensor, names: Sequence[str], folder: Path) -> None:
+        grey = (images[:, 0].clamp(0, 1) * 255).round().byte().cpu().numpy()
+        self._written.append(self._thread.submit(_write_images, grey, names, folder))
+
+    def finish(self) -> None:
+        for written in self._written:
+            written.result()
+        if self.rows:
+            self.kept.add(self.rows)
+        self.rows, self._written = [], []
+
+
+def _write_images(grey: np.ndarray, names: Sequence[str], folder: Path) -> None:
+    for image, name in zip(grey, names):
         with replaced_file(folder / name) as file:
             Image.fromarray(image).save(file, format="png")
-
-    with ThreadPoolExecutor(_WRITERS) as pool:  # compressing and writing leave Python's lock to others
-        list(pool.map(write, grey, names))

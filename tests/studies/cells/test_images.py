@@ -144,6 +144,22 @@ def test_images_to_predict_need_no_label(tmp_path):
         read_cells(folder)
 
 
+def test_of_images_to_predict_one_that_is_missing_is_left_to_the_loader_and_all_are_an_error(tmp_path):
+    folder = csv_folder(tmp_path, plate())
+    (folder / "0.png").unlink()
+    assert len(cells_to_predict(folder)) == 4
+    for image in folder.glob("*.png"):
+        image.unlink()
+    with pytest.raises(FileNotFoundError, match=r"4 of 4 images of .* do not exist"):
+        cells_to_predict(folder)
+
+
+def test_images_in_folders_below_are_counted_where_there_are_none_else(tmp_path):
+    named_folder(tmp_path / "Plate01" / "B02", [("150312", "m405")])
+    with pytest.raises(FileNotFoundError, match=r"no cells\.csv itself; for the 2 in folders below give a CSV"):
+        read_cells(tmp_path)
+
+
 def test_missing_folders_and_files_and_strange_names_get_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no .*nowhere; give a folder of cell images or a CSV"):
         read_cells(tmp_path / "nowhere")

@@ -11,10 +11,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from aec_samples import network, samples
 
+from monai_armed.data import KeptRows
+from monai_armed.networks.blocks import ClusterLight, cluster_light
+from monai_armed.networks.training_distance import fit_training_distance
+from monai_armed.studies.cells import inference
 from monai_armed.studies.cells.inference import write_cells
 
 
@@ -57,3 +63,36 @@ def test_a_batch_is_shown_in_any_spelling_and_a_text_is_no_list_of_letters(tmp_p
     assert sorted(path.name for path in tmp_path.glob("as_*")) == ["as_007", "as_b"]
     with pytest.raises(ValueError, match="as_batches must be a list of names of batches, got the string '007'"):
         write_cells(network(), samples(["a"], ["1"], [0]), ["007", "b"], tmp_path, "007")
+
+
+def test_rows_are_kept_once_their_images_are_written(tmp_path, monkeypatch):
+    write, kept = inference._write_images, KeptRows()
+
+    def full_disk(grey, names, folder: Path) -> None:
+        if "b_2_0.png" in names and folder.name == "as_a":
+            raise OSError("no space left")
+        write(grey, names, folder)
+
+    monkeypatch.setattr(inference, "_write_images", full_disk)
+    loader = [*samples(["a"], ["1"], [0]), *samples(["b"], ["2"], [1]), *samples(["a"], ["3"], [0])]
+    with pytest.raises(OSError, match="no space left"):
+        write_cells(network(), loader, ["a", "b"], tmp_path, kept=kept)
+    assert [row["file"] for row in kept.rows] == ["a_1_0.png"]
+    assert {path.name for path in (tmp_path / "as_population").iterdir()} == {"a_1_0.png", "b_2_0.png"}
+
+
+def test_the_light_of_unknown_batches_is_measured_once(tmp_path, monkeypatch):
+    net, measured, distant = network(), [], samples(["b"] * 3, list("123"), [0] * 3)
+    net.light, net.removes_light = ClusterLight(2), True
+    net.light.fit(samples(["a"] * 4, list("1234"), [0, 0, 1, 1]))
+    measure = cluster_light.measure_light
+    monkeypatch.setattr(cluster_light, "measure_light", lambda x: measured.append(len(x)) or measure(x))
+    net.training_distance = fit_training_distance(net, samples(["a"] * 4, list("1234"), [0] * 4), distant)
+    measured.clear()
+    write_cells(net, samples(["new"] * 2, list("12"), [-1, -1]), ["a", "b"], tmp_path)
+    assert measured == [2]  # for predictions, distance and pictures
+    loader = samples(["new"] * 2, list("12"), [-1, -1])
+    x, cluster = loader[0]["image"], loader[0]["cluster"]
+    found = list(net.show_as_each(x, cluster, [-1, 1], net.describe(x, cluster)["light"]))
+    for images, again in zip(found, net.show_as_each(x, cluster, [-1, 1]), strict=True):
+        assert (images == again).all()
