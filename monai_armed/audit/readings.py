@@ -116,7 +116,7 @@ def read_network(
                 if value.ndim == 3 and dim == 2:
                     if name not in tokens:
                         tokens[name] = _tokens_read(network, x[:2], full, inner)
-                    value = value if tokens[name] is None else value[:, list(tokens[name])]
+                    value = value[:, list(tokens[name] or range(value.shape[1]))]
                 features.setdefault(name, []).append(pooled(value, dim))
                 if value.ndim == 2 or name in tokens or (value.ndim == x.ndim and dim != x.ndim - 1):
                     channels[name] = value.shape[-1 if name in tokens else 1]
