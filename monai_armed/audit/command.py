@@ -195,6 +195,9 @@ def run_erase(arguments: argparse.Namespace) -> int:
         after = read_network(network, images.batches(), (), **options).score
         told_after = _task_after(samples.label, readings.score, after)
     files = write_erased(network.cpu(), layer, eraser.cpu(), example, arguments.out)
+    assert readings.form is not None
+    alone = ", which alone is written" if readings.form.returned > 1 else ""
+    print(f"output read: {readings.form.said()}{alone}.")
     print(f"{int(eraser.rank)} of {len(eraser.offset)} directions of {arguments.layer} are erased: written to {files}")
     print(told_after, end="")
     return 0

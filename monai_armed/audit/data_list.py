@@ -111,6 +111,11 @@ def read_samples(path: str | Path, columns: Columns, positive: Sequence[str] = (
     site = np.array(one_spelling(table[columns.site], "site", path))
     if len(np.unique(site)) < 2:
         raise ValueError(f"all {len(site)} rows of {path} are of the site {str(site[0])!r}: an audit compares sites.")
+    if len(np.unique(site)) == len(site):
+        raise ValueError(
+            f"each row of {path} is of a site of its own: an audit needs sites of several images. Is {columns.site!r} "
+            "the column of sites?"
+        )
     label = _paths(table[columns.label], path) if masks else _classes(table[columns.label], positive, path)
     subject = table[columns.subject].to_numpy(str) if columns.subject else np.arange(len(table)).astype(str)
     attributes = {name: _levels(table[name]) for name in columns.attributes}
@@ -132,6 +137,14 @@ def _read_json(path: Path, needed: Sequence[str], hint: str) -> pd.DataFrame:
         raise ValueError(f"{path} cannot be read as JSON: {error}") from error
     parts = list(content.values()) if isinstance(content, dict) else [content]
     rows = [row for part in parts if isinstance(part, list) for row in part if isinstance(row, dict)]
+    if (
+        isinstance(content, dict)
+        and content.get("training")
+        and len([p for p in parts if p and isinstance(p, list)]) > 1
+    ):
+        warnings.warn(
+            f"of {path} all parts are taken, 'training' too: leave out what the network was trained on.", stacklevel=3
+        )
     if not rows:
         raise ValueError(f"{path} has no list of samples: a data list is [{{'image': ..., 'label': ...}}, ...].")
     table = pd.DataFrame(rows)
@@ -154,7 +167,7 @@ def _classes(column: pd.Series, positive: Sequence[str], path: Path) -> np.ndarr
             words = sorted(set(column))[:10]
             raise ValueError(f"{'all' if label.all() else 'no'} labels of {path} are {list(positive)}; it has {words}.")
         return label
-    number = pd.to_numeric(column, errors="coerce")
+    number = pd.to_numeric(column.str.strip().str.lower().replace({"false": "0", "true": "1"}), errors="coerce")
     if number.isin((0, 1)).all() and number.nunique() == 1:
         raise ValueError(f"all labels of {path} are {int(number.iloc[0])}: an audit needs both classes.")
     if not number.isin((0, 1)).all():

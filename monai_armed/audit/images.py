@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ class Images:
         batch_size: images a batch.
 
     Raises:
-        ValueError: when the data list has no images.
+        ValueError: when the data list has no images, or some are not there.
     """
 
     def __init__(
@@ -99,6 +100,11 @@ class Images:
     ) -> None:
         if samples.image is None:
             raise ValueError("the data list has no column of images: a network has nothing to run on.")
+        named = [*samples.image, *(label for label in samples.label if isinstance(label, str))]
+        if missing := [path for path in named if not Path(path).exists()]:
+            raise ValueError(
+                f"{len(missing)} of {len(named)} files of the data list are not there; first: {missing[0]}."
+            )
         self.samples, self.preprocessing, self.batch_size = samples, preprocessing, batch_size
         self.kept: dict[int, dict[str, torch.Tensor]] = {}
         self.bytes = 0
@@ -134,7 +140,8 @@ class Images:
             reason: BaseException = error
             while reason.__cause__ is not None:
                 reason = reason.__cause__
-            raise ValueError(f"{path} cannot be read as the network's input: {reason}") from error
+            said = (str(reason).splitlines() or [type(reason).__name__])[0]  # MONAI adds what each reader has raised
+            raise ValueError(f"{path} cannot be read as the network's input: {said}") from error
         size = sum(tensor.nbytes for tensor in item.values())
         if self.bytes + size <= KEPT_BYTES:
             self.kept[index], self.bytes = item, self.bytes + size

@@ -51,6 +51,7 @@ class OutputForm:
         independent: whether each is of a label of its own, as those of sigmoids are; else they are of one softmax.
         probabilities: whether they are, or logits.
         maps: whether they are maps, of a network that segments.
+        returned: of how many things that the network returns they are the first.
     """
 
     outputs: int
@@ -58,9 +59,14 @@ class OutputForm:
     independent: bool
     probabilities: bool
     maps: bool = False
+    returned: int = 1
 
     def said(self) -> str:
         """How they are read, and how that is changed."""
+        first = f"; the first of {self.returned} things that the network returns" if self.returned > 1 else ""
+        return self._read() + first
+
+    def _read(self) -> str:
         kind = "probabilities, as all are between 0 and 1" if self.probabilities else "logits"
         which, last = f"output {self.positive} of 0 to {self.outputs - 1}", "map" if self.maps else "output"
         if self.outputs == 1:

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -39,8 +40,12 @@ def halves(label: np.ndarray, site: np.ndarray, subject: np.ndarray, seed: int =
         seed: seed of the split.
     """
     groups = shuffled_groups(subject, seed)
-    strata = [f"{a}/{b}" for a, b in zip(label, site)]
-    return next(iter(StratifiedGroupKFold(2).split(np.zeros(len(label)), strata, groups)))
+    strata = np.array([f"{a}/{b}" for a, b in zip(label, site)])
+    _, stratum, sizes = np.unique(strata, return_inverse=True, return_counts=True)
+    strata[sizes[stratum] < 2] = "rare"  # cannot be in both halves
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of one that is alone in this
+        return next(iter(StratifiedGroupKFold(2).split(np.zeros(len(label)), strata, groups)))
 
 
 def probe_layers(

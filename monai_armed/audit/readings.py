@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from ..metrics.audit import layer_dims, pooled
 from ..networks.layers.channel_dims import check_rows
 from ..networks.layers.feature_layers import first_tensor, record_layers
 from ..networks.nets.armed import ARMED
+from ..networks.nets.erased_layers import tokens_read
 from .layers import usual_layers
 from .networks import NoLayers, layer_prefix
 from .outputs import Asked, MapScores, OutputForm, class_form, score_of
@@ -38,7 +39,8 @@ class Readings:
     """
     Attributes:
         score: logit of class 1 (N,); of masks the log of the predicted over the true number of pixels.
-        layers: features by layer, each (N, F): of maps the mean of every channel and then its s.d. over space.
+        layers: features by layer, each (N, F): of maps the mean of every channel and then its s.d. over space; of
+            tokens over those that the network goes on with, such as the class token.
         channels: of layers whose channels an eraser can act on, their number.
         dice: of masks, the Dice of each image (N,), NaN where both are empty.
         tokens: those of them that give (B, T, C).
@@ -91,7 +93,8 @@ def read_network(
     if isinstance(network, NoLayers):
         names = []
     outputs: list[torch.Tensor] = []
-    maps, channels, tokens, dims = MapScores(asked or Asked()), {}, set(), None
+    maps, channels, dims = MapScores(asked or Asked()), {}, None
+    tokens: dict[str, tuple[int, ...] | None] = {}
     features: dict[str, list[np.ndarray]] = {}
     kind = _floating(network)
     with eval_mode(network) if not isinstance(network, torch.export.UnflattenedModule) else torch.no_grad():
@@ -101,16 +104,20 @@ def read_network(
                 names = usual_layers(inner, x.shape[1:])
             copied = {("output", name) for name in names}
             with record_layers(inner, outputs=names, copied=copied, changes=changes) as record:
-                output = first_tensor(_run(network, x))
+                returned = _run(network, x)
+            output = first_tensor(returned)
+            things = len(returned) if isinstance(returned, (tuple, list)) else 1
             if dims is None:
                 dims = layer_dims(network, x, names, part=inner) if names else {}
             for full, value in record.outputs.items():
                 name = full.removeprefix(prefix)
                 check_rows(value, len(x), name)
                 dim = dims.get(full)
-                features.setdefault(name, []).append(pooled(value, dim))
                 if value.ndim == 3 and dim == 2:
-                    tokens.add(name)
+                    if name not in tokens:
+                        tokens[name] = _tokens_read(network, x[:2], full, inner)
+                    value = value[:, list(tokens[name] or range(value.shape[1]))]
+                features.setdefault(name, []).append(pooled(value, dim))
                 if value.ndim == 2 or name in tokens or (value.ndim == x.ndim and dim != x.ndim - 1):
                     channels[name] = value.shape[-1 if name in tokens else 1]
             if masks:
@@ -121,10 +128,18 @@ def read_network(
     joined = _distinct({name: np.concatenate(parts) for name, parts in features.items()})
     if masks:
         form, score, dice = maps.read(form)
-        return Readings(score.double().numpy(), joined, channels, dice.numpy(), tokens, form)
+        form = replace(form, returned=things)
+        return Readings(score.double().numpy(), joined, channels, dice.numpy(), set(tokens), form)
     output = torch.cat(outputs)
-    form = form or class_form(output, asked or Asked())
-    return Readings(score_of(output, form).numpy(), joined, channels, None, tokens, form)
+    form = replace(form or class_form(output, asked or Asked()), returned=things)
+    return Readings(score_of(output, form).numpy(), joined, channels, None, set(tokens), form)
+
+
+def _tokens_read(network: torch.nn.Module, x: torch.Tensor, layer: str, inner: torch.nn.Module) -> Any:
+    try:
+        return tokens_read(network, x, layer, inner)
+    except ValueError:  # none goes on: what the layer tells is looked at all the same
+        return None
 
 
 def _run(network: torch.nn.Module, x: torch.Tensor) -> Any:

@@ -24,7 +24,7 @@ from .names import TrustedNames
 
 __all__ = ["ADDRESS", "expression_faults", "imported"]
 
-ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|^//|:/$", re.IGNORECASE)  # or either part of one that is put together
 MOST_CHARACTERS = 500
 REFERENCES = "__local_refs"  # what MONAI puts in the place of @id
 ROOTS = {"monai": "monai", "torch": "torch", "np": "numpy", "numpy": "numpy"}  # what MONAI lets expressions see
@@ -84,8 +84,9 @@ def expression_faults(text: str, names: TrustedNames, imports: dict[str, str]) -
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return [f"it cannot be parsed: {error}"]
     faults = list(_Grammar(names, {**ROOTS, **imports}).faults(tree.body))
-    texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    if ADDRESS.search("".join(str(node.value) for node in sorted(texts, key=lambda node: node.col_offset))):
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    texts = [str(node.value) for node in sorted(nodes, key=lambda node: node.col_offset)]
+    if any(map(ADDRESS.search, [*texts, "".join(texts)])):
         faults.append("its texts make an address of the network")
     return list(dict.fromkeys(faults))
 

@@ -64,6 +64,7 @@ PARTS: frozenset[str] = frozenset(
 HOLES: frozenset[str] = frozenset(
     (
         *_of("ignite.metrics", "gan"),  # fetches Inception
+        *_of("monai.data.iterable_dataset", "CSVIterableDataset"),  # pandas fetches what is an address
         *_of("monai.handlers", "clearml_handlers mlflow_handler trt_handler"),  # send to servers; loads programs
         *_of("monai.losses", "perceptual"),  # fetches networks and their code
         *_of(

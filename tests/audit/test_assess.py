@@ -70,6 +70,15 @@ def test_a_subject_is_in_one_half():
     assert sorted([*first, *second]) == list(range(len(samples)))
 
 
+def test_sites_of_a_single_image_are_halved_without_a_word():
+    label, site = np.arange(12) % 2, np.array([f"s{k}" for k in range(12)])
+    for sites in (site, np.where(np.arange(12) < 11, "large", "small")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            first, second = halves(label, sites, np.arange(12).astype(str))
+        assert sorted([*first, *second]) == list(range(12)) and len(first) == len(second) == 6
+
+
 def test_a_class_of_one_site_is_not_probed():
     samples, readings = simulated(3)
     kept = (samples.label == 0) | (samples.site == "site 0")

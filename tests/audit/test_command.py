@@ -195,6 +195,11 @@ def test_erase_writes_a_network_that_has_forgotten(images, networks, tmp_path, f
             ["--data", "{data}", "--network", "{nets}/net.pt2", "--image_size", "24", "24", "--layers", "heads"],
             "has no layer 'heads'",
         ),
+        (
+            ["--data", "{data}", "--network", "{nets}/net.ts", "--image_size", "24", "24", "--image_column", "sex"],
+            "files of the data list are not there; first: .*",
+        ),
+        (["--data", "{data}", "--network", "{nets}/net.ts", "--site_column", "image"], "a site of its own"),
         (["--data", "{data}", "--config_file", "{nets}/none.json"], "there is no config file"),
         (["--predictions", "{data}"], "has no column 'prediction'"),
     ],
@@ -216,4 +221,19 @@ def test_an_image_that_cannot_be_read_is_named(images, networks, tmp_path, capsy
     rows.to_csv(tmp_path / "list.csv", index=False)
     command = ["audit", "--data", str(tmp_path / "list.csv"), "--network", str(networks / "net.ts")]
     assert main([*command, "--image_size", "24", "24", "--out", str(tmp_path / "out")]) == 2
-    assert "broken.png cannot be read as the network's input" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "broken.png cannot be read as the network's input" in said and len(said.splitlines()) == 1
+
+
+def test_labels_may_be_true_and_false_and_a_training_part_is_told_of(tmp_path):
+    rows = [{"prediction": k / 40, "label": bool(k % 3), "site": "ab"[k % 2]} for k in range(40)]
+    listed = tmp_path / "list.json"
+    listed.write_text(json.dumps({"training": [], "test": rows}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert main(["audit", "--predictions", str(listed), "--out", str(tmp_path / "out")]) == 0
+    sites = json.loads((tmp_path / "out" / "audit.json").read_text())["tables"]["sites"]
+    assert sites[0]["positive"] == sum(row["label"] for row in rows)
+    listed.write_text(json.dumps({"training": rows[:20], "test": rows[20:]}))
+    with pytest.warns(UserWarning, match="all parts are taken, 'training' too"):
+        assert main(["audit", "--predictions", str(listed), "--out", str(tmp_path / "out")]) == 0

@@ -23,6 +23,8 @@ from monai_armed.audit.erased import Told, layer_eraser
 from monai_armed.audit.layers import usual_layers
 from monai_armed.audit.networks import open_network
 from monai_armed.audit.readings import read_network
+from monai_armed.networks.erasure import fit_erasers
+from monai_armed.networks.nets import ARMED
 
 
 class First(torch.nn.Module):
@@ -67,6 +69,13 @@ def test_tokens_are_erased_and_attention_weights_are_refused(opened, tmp_path):
     ]
     before, left = (np.ptp(means, axis=0).max() for means in of_site)
     assert left < before / 2
+    options = {"adversary": None, "nonlinear_slopes": False, "intercept": False}
+    net = ARMED(First().eval(), 3, (1, 16, 16), erasers=["vit.norm"], **options)  # the same, before it was exported
+    label, cluster = torch.as_tensor(told.label), torch.as_tensor(site)
+    fit_erasers(net, [{"image": x, "label": label, "cluster": cluster}], num_classes=2)
+    with torch.no_grad():
+        logits = net.eval()(x)
+    np.testing.assert_allclose(after.score, logits[:, 1] - logits[:, 0], rtol=1e-3, atol=1e-4)
     write_erased(opened, "vit.norm", eraser, x[:2], tmp_path / "e.pt2")
     found = read_network(open_network(tmp_path / "e.pt2"), batches, ())
     np.testing.assert_allclose(found.score, after.score, rtol=1e-3, atol=1e-4)
@@ -76,3 +85,19 @@ def test_a_program_for_one_number_of_images_says_so(tmp_path):
     torch.export.save(torch.export.export(torch.nn.Flatten(), (torch.rand(2, 1, 4, 4),)), tmp_path / "two.pt2")
     with pytest.raises(ValueError, match="exported for batches of 2 alone"):
         open_network(tmp_path / "two.pt2")
+
+
+def test_which_of_several_things_that_are_returned_is_read_is_said(tmp_path, opened):
+    class Several(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = torch.nn.Linear(256, 1)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.inner(x.flatten(1)), x
+
+    batches = [{"image": torch.rand(4, 1, 16, 16)}]
+    form = read_network(Several(), batches, ()).form
+    assert form is not None and form.said() == "one output, of logits; the first of 2 things that the network returns"
+    alone = read_network(opened, batches, ()).form
+    assert alone is not None and "returns" not in alone.said()

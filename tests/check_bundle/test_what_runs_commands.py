@@ -74,6 +74,15 @@ EVIL: dict[str, tuple[dict[str, Any], str]] = {
     "a library of classes": ({"run": "$torch.classes.load_library('models/x.md')"}, PART),
     "ctypes": ({"run": "$np.ctypeslib.load_library('x', 'models')"}, PART),
     "text as numbers, fetched": ({"host": "//example.org/x", "run": "$np.genfromtxt('http:' + @host)"}, PART),
+    "a table, fetched": ({"run": {"_target_": "CSVIterableDataset", "src": "$'http%c' % 58 + 2 * '/' + 'x'"}}, PART),
+    "an address in two parts": (
+        {"a": "memory:", "b": "//x", "run": {"_target_": "TensorBoardStatsHandler", "log_dir": "$@a + @b"}},
+        "address of the network",
+    ),
+    "an address in two other parts": (
+        {"b": "/x", "run": {"_target_": "TensorBoardStatsHandler", "log_dir": "$'memory:/' + @b"}},
+        "address of the network",
+    ),
     "text by a pattern": ({"run": "$np.fromregex('/etc/passwd', 'r', [])"}, PART),
     "a file that is overwritten": ({"run": "$np.save('x.npy', 1)"}, PART),
     # parts that are allowed, put to another use

@@ -74,7 +74,10 @@ def dry_run(network: nn.Module, input_shape: Sequence[int]) -> DryRun:
                 ) from error
     logits = first_tensor(output)
     if logits.ndim < 2 or logits.shape[0] != 2:
-        raise ValueError(f"network must return logits (batch, channels, ...), got {tuple(logits.shape)} for 2 samples.")
+        hint = ": build it without the squeeze that takes the one channel away" if tuple(logits.shape) == (2,) else ""
+        raise ValueError(
+            f"network must return logits (batch, channels, ...), got {tuple(logits.shape)} for 2 samples{hint}."
+        )
     returned = [found for found in (output, in_training) if found is not None]
     return DryRun(x, logits, record, overwritten | record.overwritten(), returned)
 

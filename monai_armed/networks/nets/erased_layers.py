@@ -24,7 +24,7 @@ from ..layers.channel_dims import channel_dims, channels_first
 from ..layers.dry_run import DryRun, left_as_it_was
 from ..layers.feature_layers import first_tensor, record_layers
 
-__all__ = ["Places", "prepare_erasers"]
+__all__ = ["Places", "prepare_erasers", "tokens_read"]
 
 
 @dataclass(frozen=True)
@@ -84,21 +84,40 @@ def prepare_erasers(
         if isinstance(given, ClusterEraser):
             given.channel_dim = dim
         are_tokens = features.ndim == 3 and dim == 2
-        modules[name], places[name] = given, Places(dim, _tokens_read(network, dry, name) if are_tokens else None)
+        modules[name], places[name] = given, Places(dim, tokens_read(network, dry.input, name) if are_tokens else None)
     return modules, places
 
 
-def _tokens_read(network: nn.Module, dry: DryRun, layer: str) -> tuple[int, ...] | None:
-    """The tokens of a layer on which the logits depend, by their gradient; None where that is all or not told."""
+def tokens_read(
+    network: nn.Module, samples: torch.Tensor, layer: str, part: nn.Module | None = None
+) -> tuple[int, ...] | None:
+    """
+    The tokens of a layer on which the logits depend, by their gradient at noise.
+
+    Args:
+        network: called with samples.
+        samples: of which the shape and the kind are taken.
+        layer: name of a layer that gives (B, T, C).
+        part: a module in the network whose layer is meant; by default itself.
+
+    Returns:
+        their places; None where that is all of them or not told.
+
+    Raises:
+        ValueError: when the logits depend on none.
+    """
     kept: list[torch.Tensor] = []
 
     def cut(features: torch.Tensor) -> torch.Tensor:
         kept.append(features.detach().requires_grad_())
         return kept[-1].clone()  # for operations in place
 
-    x = torch.rand(dry.input.shape, generator=torch.Generator().manual_seed(0)).to(dry.input)
+    x = torch.rand(samples.shape, generator=torch.Generator().manual_seed(0)).to(samples)
+    watched = network if part is None else part
     with left_as_it_was(network, x.device), torch.inference_mode(False), torch.enable_grad():
-        with record_layers(network.eval(), changes={layer: cut}), torch.backends.cudnn.flags(enabled=False):
+        for module in network.modules():  # an exported program has no eval()
+            module.training = False
+        with record_layers(watched, changes={layer: cut}), torch.backends.cudnn.flags(enabled=False):
             logits = first_tensor(network(x))
         gradient = None
         if logits.requires_grad:
