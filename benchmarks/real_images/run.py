@@ -13,7 +13,7 @@
 
 Every network of :py:data:`training.TRAININGS` is trained on the other sources and kept in ``OUT/networks``, so that a
 run that is stopped goes on where it was; then each row of :py:data:`rows.ROWS` is made from a trained network, and
-``results.csv`` and ``results.md`` are written.
+``results.csv``, ``results.md`` and the picture ``trade_off.png`` are written.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from results import write_results
 from rows import ROWS, read_latents
 from scores import score
 from tqdm import tqdm
+from trade_off import draw_trade_off
 from training import TRAININGS, build_network, read_images, train
 
 from monai_armed.data.replaced_file import replaced_file
@@ -96,6 +97,8 @@ def main() -> None:
             seconds = {"training seconds": training_seconds, "further seconds": time.monotonic() - begun}
             results.append({"model": row, "left out": left_out, "seed": seed, **score(prediction, parts), **seconds})
         text = write_results(pd.DataFrame(results), args.out)
+    if results:
+        draw_trade_off(pd.DataFrame(results), args.out / "trade_off.png")
     print(text)
 
 

@@ -158,6 +158,7 @@ def test_it_runs_and_goes_on_where_it_was(modules, as_downloaded, tmp_path, monk
     assert set(results["left out"]) == set(SOURCES)
     armed = results["model"].str.contains("ARMED")
     assert results.loc[armed, "seen mixed"].notna().all() and results["leak"].between(0.5, 1).all()
+    assert (tmp_path / "trade_off.png").stat().st_size > 10_000
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert text.count("\n| ") == 1 + len(rows) and "| colour augmentation | 3 | " in text
     assert "p_corrected" in (tmp_path / "tests.csv").read_text(encoding="utf-8")
