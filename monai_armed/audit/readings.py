@@ -22,7 +22,7 @@ from monai.networks.utils import eval_mode
 
 from ..metrics.audit import layer_dims, pooled
 from ..networks.layers.channel_dims import check_rows
-from ..networks.layers.feature_layers import first_tensor, record_layers
+from ..networks.layers.feature_layers import LayerRecord, first_tensor, record_layers
 from ..networks.nets.armed import ARMED
 from ..networks.nets.erased_layers import tokens_read
 from .layers import usual_layers
@@ -93,9 +93,7 @@ def read_network(
     if isinstance(network, NoLayers):
         names = []
     outputs: list[torch.Tensor] = []
-    maps, channels, dims = MapScores(asked or Asked()), {}, None
-    tokens: dict[str, tuple[int, ...] | None] = {}
-    features: dict[str, list[np.ndarray]] = {}
+    maps, found = MapScores(asked or Asked()), _LayersRead(network, inner, prefix)
     kind = _floating(network)
     with eval_mode(network) if not isinstance(network, torch.export.UnflattenedModule) else torch.no_grad():
         for batch in batches:
@@ -107,39 +105,55 @@ def read_network(
                 returned = _run(network, x)
             output = first_tensor(returned)
             things = len(returned) if isinstance(returned, (tuple, list)) else 1
-            if dims is None:
-                dims = layer_dims(network, x, names, part=inner) if names else {}
-            for full, value in record.outputs.items():
-                name = full.removeprefix(prefix)
-                check_rows(value, len(x), name)
-                dim = dims.get(full)
-                if value.ndim == 3 and dim == 2:
-                    if name not in tokens:
-                        tokens[name] = _tokens_read(network, x[:2], full, inner)
-                    value = value[:, list(tokens[name] or range(value.shape[1]))]
-                features.setdefault(name, []).append(pooled(value, dim))
-                if value.ndim == 2 or name in tokens or (value.ndim == x.ndim and dim != x.ndim - 1):
-                    channels[name] = value.shape[-1 if name in tokens else 1]
+            found.add(record, x, names)
             if masks:
                 maps.add(output, torch.as_tensor(batch["label"]))
             outputs.append(output[:0] if masks else output.cpu())
     if not outputs:
         raise ValueError("there is no sample to run the network on.")
-    joined = _distinct({name: np.concatenate(parts) for name, parts in features.items()})
+    joined, channels, tokens = found.joined(), found.channels, set(found.tokens)
     if masks:
         form, score, dice = maps.read(form)
         form = replace(form, returned=things)
-        return Readings(score.double().numpy(), joined, channels, dice.numpy(), set(tokens), form)
+        return Readings(score.double().numpy(), joined, channels, dice.numpy(), tokens, form)
     output = torch.cat(outputs)
     form = replace(form or class_form(output, asked or Asked()), returned=things)
-    return Readings(score_of(output, form).numpy(), joined, channels, None, set(tokens), form)
+    return Readings(score_of(output, form).numpy(), joined, channels, None, tokens, form)
 
 
-def _tokens_read(network: torch.nn.Module, x: torch.Tensor, layer: str, inner: torch.nn.Module) -> Any:
-    try:
-        return tokens_read(network, x, layer, inner)
-    except ValueError:  # none goes on: what the layer tells is looked at all the same
-        return None
+class _LayersRead:
+    """Features, channels and tokens of layers, batch after batch; see :py:class:`Readings`."""
+
+    def __init__(self, network: torch.nn.Module, inner: torch.nn.Module, prefix: str) -> None:
+        self.network, self.inner, self.prefix = network, inner, prefix
+        self.dims: dict[str, int | None] | None = None
+        self.features: dict[str, list[np.ndarray]] = {}
+        self.channels: dict[str, int] = {}
+        self.tokens: dict[str, tuple[int, ...] | None] = {}
+
+    def add(self, record: LayerRecord, x: torch.Tensor, names: Sequence[str]) -> None:
+        if self.dims is None:
+            self.dims = layer_dims(self.network, x, names, part=self.inner) if names else {}
+        for full, value in record.outputs.items():
+            name = full.removeprefix(self.prefix)
+            check_rows(value, len(x), name)
+            dim = self.dims.get(full)
+            if value.ndim == 3 and dim == 2:
+                if name not in self.tokens:
+                    self.tokens[name] = self._tokens_read(x[:2], full)
+                value = value[:, list(self.tokens[name] or range(value.shape[1]))]
+            self.features.setdefault(name, []).append(pooled(value, dim))
+            if value.ndim == 2 or name in self.tokens or (value.ndim == x.ndim and dim != x.ndim - 1):
+                self.channels[name] = value.shape[-1 if name in self.tokens else 1]
+
+    def _tokens_read(self, x: torch.Tensor, layer: str) -> tuple[int, ...] | None:
+        try:
+            return tokens_read(self.network, x, layer, self.inner)
+        except ValueError:  # none goes on: what the layer tells is looked at all the same
+            return None
+
+    def joined(self) -> dict[str, np.ndarray]:
+        return _distinct({name: np.concatenate(parts) for name, parts in self.features.items()})
 
 
 def _run(network: torch.nn.Module, x: torch.Tensor) -> Any:

@@ -16,28 +16,21 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn as nn
-from monai.networks.utils import eval_mode
-from monai.utils import CommonKeys, ensure_tuple
+from monai.utils import CommonKeys
 
 from ..utils.parallel import unwrap
+from .distance_features import features_looked_at, pooled_features, read_features, recorded
 from .erasure.feature_sums import FeatureSums
 from .erasure.shrinkage import feature_scale, shrunk_covariance
-from .layers.channel_dims import channel_dims, channels_first, check_rows
-from .layers.dry_run import default_feature_layers, observe
-from .layers.feature_layers import LayerRecord, record_layers
-from .nets.armed import ARMED
-from .nets.armed_aec import ARMEDAEC
-from .nets.cluster_input import ClusterInput
 
 __all__ = ["TrainingDistance", "distance_columns", "fit_training_distance", "warn_of_distance"]
 
-INPUT = "<input>"  # among the layers; no layer can be called so
 COVERAGE = 0.99  # share of samples like the held-out ones that are not called unlike the training data
 SHOWN = 5  # rows that a warning names
 LEAST = 2  # held-out samples, of which there is a spread
@@ -90,7 +83,7 @@ class TrainingDistance:
         Returns:
             the distance of each, (B,), in double precision on the CPU.
         """
-        return self._of(_features(network, x, self._dims))
+        return self._of(read_features(network, x, self._dims))
 
     @contextmanager
     def watch(self, network: nn.Module, x: torch.Tensor) -> Iterator[list[torch.Tensor]]:
@@ -105,9 +98,9 @@ class TrainingDistance:
             a list that has the distance (B,) when the context is left.
         """
         found: list[torch.Tensor] = []
-        with _recorded(network, self._dims) as record:
+        with recorded(network, self._dims) as record:
             yield found
-        found.append(self._of(_pooled_all(record, x, self._dims)))
+        found.append(self._of(pooled_features(record, x, self._dims)))
 
     @property
     def _dims(self) -> dict[str, int]:
@@ -175,8 +168,8 @@ def fit_training_distance(
     dims: dict[str, int] = {}
     for batch in train:
         x = _image(batch)
-        dims = dims or _layer_dims(network, x, layers)
-        for name, features in _features(network, x, dims).items():
+        dims = dims or features_looked_at(network, x, layers)
+        for name, features in read_features(network, x, dims).items():
             if name not in sums:
                 wide = features.shape[1] > WIDE
                 sums[name] = _WideSums(features) if wide else FeatureSums(features.shape[1], num_clusters=1)
@@ -185,7 +178,7 @@ def fit_training_distance(
     found: dict[str, list[torch.Tensor]] = {name: [] for name in where}
     dims = {name: dims[name] for name in where}
     for batch in held_out:
-        for name, features in _features(network, _image(batch), dims).items():
+        for name, features in read_features(network, _image(batch), dims).items():
             found[name].append(where[name].log_distance(features))
     if not where or sum(map(len, next(iter(found.values())))) < LEAST:
         raise ValueError(
@@ -240,60 +233,6 @@ def warn_of_distance(names: Sequence[str], unlike: Sequence[bool], stacklevel: i
 
 def _image(batch: Mapping[str, Any]) -> torch.Tensor:
     return torch.as_tensor(batch[CommonKeys.IMAGE])
-
-
-def _trunk(network: nn.Module) -> tuple[nn.Module, dict[str, str]]:
-    """The module whose layers are looked at, and how the network is called so that no cluster is asked for."""
-    if isinstance(network, ARMEDAEC):
-        return network.fixed, {"effects": "fixed"}
-    if isinstance(network, ARMED):
-        return network.network, {"effects": "fixed"}
-    return (network.network, {"unknown": "population"}) if isinstance(network, ClusterInput) else (network, {})
-
-
-def _layer_dims(network: nn.Module, x: torch.Tensor, layers: Sequence[str] | None) -> dict[str, int]:
-    """The input and the layers, or those of an adversary; of each the dimension of the channels, 1 if none tells it."""
-    network = unwrap(network)
-    trunk, options = _trunk(network)
-    with eval_mode(network):
-        dry = observe(network, x[:2].to(_device(network)), trunk, **options)
-    names = default_feature_layers(trunk, dry, getattr(network, "head", "")) if layers is None else ensure_tuple(layers)
-    tensors = [("", dry.input), *((name, dry.record.outputs.get(name, dry.input)) for name in names)]
-    return {name: dim or 1 for name, dim in zip((INPUT, *names), channel_dims(trunk, dry, tensors))}
-
-
-def _features(network: nn.Module, x: torch.Tensor, dims: Mapping[str, int]) -> dict[str, torch.Tensor]:
-    """Features (B, D) of each layer, whose channels are in a dimension, in double precision on the CPU."""
-    network = unwrap(network)
-    x = x.to(_device(network))
-    with eval_mode(network), _recorded(network, dims) as record:
-        network(x, **_trunk(network)[1])
-    return _pooled_all(record, x, dims)
-
-
-def _recorded(network: nn.Module, dims: Iterable[str]) -> AbstractContextManager[LayerRecord]:
-    named = [name for name in dims if name != INPUT]
-    copied = {("output", name) for name in named}  # what comes later may write into them
-    return record_layers(_trunk(unwrap(network))[0], outputs=named, copied=copied)
-
-
-def _pooled_all(record: LayerRecord, x: torch.Tensor, dims: Mapping[str, int]) -> dict[str, torch.Tensor]:
-    for name in dims.keys() - {INPUT}:
-        check_rows(record.outputs[name], len(x), name)
-    return {name: _pooled(x if name == INPUT else record.outputs[name], dim) for name, dim in dims.items()}
-
-
-def _pooled(features: torch.Tensor, dim: int) -> torch.Tensor:
-    """Vectors (B, D) as they are, of maps (B, C, *spatial) the mean and s.d. over space."""
-    features = features.detach().cpu().double()
-    if features.ndim < 3:
-        return features.reshape(len(features), -1)
-    maps = channels_first(features, dim).flatten(2)
-    return torch.cat([maps.mean(-1), maps.std(-1, correction=0)], dim=1)
-
-
-def _device(network: nn.Module) -> torch.device:
-    return next(network.parameters()).device
 
 
 class _WideSums:
