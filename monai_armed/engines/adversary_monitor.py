@@ -36,6 +36,7 @@ AT_CHANCE, WINS, MISLED = 0.95, 0.5, 1.05  # shares of the loss of guessing
 LEARNED, NOTHING = 0.1, 0.02  # shares of a constant's loss that are saved
 EPOCHS, STEPS = 3, 100  # so long a network may take until it has learned something
 FEW = 0.1  # of the dimensions that features could have
+PREDICTIONS = ("fixed", "mixed")  # whose loss is held against a constant's
 LOOKED_AT = 64  # batches of a long epoch, spread over it: more would cost time and tell no more
 MOST_KEPT = 2**18  # numbers that wait until they are looked at
 
@@ -85,8 +86,8 @@ def task_verdict(saved: Sequence[float], rank: Sequence[float]) -> str:
         rank: effective rank of the features, as a share of what it could be, of each epoch; empty where not known.
 
     Returns:
-        a sentence that begins with ``"losing the task"``, ``"nothing learned"`` or ``"features collapsed"``, or nothing
-        where nothing is wrong.
+        a sentence that begins with ``"losing the task"``, ``"nothing learned"``, ``"little learned"`` or ``"features
+        collapsed"``, or nothing where nothing is wrong.
     """
     if max(saved) >= LEARNED and saved[-1] < max(saved) / 2:
         return (
@@ -97,6 +98,12 @@ def task_verdict(saved: Sequence[float], rank: Sequence[float]) -> str:
         return (
             f"nothing learned: for {EPOCHS} epochs the fixed prediction has been no better than a constant; lower "
             "lambda_adversary, begin with a warm-up of the reversal, or see whether the input tells the label at all."
+        )
+    if len(saved) >= EPOCHS and max(saved) < LEARNED:
+        return (
+            f"little learned: in {len(saved)} epochs the fixed prediction has saved {max(saved):.0%} of a constant's "
+            "loss at most; if the same training with lambda_adversary 0 saves more, the adversary harms it: lower "
+            "lambda_adversary or begin with a warm-up of the reversal."
         )
     if rank and rank[-1] < FEW and rank[-1] <= max(rank) / 2:
         return (
@@ -112,10 +119,12 @@ class AdversaryMonitor:
     after the first epoch, and whenever that changes. Guessing by the clusters' sizes costs the entropy of the clusters
     (of each class, for a class-conditional adversary), which is ln(C) if they are of one size and less if not. The loss
     and that of guessing (of an epoch of 128 batches or more those of every second, or third ..., of at least 64) go
-    into ``engine.state.metrics`` as ``adversary_loss`` and ``adversary_chance``, and with the
-    verdict into ``history``. It warns where the task suffers: where the fixed prediction is no better than a constant,
-    or no longer, or the features of an :py:class:`ARMEDTrainer` have collapsed, by MONAI's measure. A network without
-    an adversary is left alone. An ``ARMEDTrainer`` has one also if none is attached to it.
+    into ``engine.state.metrics`` as ``adversary_loss`` and ``adversary_chance``, and with the verdict into ``history``.
+    It warns where the task suffers: where the fixed prediction is no better than a constant, or little better, or no
+    longer, or the features of an :py:class:`ARMEDTrainer` have collapsed, by MONAI's measure. At the end it logs what
+    the fixed and the mixed prediction save of a constant's loss: an adversary that slows the task from its first step
+    on is seen only beside a training without it. A network without an adversary is left alone. An ``ARMEDTrainer`` has
+    a monitor also if none is attached to it.
 
     Example:
         >>> AdversaryMonitor().attach(trainer)  # an ARMEDTrainer or MONAI's SupervisedTrainer
@@ -127,7 +136,7 @@ class AdversaryMonitor:
         self._waiting: list[dict[str, torch.Tensor]] = []  # batches that are not looked at yet
         self._batches: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._sums: list[torch.Tensor] = []
-        self._errors: list[torch.Tensor] = []  # of the fixed prediction and of a constant in its place
+        self._errors: list[torch.Tensor] = []  # of a constant prediction, the fixed and the mixed one
         self._constant: torch.Tensor | None = None  # mean logits so far
         self._features: torch.Tensor | None = None
         self._uniform = 0.0
@@ -137,6 +146,7 @@ class AdversaryMonitor:
         engine.adversary_monitor = self  # type: ignore[attr-defined]
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._keep)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._report)
+        engine.add_event_handler(Events.COMPLETED, self._conclude)
 
     def _keep(self, engine: Engine) -> None:
         """What an iteration has; it is looked at later, with that of others: one by one costs small networks more."""
@@ -149,7 +159,7 @@ class AdversaryMonitor:
             return
         batch = {"adversary": pred["adversary"].detach(), "cluster": target["cluster"], "label": target["label"]}
         if isinstance(getattr(engine, "loss_function", None), ARMEDLoss):
-            batch["fixed"] = pred["fixed"].detach()
+            batch.update({name: pred[name].detach() for name in PREDICTIONS if name in pred})
         self._features = output.get("features")
         if self._waiting and _shapes(self._waiting[0]) != _shapes(batch):
             self._look(engine)
@@ -171,7 +181,7 @@ class AdversaryMonitor:
             fixed, loss = batch["fixed"], engine.loss_function  # type: ignore[attr-defined]
             mean = fixed.transpose(0, 1).flatten(1).mean(1).unflatten(0, (-1, *[1] * (fixed.ndim - 2)))
             self._constant = mean if self._constant is None else self._constant.lerp(mean, 1 / (len(self._errors) + 1))
-            guesses = (fixed, self._constant.expand_as(fixed))
+            guesses = (self._constant.expand_as(fixed), *(batch[name] for name in PREDICTIONS if name in batch))
             self._errors.append(len(fixed) * torch.stack([loss.error(guess, label) for guess in guesses]))
 
     def _report(self, engine: Engine) -> None:
@@ -201,12 +211,23 @@ class AdversaryMonitor:
         if row["task"][:8] != before["task"][:8]:  # the kind of trouble: its figures change each time
             logger.warning(f"adversary, epoch {engine.state.epoch}: {row['task'] or 'the task is learned now.'}")
 
+    def _conclude(self, engine: Engine) -> None:
+        """Say what was learned beside the adversary: nothing in one training tells what would have been without it."""
+        last = self.history[-1] if self.history else {}
+        if "saved" in last:
+            mixed = f", the mixed one {last['saved_mixed']:.0%}" if "saved_mixed" in last else ""
+            logger.info(
+                f"adversary, end: the fixed prediction saves {last['saved']:.0%} of a constant's loss{mixed}; the "
+                "same training with lambda_adversary 0 tells what the adversary costs."
+            )
+
     def _task(self) -> dict[str, float]:
-        """What the fixed prediction saves of a constant's loss in this epoch, and the rank of its last features."""
+        """What the predictions save of a constant's loss in this epoch, and the rank of the last features."""
         found = {}
         if self._errors:
-            error, of_constant = torch.stack(self._errors).sum(0).tolist()
-            found["saved"] = (of_constant - error) / max(abs(of_constant), 1e-12)
+            of_constant, *errors = torch.stack(self._errors).sum(0).tolist()
+            shares = [(of_constant - error) / max(abs(of_constant), 1e-12) for error in errors]
+            found.update(zip(("saved", "saved_mixed"), shares))
         if self._features is not None and min(len(self._features) - 1, self._features.shape[1]) >= 4:
             score = compute_embedding_collapse(self._features.float().cpu(), include_indicators=["effective_rank"])
             found["rank"] = 1 - float(torch.as_tensor(score["effective_rank_score"]))

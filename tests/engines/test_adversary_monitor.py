@@ -38,6 +38,8 @@ EPOCHS = 16
         ([0.2, 0.4, 0.15], [], "losing the task: .* saves 15% .* it saved 40% before.*lower lambda_adversary"),
         ([0.01, 0.0, -0.1], [0.5], "nothing learned: for 3 epochs"),
         ([0.01, 0.0], [], ""),  # it may still begin to
+        ([0.04, 0.07, 0.06], [], "little learned: in 3 epochs .* saved 7% .* with lambda_adversary 0 saves more"),
+        ([0.04, 0.07, 0.1], [], ""),
         ([0.2, 0.4, 0.5], [0.5, 0.3, 0.05], "features collapsed: their effective rank is 5.0% .* it was 50.0%"),
         ([0.2, 0.4, 0.5], [0.08, 0.08, 0.07], ""),  # few dimensions from the start
         ([-0.5, -0.6, -0.6], [], "nothing learned"),  # worse than a constant
@@ -62,15 +64,15 @@ def _loader() -> DataLoader:
     return DataLoader(Dataset(items), batch_size=16, shuffle=True)
 
 
-def _trainer(weight: float, **options) -> ARMEDTrainer:
+def _trainer(weight: float, intercept: bool = False, **options) -> ARMEDTrainer:
     set_determinism(0)
-    net = ARMED(DFNN(4, hidden_channels=(16,)), 2, (4,), nonlinear_slopes=False, intercept=False)
+    net = ARMED(DFNN(4, hidden_channels=(16,)), 2, (4,), nonlinear_slopes=False, intercept=intercept)
     return ARMEDTrainer(
         "cpu",
         EPOCHS,
         _loader(),
         net,
-        torch.optim.Adam(net.network.parameters(), 0.02),
+        torch.optim.Adam([*net.network.parameters(), *net.random_slopes.parameters()], 0.02),
         ARMEDLoss(torch.nn.BCEWithLogitsLoss(), lambda_adversary=weight),
         prepare_batch=PrepareBatchCluster(),
         adversary=net.adversary,
@@ -109,6 +111,18 @@ def test_a_monitor_of_ones_own_takes_the_place_of_the_trainers(caplog):
     assert [row["epoch"] for row in monitor.history] == list(range(1, EPOCHS + 1))
     last = monitor.history[-1]
     assert 0.3 < last["saved"] < 1 and 0.1 < last["rank"] <= 1
+    end = [r.getMessage() for r in caplog.records if "adversary, end:" in r.getMessage()]
+    assert len(end) == 1 and f"saves {last['saved']:.0%} of a constant's loss; the same training" in end[0]
+
+
+def test_the_end_says_what_the_mixed_prediction_saves_as_well(caplog):
+    trainer = _trainer(0.0, intercept=True)
+    with caplog.at_level(logging.INFO):
+        trainer.run()
+    last = trainer.adversary_monitor.history[-1]
+    end = [r.getMessage() for r in caplog.records if "adversary, end:" in r.getMessage()]
+    assert len(end) == 1 and f"the mixed one {last['saved_mixed']:.0%}; the same training" in end[0]
+    assert last["saved"] < last["saved_mixed"] < 1  # the clusters have labels of their own
 
 
 def test_what_is_saved_is_measured_against_a_constant():
