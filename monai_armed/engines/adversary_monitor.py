@@ -223,7 +223,7 @@ class AdversaryMonitor:
 
     def _task(self) -> dict[str, float]:
         """What the predictions save of a constant's loss in this epoch, and the rank of the last features."""
-        found = {}
+        found: dict[str, float] = {}
         if self._errors:
             of_constant, *errors = torch.stack(self._errors).sum(0).tolist()
             shares = [(of_constant - error) / max(abs(of_constant), 1e-12) for error in errors]

@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import torch
 from ignite.engine import Events
@@ -39,13 +40,12 @@ class TrainingLog:
     adversary's loss, which is why they come after it.
 
     Args:
-        log_dir: folder of TensorBoard's event files; each of several processes has one of its own in it.
+        log_dir: folder of TensorBoard's event file; each of several processes has one of its own in it.
         every: number of iterations from one point of the curves to the next.
     """
 
     def __init__(self, log_dir: str, every: int = 1) -> None:
-        folder = _of_process(log_dir)
-        self.writer = _PatientWriter(folder)
+        self.writer = _writer(log_dir)
         curves = TensorBoardStatsHandler(self.writer, iteration_log=every, output_transform=loss_terms)
         self.handlers = (AdversaryMonitor(), curves, LossProgress())
 
@@ -60,12 +60,27 @@ class _PatientWriter(SummaryWriter):
     """MONAI's handler flushes after each number, for which a small network waits longer than for its optimizer."""
 
     flushed = 0.0
+    flush_all = SummaryWriter.flush
 
     def flush(self) -> None:
-        """Write what waits, at most once a second; ``close`` writes the rest."""
+        """Write what waits, at most once a second; ``flush_all`` and ``close`` write the rest."""
         if time.monotonic() - self.flushed > 1:
             super().flush()
             self.flushed = time.monotonic()
+
+
+_WRITERS: WeakValueDictionary[str, _PatientWriter] = WeakValueDictionary()  # those in use, by folder
+
+
+def _writer(log_dir: str) -> _PatientWriter:
+    """The one of this folder in this process: the curves of training and validation lie in one event file."""
+    folder = Path(log_dir).resolve()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        folder /= f"rank{torch.distributed.get_rank()}"
+    writer = _WRITERS.get(str(folder))
+    if writer is None:
+        writer = _WRITERS[str(folder)] = _PatientWriter(str(folder))
+    return writer
 
 
 class ValidationLog:
@@ -73,20 +88,16 @@ class ValidationLog:
     Ignite handler that shows the metrics of validation, as text and as curves for TensorBoard.
 
     Args:
-        log_dir: folder of TensorBoard's event files, see :py:class:`TrainingLog`.
+        log_dir: folder of TensorBoard's event file, which is that of a :py:class:`TrainingLog` of the same folder.
     """
 
     def __init__(self, log_dir: str) -> None:
-        curves = TensorBoardStatsHandler(log_dir=_of_process(log_dir), iteration_log=False)
+        self.writer = _writer(log_dir)
+        curves = TensorBoardStatsHandler(self.writer, iteration_log=False)
         self.handlers = (StatsHandler(name="validation", iteration_log=False), curves)
 
     def attach(self, engine: Engine) -> None:
         """Args: engine: the evaluator that validates."""
         for handler in self.handlers:
             handler.attach(engine)
-
-
-def _of_process(log_dir: str) -> str:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return str(Path(log_dir) / f"rank{torch.distributed.get_rank()}")
-    return log_dir
+        engine.add_event_handler(Events.COMPLETED, self.writer.flush_all)

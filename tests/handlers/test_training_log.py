@@ -46,9 +46,9 @@ def curves(tmp_path) -> dict[str, list]:
     )  # fmt: skip
     trainer.run()
     found: dict[str, list] = {"history": log.handlers[0].history}
-    for file in tmp_path.glob("events*"):
-        events = EventAccumulator(str(file)).Reload()
-        found.update({name: events.Scalars(name) for name in events.Tags()["scalars"]})
+    (file,) = tmp_path.iterdir()  # one, whichever of its curves is looked for
+    events = EventAccumulator(str(file)).Reload()
+    found.update({name: events.Scalars(name) for name in events.Tags()["scalars"]})
     return found
 
 
