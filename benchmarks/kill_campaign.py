@@ -63,7 +63,7 @@ class Trained:
         """Whether another folder has the same weights, bit for bit."""
         states = [torch.load(folder / "model.pt", weights_only=True) for folder in (self.folder, other)]
         return states[0].keys() == states[1].keys() and all(
-            torch.equal(states[0][name].view(-1).view(torch.uint8), states[1][name].view(-1).view(torch.uint8))
+            torch.equal(states[0][name].reshape(-1).view(torch.uint8), states[1][name].reshape(-1).view(torch.uint8))
             for name in states[0]
         )
 
