@@ -85,7 +85,9 @@ def test_an_adversary_that_nothing_hinders_wins(kind, caplog):
     assert engine.state.metrics["adversary_chance"] == pytest.approx(entropy) and entropy < math.log(3)
     assert engine.state.metrics["adversary_loss"] == monitor.history[-1]["loss"] < 0.5 * entropy
     said = [record.message for record in caplog.records if record.name.startswith("monai_armed")]
-    assert said and all("adversary, epoch" in message for message in said) and "wins" in said[-1]
+    *verdicts, end = said
+    assert verdicts and all("adversary, epoch" in message for message in verdicts) and "wins" in verdicts[-1]
+    assert "adversary, end" in end
     assert len(said) < 25  # not once an epoch
 
 
