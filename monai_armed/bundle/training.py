@@ -27,10 +27,10 @@ from monai_armed.bundle.model_file import read_record, write_model
 from monai_armed.bundle.models import load_fitting, load_part, takes_cluster
 from monai_armed.bundle.run_lock import claimed
 from monai_armed.bundle.z_predictor_training import ZPredictorTraining
-from monai_armed.handlers.random_effects_writer import is_main_process
 from monai_armed.handlers.training_checkpoint import TrainingCheckpoint, load_state, load_weights, read_checkpoint
 from monai_armed.metrics.calibration_file import CALIBRATION
 from monai_armed.networks.training_distance import LEAST, TrainingDistance, fit_training_distance
+from monai_armed.utils.parallel import is_main_process
 
 __all__ = ["Training"]
 

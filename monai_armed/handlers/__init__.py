@@ -17,15 +17,12 @@ from .cluster_erasure import ClusterErasure, erase_clusters
 from .cluster_light_fit import ClusterLightFit
 from .early_stop import EarlyStop
 from .epoch_seed import EpochSeed
-from .linear_warm_up import LinearWarmUp
-from .loss_progress import LossProgress
-from .loss_terms import loss_terms
 from .prediction_writer import PredictionWriter
 from .random_effects_writer import RandomEffectsWriter
-from .reversal_warm_up import ReversalWarmUp
 from .training_checkpoint import TrainingCheckpoint, load_weights
-from .training_log import TrainingLog, ValidationLog
+from .training_log import LossProgress, TrainingLog, ValidationLog, loss_terms
 from .validation_metrics import ImageError, LabelAUROC, TargetLoss
+from .warm_up import LinearWarmUp, ReversalWarmUp
 
 __all__ = [
     "AdversaryMonitor",

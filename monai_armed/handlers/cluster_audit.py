@@ -26,7 +26,7 @@ from monai.data import DataLoader
 from ..data.replaced_file import write_csv
 from ..engines.prepare_batch import PrepareBatchCluster
 from ..metrics.audit import LayerFeatures, audit_features, collect_features
-from .random_effects_writer import is_main_process
+from ..utils.parallel import is_main_process
 
 if TYPE_CHECKING:
     from ignite.engine import Engine

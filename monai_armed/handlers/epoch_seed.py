@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch.distributed
 from ignite.engine import Events
 from monai.data.utils import set_rnd
 from monai.utils import set_determinism
+
+from ..utils.parallel import process_rank
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -44,9 +45,7 @@ class EpochSeed:
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        started = torch.distributed.is_available() and torch.distributed.is_initialized()
-        own = self.seed + (1000 * torch.distributed.get_rank() if started else 0)
-        seed = (own * 100_003 + engine.state.epoch) % 2**32
+        seed = ((self.seed + 1000 * process_rank()) * 100_003 + engine.state.epoch) % 2**32
         set_determinism(seed, use_deterministic_algorithms=None)
         loader = engine.state.dataloader
         dataset = getattr(loader, "dataset", None)

@@ -18,27 +18,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch.distributed
+import torch
 from ignite.engine import Events
 
 from ..data.replaced_file import write_csv
 from ..losses.gaussian_likelihood import GaussianLikelihoodLoss
 from ..metrics.mixed_model import VarCorr, ranef
 from ..networks.nets.armed import ARMED
-from ..utils.parallel import unwrap
+from ..utils.parallel import is_main_process, unwrap
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
 
-__all__ = ["RandomEffectsWriter", "is_main_process"]
+__all__ = ["RandomEffectsWriter"]
 
 logger = logging.getLogger(__name__)
-
-
-def is_main_process() -> bool:
-    """Whether this is the process that writes: the only one, or the first of several."""
-    started = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return not started or torch.distributed.get_rank() == 0
 
 
 class RandomEffectsWriter:

@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed
 from ignite.engine import Events
 
 from ..data.checksums import check_shipped
 from ..data.replaced_file import remove_partial, replaced_file
 from ..networks.nets.cluster_network import ClusterNetwork
-from ..utils.parallel import unwrap
+from ..utils.parallel import is_main_process, unwrap
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
@@ -167,7 +166,7 @@ class TrainingCheckpoint:
         """
         state = {name: obj.state_dict() for name, obj in self._stateful(engine).items()}
         self._check_finite(state["network"], engine.state.epoch)
-        if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank():
+        if not is_main_process():
             return
         progress: dict[str, Any] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
         progress["finished"], progress["max_epochs"] = bool(engine.should_terminate), engine.state.max_epochs

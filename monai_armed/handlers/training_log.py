@@ -14,23 +14,55 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-import torch
+import torch.distributed
 from ignite.engine import Events
+from ignite.handlers.tqdm_logger import ProgressBar
 from monai.handlers import StatsHandler, TensorBoardStatsHandler
 from torch.utils.tensorboard import SummaryWriter
 
 from ..engines.adversary_monitor import AdversaryMonitor
-from .loss_progress import LossProgress
-from .loss_terms import loss_terms
+from ..utils.parallel import is_main_process, process_rank
 
 if TYPE_CHECKING:
     from ignite.engine import Engine
 
-__all__ = ["TrainingLog", "ValidationLog"]
+__all__ = ["LossProgress", "TrainingLog", "ValidationLog", "loss_terms"]
+
+TERMS = ("loss", "mixed", "fixed", "adversary", "confusion", "kl")
+
+
+def loss_terms(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """
+    The loss and its terms in a trainer's output, as numbers; the ``output_transform`` of MONAI's ``StatsHandler`` and
+    ``TensorBoardStatsHandler``.
+
+    Args:
+        output: ``engine.state.output`` of :py:class:`monai_armed.engines.ARMEDTrainer` or ``SupervisedTrainer``.
+    """
+    if isinstance(output, Sequence):  # decollated
+        output = output[0]
+    return {name: float(output[name].detach()) for name in TERMS if name in output}
+
+
+class LossProgress(ProgressBar):
+    """
+    Ignite's ``ProgressBar`` as a handler of a config: shows the loss and its terms, in the main process alone.
+
+    Args:
+        options: arguments of ``ProgressBar``, such as ``desc``.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(disable=not is_main_process(), **options)
+
+    def attach(self, engine: Engine) -> None:  # type: ignore[override]
+        """Args: engine: a trainer; or an evaluator, which has no loss to show."""
+        super().attach(engine, output_transform=loss_terms)
 
 
 class TrainingLog:
@@ -76,7 +108,7 @@ def _writer(log_dir: str) -> _PatientWriter:
     """The one of this folder in this process: the curves of training and validation lie in one event file."""
     folder = Path(log_dir).resolve()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        folder /= f"rank{torch.distributed.get_rank()}"
+        folder /= f"rank{process_rank()}"
     writer = _WRITERS.get(str(folder))
     if writer is None:
         writer = _WRITERS[str(folder)] = _PatientWriter(str(folder))

@@ -13,9 +13,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-import torch
 from ignite.metrics import Loss
 from monai.handlers import ROCAUC, MeanSquaredError
 
@@ -26,14 +25,14 @@ class LabelAUROC(ROCAUC):
     """AUROC of the logits against the label: MONAI's ``ROCAUC``, for evaluators with ``decollate=False``."""
 
     def __init__(self) -> None:
-        super().__init__(output_transform=_prediction_and_label)
+        super().__init__(output_transform=lambda output: (output["pred"], output["label"]["label"].reshape(-1, 1)))
 
 
 class ImageError(MeanSquaredError):
     """Mean squared error of a reconstruction: MONAI's ``MeanSquaredError``, for evaluators with ``decollate=False``."""
 
     def __init__(self) -> None:
-        super().__init__(output_transform=_prediction_and_image)
+        super().__init__(output_transform=lambda output: (output["pred"], output["label"]["image"]))
 
 
 class TargetLoss(Loss):
@@ -45,20 +44,8 @@ class TargetLoss(Loss):
     """
 
     def __init__(self, loss_fn: Callable) -> None:
-        super().__init__(loss_fn, output_transform=_prediction_and_target, batch_size=_batch_size)
-
-
-def _prediction_and_label(output: Mapping) -> tuple[torch.Tensor, torch.Tensor]:
-    return output["pred"], output["label"]["label"].reshape(-1, 1)
-
-
-def _prediction_and_image(output: Mapping) -> tuple[torch.Tensor, torch.Tensor]:
-    return output["pred"], output["label"]["image"]
-
-
-def _prediction_and_target(output: Mapping) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-    return output["pred"], output["label"]
-
-
-def _batch_size(target: Mapping[str, torch.Tensor]) -> int:
-    return len(target["label"])
+        super().__init__(
+            loss_fn,
+            output_transform=lambda output: (output["pred"], output["label"]),
+            batch_size=lambda target: len(target["label"]),
+        )

@@ -12,6 +12,6 @@
 from __future__ import annotations
 
 from .cluster_index import can_look, check_index
-from .parallel import unwrap
+from .parallel import is_main_process, process_rank, unwrap
 
-__all__ = ["can_look", "check_index", "unwrap"]
+__all__ = ["can_look", "check_index", "is_main_process", "process_rank", "unwrap"]

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from typing import TypeVar, cast
 
+import torch.distributed
 import torch.nn as nn
 
-__all__ = ["unwrap"]
+__all__ = ["is_main_process", "process_rank", "unwrap"]
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -26,3 +27,14 @@ def unwrap(network: Network) -> Network:
     while isinstance(inner, (nn.parallel.DistributedDataParallel, nn.DataParallel)) or hasattr(inner, "_orig_mod"):
         inner = cast(nn.Module, inner._orig_mod if hasattr(inner, "_orig_mod") else inner.module)
     return cast(Network, inner)
+
+
+def process_rank() -> int:
+    """The number of this process among several that train together; 0 where there is one alone."""
+    started = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_rank() if started else 0
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes: the only one, or the first of several."""
+    return process_rank() == 0

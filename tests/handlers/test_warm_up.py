@@ -16,7 +16,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.handlers import ParamSchedulerHandler
 
-from monai_armed.handlers import LinearWarmUp
+from monai_armed.handlers import LinearWarmUp, ReversalWarmUp
 from monai_armed.losses import ARMEDLoss
 from monai_armed.networks import ARMED, DFNN
 
@@ -48,3 +48,27 @@ def test_what_has_no_strength_is_left_alone():
     assert not LinearWarmUp(DFNN(3), torch.nn.BCEWithLogitsLoss(), 3).setters
     with pytest.raises(ValueError, match="must not be negative, got -1"):
         LinearWarmUp(DFNN(3), torch.nn.BCEWithLogitsLoss(), -1)
+
+
+def test_the_reversals_strength_follows_ganin():
+    warm_up = ReversalWarmUp(torch.nn.Identity())
+    assert warm_up.strength(0) == 0
+    assert warm_up.strength(0.5) == pytest.approx(0.98661, abs=1e-5)
+    assert 0.999 < warm_up.strength(1) < 1
+
+
+def test_it_is_set_before_each_iteration():
+    network = ARMED(DFNN(2), 3, (2,), adversary="dense")
+    warm_up, seen = ReversalWarmUp(network), []
+    engine = Engine(lambda engine, batch: seen.append(float(network.adversary.reversal_strength)))
+    warm_up.attach(engine)
+    engine.run(range(5), max_epochs=2)
+    assert seen == pytest.approx([warm_up.strength(k / 10) for k in range(10)])
+
+
+def test_networks_without_adversary_are_left_alone():
+    engine = Engine(lambda engine, batch: None)
+    ReversalWarmUp(DFNN(2)).attach(engine)
+    engine.run(range(2))
+    with pytest.raises(ValueError, match="rate must be positive"):
+        ReversalWarmUp(DFNN(2), rate=0)
