@@ -17,6 +17,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,7 +25,6 @@ from ignite.engine import Events
 
 from ..data.checksums import check_shipped
 from ..data.replaced_file import remove_partial, replaced_file
-from ..networks.nets.cluster_network import ClusterNetwork
 from ..utils.parallel import is_main_process, unwrap
 
 if TYPE_CHECKING:
@@ -71,26 +71,18 @@ def load_state(network: torch.nn.Module, state: Mapping[str, Any], path: str | o
     """``network.load_state_dict``, strict, with a clear error that names the file."""
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"checkpoint {path} is no state dict, weights by name: give the model.pt that training wrote.")
-    wanted = network.state_dict()
-    state = network.renamed(state) if isinstance(network, ClusterNetwork) else dict(state)
-    for name, module in network.named_modules():
-        if hasattr(module, "complete_older"):  # what it has now and had not in an older version
-            module.complete_older(state, f"{name}." if name else "")
-    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    if missing or extra:
-        raise ValueError(
-            f"checkpoint {path} is of another network: it lacks {missing[:2] or 'nothing'}, and has "
-            f"{extra[:2] or 'nothing'} beyond it; give the config that it was trained with."
-        )
-    for name, value in wanted.items():
-        if value.shape != state[name].shape:
-            raise ValueError(
-                f"checkpoint {path} is of another shape: {name} is {tuple(state[name].shape)} there and "
-                f"{tuple(value.shape)} in the network; give the config (sites, size, channels) of its training."
-            )
-        if not state[name].isfinite().all():
+    for name, weight in state.items():
+        if not weight.isfinite().all():
             raise ValueError(f"checkpoint {path} holds NaN or infinite weights in {name}: train again.")
-    network.load_state_dict(state)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:  # lines: what is missing, what is beyond it, what has another shape
+        first = shorten(str(error).splitlines()[1], 250, placeholder=" ...")
+        what = "shape" if first.startswith("size mismatch") else "network"
+        raise ValueError(
+            f"checkpoint {path} is of another {what}: {first} Give the config (sites, size, channels) that it was "
+            "trained with."
+        ) from None
     return network
 
 

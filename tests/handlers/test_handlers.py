@@ -124,11 +124,9 @@ def test_load_weights(tmp_path):
     trainer.run()
     other = ARMED(DFNN(3, hidden_channels=(8,), dropout=0.3), 4, (3,))
     load_weights(other, checkpoint.model_path)
-    with pytest.raises(
-        ValueError, match=r"is of another shape: network.hidden.0.0.weight is \(8, 3\) there and \(6, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"is of another shape: size mismatch for network.hidden.0.0.weight: .*8, 3"):
         load_weights(ARMED(DFNN(3, hidden_channels=(6,)), 4, (3,)), checkpoint.model_path)
-    with pytest.raises(ValueError, match="is of another network: it lacks nothing, and has"):
+    with pytest.raises(ValueError, match="is of another network: Unexpected key"):
         load_weights(ARMED(DFNN(3, hidden_channels=(8,)), 4, (3,), adversary=None), checkpoint.model_path)
     with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
         load_weights(other, tmp_path / "none.pt")

@@ -154,7 +154,7 @@ def test_unknown_training_images_do_not_count_and_refusals_are_plain():
     torch.testing.assert_close(light.effects, reference.effects)
     with pytest.raises(ValueError, match="two images or more"):
         ClusterLight(3).fit([{"image": images[::10], "cluster": cluster[::10]}])
-    with pytest.raises(ValueError, match="from 3 to 3"):
+    with pytest.raises(ValueError, match="index 3 is out of range: the light has clusters 0 to 2"):
         light(images[:1], cluster[:1], torch.tensor([3]))
     with pytest.raises(ValueError, match="at least 2"):
         ClusterLight(1)

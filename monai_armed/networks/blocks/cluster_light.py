@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 import torch
 import torch.nn as nn
 
-from ...utils.cluster_index import can_look
+from ...utils.cluster_index import can_look, check_index
 from ..layers.image_light import light_plane, measure_light
 
 __all__ = ["ClusterLight", "shrinkage"]
@@ -80,13 +80,9 @@ class ClusterLight(nn.Module):
         self.register_buffer("within", torch.eye(NUM_EFFECTS))
         self.register_buffer("alone", torch.zeros(NUM_EFFECTS, NUM_EFFECTS))  # by which one image's effects are shrunk
 
-    def complete_older(self, state: dict[str, torch.Tensor], prefix: str = "") -> None:
-        """Add a light to an older state dict that has none; it is not fitted."""
-        if not any(name.startswith(prefix) for name in state):
-            state |= {f"{prefix}{name}": value for name, value in ClusterLight(self.num_clusters).state_dict().items()}
-
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        self.complete_older(state_dict, prefix)
+        if not any(name.startswith(prefix) for name in state_dict):  # of before there was a light: one not fitted
+            state_dict |= {f"{prefix}{name}": own for name, own in ClusterLight(self.num_clusters).state_dict().items()}
         super()._load_from_state_dict(state_dict, prefix, *args)
         self.fitted = bool((self.count > 0).any())
 
@@ -186,15 +182,7 @@ class ClusterLight(nn.Module):
         return (x - before) * gain + after
 
     def _check(self, cluster: torch.Tensor) -> None:
-        if (
-            can_look(cluster)
-            and len(cluster)
-            and not -1 <= int(cluster.min()) <= int(cluster.max()) < self.num_clusters
-        ):
-            raise ValueError(
-                f"cluster indices are from {int(cluster.min())} to {int(cluster.max())}: they must be from 0 to "
-                f"{self.num_clusters - 1}, or -1 where not known."
-            )
+        check_index(cluster, self.num_clusters, owner="the light has")
 
 
 def _measured(x: torch.Tensor) -> torch.Tensor:

@@ -124,13 +124,9 @@ class RandomEffects(nn.Module):
         self.lower = nn.Parameter(square.repeat(num_clusters, 1, 1)) if full else None
         self.prior_lower = nn.Parameter(square, requires_grad=learn_prior) if full else None
 
-    def complete_older(self, state: dict[str, torch.Tensor], prefix: str = "") -> None:
-        """Add to a state dict of before there was a stretch one that changes nothing."""
-        if self.log_stretch is not None:
-            state.setdefault(f"{prefix}log_stretch", torch.zeros_like(self.log_stretch))
-
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        self.complete_older(state_dict, prefix)
+        if self.log_stretch is not None:  # weights of before there was a stretch have one that changes nothing
+            state_dict.setdefault(f"{prefix}log_stretch", torch.zeros_like(self.log_stretch))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def train(self, mode: bool = True) -> RandomEffects:

@@ -171,17 +171,12 @@ class ARMEDAEC(AECPictures):
             self.fixed.encoder.eval()
         return self
 
-    def complete_older(self, state: dict[str, torch.Tensor], prefix: str = "") -> None:
-        """Complete a state dict of before networks took the light away: say that this one does not."""
-        removed, alone = f"{prefix}light_removed", f"{prefix}light.alone"
-        if removed in state or alone in state:  # a newer one, of which nothing may be missing
-            return
-        state[removed] = torch.zeros_like(self.light_removed)
-        if f"{prefix}light.within" in state:
-            state[alone] = shrinkage(state[f"{prefix}light.between"], state[f"{prefix}light.within"])
-
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        self.complete_older(state_dict, prefix)
+        removed, alone = f"{prefix}light_removed", f"{prefix}light.alone"
+        if removed not in state_dict and alone not in state_dict:  # of before networks took the light away
+            state_dict[removed] = torch.zeros_like(self.light_removed)
+            if f"{prefix}light.within" in state_dict:
+                state_dict[alone] = shrinkage(state_dict[f"{prefix}light.between"], state_dict[f"{prefix}light.within"])
         super()._load_from_state_dict(state_dict, prefix, *args)
         self.removes_light = bool(self.light_removed)
 
