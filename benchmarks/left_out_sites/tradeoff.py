@@ -22,37 +22,40 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib import pyplot as plt
 from methods import Fitted, Method, linear, on_components
 from scores import score
 from studies import READERS
 from tqdm import tqdm
 
-from monai_armed.networks.erasure import cluster_means, erase_directions
-
 __all__ = ["erased", "points"]
 
 COMPONENTS = (100, 200)
+
+
+def leace(x: np.ndarray, site: np.ndarray, directions: int) -> np.ndarray:
+    """The least change (D, D) after which the sites' means do not differ in their strongest directions."""
+    of_site = [x[site == k] for k in np.unique(site)]
+    means = np.stack([np.sqrt(len(own) / len(x)) * (own.mean(axis=0) - x.mean(axis=0)) for own in of_site])
+    _, strength, right = np.linalg.svd(means, full_matrices=False)
+    covariance = np.cov(x.T)
+    covariance += 1e-3 * np.diag(covariance).mean() * np.eye(len(covariance))
+    variances, axes = np.linalg.eigh(covariance)
+    whiten, colour = (axes / np.sqrt(variances)) @ axes.T, (axes * np.sqrt(variances)) @ axes.T
+    strongest = strength[:directions, None] * right[:directions]
+    _, found, span = np.linalg.svd(strongest @ whiten, full_matrices=False)
+    span = span[found > 1e-6 * found.max(initial=0)]
+    return np.eye(len(covariance)) - whiten @ span.T @ span @ colour
 
 
 def erased(directions: int) -> Method:
     """So many directions of the sites' means erased, regardless of the label; 0: none."""
 
     def fit(x: np.ndarray, y: np.ndarray, site: np.ndarray, is_class: bool) -> Fitted:
-        layer = torch.nn.Linear(x.shape[1], x.shape[1]).double()
-        with torch.no_grad():
-            layer.weight.copy_(torch.eye(x.shape[1]))
-            layer.bias.zero_()
-        if directions:
-            features = torch.tensor(x)
-            means = cluster_means(features, torch.tensor(site), int(site.max()) + 1)
-            _, strength, right = torch.linalg.svd(means, full_matrices=False)
-            erase_directions(layer, features, strength[:directions, None] * right[:directions])
+        matrix, mean = leace(x, site, directions), x.mean(axis=0)
 
-        @torch.no_grad()
         def features_of(a: np.ndarray, s: np.ndarray) -> np.ndarray:
-            return layer(torch.tensor(a)).numpy()
+            return mean + (a - mean) @ matrix
 
         weight, bias = linear(features_of(x, site), y, is_class)
         return Fitted(features_of, lambda a, s: features_of(a, s) @ weight + bias)

@@ -20,8 +20,7 @@ import torch.distributed
 from ignite.engine import Events
 from monai.networks.utils import eval_mode
 
-from ..networks.erasure import ClusterEraser, FeatureSums, fit_eraser
-from ..networks.erasure.linear_layer import fold_eraser
+from ..networks.erasure import ClusterEraser, FeatureSums, fit_eraser, fold_eraser
 from ..utils.parallel import unwrap
 
 if TYPE_CHECKING:

@@ -11,18 +11,16 @@
 
 from __future__ import annotations
 
-from .eraser import ClusterEraser
+from .eraser import ClusterEraser, fold_eraser
 from .feature_sums import FeatureSums
 from .fit import fit_eraser
-from .linear_layer import cluster_means, erase_directions
 from .network_erasers import fit_erasers, layer_sums
 
 __all__ = [
     "ClusterEraser",
     "FeatureSums",
-    "cluster_means",
-    "erase_directions",
     "fit_eraser",
     "fit_erasers",
+    "fold_eraser",
     "layer_sums",
 ]

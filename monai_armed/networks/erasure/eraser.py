@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-__all__ = ["ClusterEraser"]
+__all__ = ["ClusterEraser", "fold_eraser"]
 
 
 class ClusterEraser(nn.Module):
@@ -86,3 +86,19 @@ class ClusterEraser(nn.Module):
             channels_last = features.movedim(dim, last).to(self.matrix.dtype)
             erased = (channels_last @ self.matrix + self.offset).movedim(last, dim)
         return erased.to(features.dtype)
+
+
+@torch.no_grad()
+def fold_eraser(layer: nn.Linear, eraser: ClusterEraser) -> None:
+    """
+    Make an eraser part of the linear layer whose outputs it erases from: nothing is added to the network.
+
+    Args:
+        layer: the layer, changed in place; it gets a bias if it has none.
+        eraser: fitted to the layer's outputs.
+    """
+    matrix, bias = eraser.matrix.cpu().double(), eraser.offset.cpu().double()  # not all devices have double
+    if layer.bias is None:
+        layer.bias = nn.Parameter(torch.zeros_like(layer.weight[:, 0]))
+    layer.bias.copy_(layer.bias.cpu().double() @ matrix + bias)
+    layer.weight.copy_(matrix.T @ layer.weight.cpu().double())

@@ -16,7 +16,7 @@ import warnings
 import pytest
 import torch
 
-from monai_armed.networks.erasure import ClusterEraser, FeatureSums, fit_eraser
+from monai_armed.networks.erasure import ClusterEraser, FeatureSums, fit_eraser, fold_eraser
 
 
 @pytest.fixture
@@ -37,6 +37,14 @@ def eraser(features):
 
 def test_it_starts_as_the_identity(features):
     torch.testing.assert_close(ClusterEraser(8)(features), features, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_folded_into_a_layer_it_does_the_same(features, eraser, bias):
+    layer = torch.nn.Linear(8, 8, bias)
+    wanted = eraser(layer(features)).detach()
+    fold_eraser(layer, eraser)
+    torch.testing.assert_close(layer(features).detach(), wanted.to(features.dtype), rtol=1e-4, atol=1e-4)
 
 
 def test_it_travels_with_the_network(features, eraser):
