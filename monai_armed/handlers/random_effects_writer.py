@@ -22,7 +22,7 @@ import torch
 from ignite.engine import Events
 
 from ..data.replaced_file import write_csv
-from ..losses.gaussian_likelihood import GaussianLikelihoodLoss
+from ..losses.likelihoods import GaussianLikelihoodLoss
 from ..metrics.mixed_model import VarCorr, ranef
 from ..networks.nets.armed import ARMED
 from ..utils.parallel import is_main_process, unwrap

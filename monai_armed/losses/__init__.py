@@ -14,18 +14,17 @@ from __future__ import annotations
 from .aec_loss import AECLoss
 from .armed_loss import ARMEDLoss
 from .balanced_bce import balanced_bce
-from .cluster_losses import ClusterConfusionLoss, ClusterCrossEntropyLoss
+from .cluster_losses import ClusterConfusionLoss, ClusterCrossEntropyLoss, ZPredictorLoss
 from .coral_loss import CORALLoss
-from .gaussian_likelihood import GaussianLikelihoodLoss
 from .group_risks import GroupDROLoss, VRExLoss
 from .likelihoods import (
     BinomialLikelihoodLoss,
+    GaussianLikelihoodLoss,
     LikelihoodLoss,
     NegativeBinomialLikelihoodLoss,
     OrdinalLikelihoodLoss,
     PoissonLikelihoodLoss,
 )
-from .z_predictor_loss import ZPredictorLoss
 
 __all__ = [
     "AECLoss",

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from torch.nn.modules.loss import _Loss
 
 from ..utils.cluster_index import can_look, check_index
 
-__all__ = ["ClusterConfusionLoss", "ClusterCrossEntropyLoss"]
+__all__ = ["ClusterConfusionLoss", "ClusterCrossEntropyLoss", "ZPredictorLoss"]
 
 
 def _for_class(logits: torch.Tensor, label: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -122,3 +123,25 @@ class ClusterConfusionLoss(_Loss):
         else:
             loss = chance + (log_p.exp() * log_p).sum(dim=1)
         return (loss * counted).sum() / counted.sum().clamp(min=1)
+
+
+class ZPredictorLoss(_Loss):
+    """
+    Loss of a Z-predictor in MONAI's trainers, whose targets hold the label beside the cluster.
+
+    Args:
+        loss: called with cluster logits and the cluster; by default the cross-entropy, in which samples of no known
+            cluster do not count.
+    """
+
+    def __init__(self, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None) -> None:
+        super().__init__()
+        self.loss = torch.nn.CrossEntropyLoss(ignore_index=-1) if loss is None else loss
+
+    def forward(self, logits: torch.Tensor, target: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """
+        Args:
+            logits: cluster logits (B, C).
+            target: ``"cluster"``, index (B,), -1 where not known.
+        """
+        return self.loss(logits, target["cluster"])

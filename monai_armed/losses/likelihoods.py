@@ -14,12 +14,13 @@ from __future__ import annotations
 import math
 
 import torch
-from torch.distributions import Binomial, NegativeBinomial, Poisson
+from torch.distributions import Binomial, NegativeBinomial, Normal, Poisson
 from torch.nn.functional import logsigmoid
 from torch.nn.modules.loss import _Loss
 
 __all__ = [
     "BinomialLikelihoodLoss",
+    "GaussianLikelihoodLoss",
     "LikelihoodLoss",
     "NegativeBinomialLikelihoodLoss",
     "OrdinalLikelihoodLoss",
@@ -74,6 +75,37 @@ def _like(input: torch.Tensor, name: str, value: torch.Tensor) -> torch.Tensor:
 
 def _times(log_prob: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
     return log_prob if weight is None else weight * log_prob
+
+
+class GaussianLikelihoodLoss(LikelihoodLoss):
+    """
+    Mean negative log-likelihood of normal residuals whose s.d. is learned: the loss with which a linear network with
+    random effects is a linear mixed model. Hand its parameters to the optimizer, too.
+
+    Args:
+        scale: residual s.d. at the start, in the unit of the target.
+
+    Raises:
+        ValueError: when ``scale`` is not positive.
+    """
+
+    family = "gaussian"
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        if scale <= 0:
+            raise ValueError(f"scale must be positive, got {scale}.")
+        self.log_scale = torch.nn.Parameter(torch.tensor(math.log(scale)))
+
+    @property
+    def scale(self) -> torch.Tensor:
+        """Residual s.d."""
+        return self.log_scale.exp()
+
+    def log_prob(self, input: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        """Log-density of every label; a weight, as in R's lm, divides the residual's variance."""
+        scale = self.scale if weight is None else self.scale / weight.sqrt()
+        return Normal(input, scale, validate_args=False).log_prob(target)
 
 
 class BinomialLikelihoodLoss(LikelihoodLoss):

@@ -23,9 +23,9 @@ import torch
 from monai.networks.utils import eval_mode
 
 from ..engines.prepare_batch import PrepareBatchCluster
-from ..losses.gaussian_likelihood import GaussianLikelihoodLoss
 from ..losses.likelihoods import (
     BinomialLikelihoodLoss,
+    GaussianLikelihoodLoss,
     LikelihoodLoss,
     NegativeBinomialLikelihoodLoss,
     OrdinalLikelihoodLoss,

@@ -16,8 +16,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..losses.gaussian_likelihood import GaussianLikelihoodLoss
-from ..losses.likelihoods import NegativeBinomialLikelihoodLoss
+from ..losses.likelihoods import GaussianLikelihoodLoss, NegativeBinomialLikelihoodLoss
 from ..networks.layers.feature_layers import find_layer
 from ..networks.layers.random_effects import RandomEffects
 from ..networks.nets.armed import ARMED
