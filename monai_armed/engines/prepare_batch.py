@@ -130,10 +130,11 @@ class PrepareBatchRandomCluster(PrepareBatchCluster):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], tuple, dict]:
         """As :py:meth:`PrepareBatchCluster.__call__`; the targets keep the true cluster."""
         image, targets, args, options = super().__call__(batchdata, device, non_blocking, **kwargs)
-        size, numbers = targets["cluster"].shape, self.num_clusters
-        of_each = numbers if isinstance(numbers, Mapping) else {"": numbers}
-        drawn = {
-            factor: torch.randint(number, size, generator=self.generator).to(image.device)
-            for factor, number in of_each.items()
-        }
-        return image, targets, args, {**options, "cluster": drawn if isinstance(numbers, Mapping) else drawn[""]}
+        numbers, size = self.num_clusters, targets["cluster"].shape
+
+        def drawn(number: int) -> torch.Tensor:
+            return torch.randint(number, size, generator=self.generator).to(image.device)
+
+        if isinstance(numbers, Mapping):
+            return image, targets, args, {**options, "cluster": {name: drawn(n) for name, n in numbers.items()}}
+        return image, targets, args, {**options, "cluster": drawn(numbers)}

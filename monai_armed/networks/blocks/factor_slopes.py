@@ -59,15 +59,24 @@ class FactorSlopes(nn.ModuleDict):
             num_clusters, random_effects = {"cluster": num_clusters}, {"cluster": random_effects}
         if not set(random_effects) <= set(num_clusters):
             raise ValueError(f"random_effects is for {list(random_effects)}, but the factors are {list(num_clusters)}.")
+        input_shape, latent_channels, out_channels = sizes
         for factor, count in num_clusters.items():
-            options = {**slopes, **random_effects.get(factor, {})}
+            options: dict[str, Any] = {**slopes, **random_effects.get(factor, {})}
             wanted = {name: options.pop(name) for name in GROUPS}
             for name, value in wanted.items():
                 if not isinstance(value, bool) and name != "linear_slopes":
                     raise ValueError(f"{name} must be True or False, got {value!r}: slopes are of all features.")
-            columns = _columns(wanted["linear_slopes"], sizes[0])
+            columns = _columns(wanted["linear_slopes"], input_shape)
             if wanted["nonlinear_slopes"] or columns or wanted["intercept"]:
-                self[factor] = _slopes_of_a_factor(count, sizes, wanted, columns, options)
+                self[factor] = RandomSlopes(
+                    count,
+                    out_channels,
+                    latent_channels if wanted["nonlinear_slopes"] else 0,
+                    len(columns) if wanted["linear_slopes"] is True else columns,
+                    intercept=wanted["intercept"],
+                    multiplicative=wanted["multiplicative"],
+                    **options,
+                )
 
     def forward(
         self,
@@ -104,25 +113,6 @@ class FactorSlopes(nn.ModuleDict):
         """KL term of Eq. 7, summed over the factors; of many clusters an estimate. A scalar."""
         terms = [slopes.effects.kl(estimate=True) for slopes in self.values()]
         return sum(terms[1:], terms[0])
-
-
-def _slopes_of_a_factor(
-    num_clusters: int,
-    sizes: tuple[tuple[int, ...], int, int],
-    wanted: Mapping[str, Any],
-    columns: Sequence[int],
-    options: Mapping[str, Any],
-) -> RandomSlopes:
-    _, latent_channels, out_channels = sizes
-    return RandomSlopes(
-        num_clusters,
-        out_channels=out_channels,
-        latent_channels=latent_channels if wanted["nonlinear_slopes"] else 0,
-        linear_channels=len(columns) if wanted["linear_slopes"] is True else columns,
-        intercept=wanted["intercept"],
-        multiplicative=wanted["multiplicative"],
-        **options,
-    )
 
 
 def _columns(linear_slopes: bool | Sequence[int], input_shape: tuple[int, ...]) -> list[int]:

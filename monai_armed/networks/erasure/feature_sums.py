@@ -82,16 +82,6 @@ class FeatureSums:
         """The sums: ``count`` (C + 1, K + 1), ``total`` (C + 1, K + 1, D + P) and ``second`` (D + P, D + P)."""
         return {"count": self.count, "total": self.total, "second": self.second}
 
-    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Args: state: sums from :py:meth:`state_dict`, in place of those at hand."""
-        self.reset()
-        self.merge(state)
-
-    def reset(self) -> None:
-        """Forget all samples."""
-        for tensor in self.state_dict().values():
-            tensor.zero_()
-
     @torch.no_grad()
     def update(self, features: torch.Tensor, cluster: torch.Tensor, label: torch.Tensor | None = None) -> None:
         """

@@ -31,18 +31,8 @@ def check_random_aec(
     decodes_fixed: bool,
 ) -> None:
     """
-    Whether the parts of an ARMEDAEC's random effects fit the others.
-
-    Args:
-        random: the autoencoder of the random effects.
-        fixed: that of the fixed effects.
-        image_classifier: the classifier that tells the cluster of an image.
-        num_clusters: number of clusters of the network.
-        in_shape: shape of one image.
-        decodes_fixed: whether ``random`` decodes the latent of ``fixed``.
-
     Raises:
-        ValueError: when they do not, see :py:class:`ARMEDAEC`.
+        ValueError: when the parts of an ARMEDAEC do not fit, of which ``random`` may decode the latent of ``fixed``.
     """
     if image_classifier is None or not any(isinstance(m, RandomEffects) for m in random.modules()):
         raise ValueError(
