@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from monai.networks.utils import eval_mode
 
-from ..metrics.audit import layer_dims, pooled
-from ..networks.layers.channel_dims import check_rows
+from ..metrics.audit import layer_dims
+from ..networks.layers.channel_dims import check_rows, pooled
 from ..networks.layers.feature_layers import LayerRecord, first_tensor, record_layers
 from ..networks.nets.armed import ARMED
 from ..networks.nets.erased_layers import tokens_read
@@ -142,7 +142,7 @@ class _LayersRead:
                 if name not in self.tokens:
                     self.tokens[name] = self._tokens_read(x[:2], full)
                 value = value[:, list(self.tokens[name] or range(value.shape[1]))]
-            self.features.setdefault(name, []).append(pooled(value, dim))
+            self.features.setdefault(name, []).append(pooled(value.float(), dim or 1).cpu().numpy())
             if value.ndim == 2 or name in self.tokens or (value.ndim == x.ndim and dim != x.ndim - 1):
                 self.channels[name] = value.shape[-1 if name in self.tokens else 1]
 

@@ -32,13 +32,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..engines.prepare_batch import PrepareBatchCluster
-from ..networks.layers.channel_dims import channel_dims, channels_first, check_rows
+from ..networks.layers.channel_dims import channel_dims, check_rows, pooled
 from ..networks.layers.dry_run import default_feature_layers, dry_run, observe
 from ..networks.layers.feature_layers import record_layers
 from ..networks.nets.armed import ARMED
 from ..utils.parallel import unwrap
 
-__all__ = ["LayerFeatures", "audit_features", "collect_features", "pooled"]
+__all__ = ["LayerFeatures", "audit_features", "collect_features"]
 
 NUM_PERMUTATIONS = 999
 MLP_EPOCHS = 100
@@ -104,7 +104,7 @@ def collect_features(
                 if name not in kept:
                     raise ValueError(f"layer {name!r} gives no tensor when the network runs: it cannot be audited.")
                 check_rows(kept[name], len(x), name)
-                collected.setdefault(name, []).append(pooled(kept[name], dims[name]))
+                collected.setdefault(name, []).append(pooled(kept[name].float(), dims[name] or 1).cpu().numpy())
             clusters.append(targets["cluster"].cpu().numpy().reshape(-1))
             labels.append(targets["label"].cpu().numpy().reshape(len(x), -1))
     if not clusters:
@@ -136,21 +136,6 @@ def layer_dims(
     known = {name: (dry.record.inputs if name == head else dry.record.outputs).get(name) for name in layers}
     tensors = [(name, tensor) for name, tensor in known.items() if tensor is not None]
     return dict(zip((name for name, _ in tensors), channel_dims(network if part is None else part, dry, tensors)))
-
-
-def pooled(output: torch.Tensor, channel_dim: int | None) -> np.ndarray:
-    """
-    Features of a layer: of maps the mean of every channel, and then the s.d. of every one over space.
-
-    Args:
-        output: of the layer, (B, F), (B, C, *spatial) or, of tokens, (B, T, C).
-        channel_dim: the dimension of the channels, None for 1.
-    """
-    output = output.float()
-    if output.ndim > 2:
-        flat = channels_first(output, channel_dim or 1).flatten(2)
-        output = torch.cat([flat.mean(-1), flat.std(-1, correction=0)], dim=1)
-    return output.cpu().numpy()
 
 
 def audit_features(train: LayerFeatures, test: LayerFeatures, seed: int = 0) -> pd.DataFrame:

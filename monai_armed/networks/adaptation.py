@@ -52,10 +52,8 @@ def adapt(
     Slopes and intercepts are adapted alike. Without labels it is what the Z-predictor says of the samples: mean and
     variance of the mixture of the seen clusters' posteriors, weighted by the mean assignment.
 
-    Labels too few to help are told by a warning, from the prior's predictions: if clusters differ as it says, n samples
-    like these leave the share 1 - r of the variance of a cluster's logits open (by the curvature of the likelihood),
-    and of such clusters the share 1/2 - atan(sqrt(r / (1 - r)) / 2) / pi is predicted worse by the adapted network than
-    by the population. It is told where r is below one half, which is a third of clusters or more.
+    Labels too few to help are told by a warning: where they take away less than half of the variance that a cluster's
+    logits have under the prior, so that a third of such clusters or more would be predicted worse than before.
 
     Args:
         net: a trained network with random effects, also inside ``DistributedDataParallel``. It is not changed.
@@ -152,7 +150,7 @@ def _mixture(effects: RandomEffects, weight: torch.Tensor) -> tuple[torch.Tensor
 def _warn_of_few_labels(told: float, count: int) -> None:
     if not told < LEAST_TOLD:
         return
-    ratio = max(told, 0.0) / (1 - max(told, 0.0))
+    ratio = max(told, 0.0) / (1 - max(told, 0.0))  # if clusters differ as the prior says
     worse = 0.5 - math.atan(math.sqrt(ratio) / 2) / math.pi
     warnings.warn(
         f"{count} labelled samples tell {max(told, 0.0):.0%} of what the prior leaves open of a new cluster: about "

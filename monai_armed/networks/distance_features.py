@@ -22,7 +22,7 @@ from monai.networks.utils import eval_mode
 from monai.utils import ensure_tuple
 
 from ..utils.parallel import unwrap
-from .layers.channel_dims import channel_dims, channels_first, check_rows
+from .layers.channel_dims import channel_dims, check_rows, pooled
 from .layers.dry_run import default_feature_layers, observe
 from .layers.feature_layers import LayerRecord, record_layers
 from .nets.armed import ARMED
@@ -74,16 +74,8 @@ def pooled_features(record: LayerRecord, x: torch.Tensor, dims: Mapping[str, int
     """Features (B, D) of what was kept and of the input, whose channels are in a dimension."""
     for name in dims.keys() - {INPUT}:
         check_rows(record.outputs[name], len(x), name)
-    return {name: _pooled(x if name == INPUT else record.outputs[name], dim) for name, dim in dims.items()}
-
-
-def _pooled(features: torch.Tensor, dim: int) -> torch.Tensor:
-    """Vectors (B, D) as they are, of maps (B, C, *spatial) the mean and s.d. over space."""
-    features = features.detach().cpu().double()
-    if features.ndim < 3:
-        return features.reshape(len(features), -1)
-    maps = channels_first(features, dim).flatten(2)
-    return torch.cat([maps.mean(-1), maps.std(-1, correction=0)], dim=1)
+    kept = {name: (x if name == INPUT else record.outputs[name]).detach().cpu().double() for name in dims}
+    return {name: pooled(features, dims[name]) for name, features in kept.items()}
 
 
 def _device(network: nn.Module) -> torch.device:

@@ -45,18 +45,7 @@ class Features(NamedTuple):
 
 
 def features_of(net: ARMED, x: torch.Tensor, factor: str, cluster: Mapping[str, torch.Tensor] | None) -> Features:
-    """
-    What a new cluster's random effects act on, for samples of it.
-
-    Args:
-        net: the network.
-        x: samples, (n, *input_shape).
-        factor: which factor has the new cluster.
-        cluster: what is known of the samples' clusters of the other factors.
-
-    Raises:
-        ValueError: when ``cluster`` has the factor itself.
-    """
+    """Of samples (n, *input_shape); ``cluster`` is of the other factors, and a ValueError if it has this one."""
     known = dict(cluster or {})
     if factor in known:
         raise ValueError(

@@ -26,7 +26,6 @@ from monai.utils import CommonKeys
 
 from ..utils.parallel import unwrap
 from .distance_features import features_looked_at, pooled_features, read_features, recorded
-from .erasure.feature_sums import FeatureSums
 from .erasure.shrinkage import feature_scale, shrunk_covariance
 
 __all__ = ["TrainingDistance", "distance_columns", "fit_training_distance", "warn_of_distance"]
@@ -164,17 +163,14 @@ def fit_training_distance(
         >>> net.training_distance(net, images) > net.training_distance.threshold
         tensor([False, False, True])
     """
-    sums: dict[str, FeatureSums | _WideSums] = {}
+    sums: dict[str, _Sums] = {}
     dims: dict[str, int] = {}
     for batch in train:
         x = _image(batch)
         dims = dims or features_looked_at(network, x, layers)
         for name, features in read_features(network, x, dims).items():
-            if name not in sums:
-                wide = features.shape[1] > WIDE
-                sums[name] = _WideSums(features) if wide else FeatureSums(features.shape[1], num_clusters=1)
-            sums[name].update(features, torch.zeros(len(features), dtype=torch.long))
-    where = {name: whitened for name, own in sums.items() if (whitened := _whitened(own)) is not None}
+            sums.setdefault(name, _Sums(features.shape[1])).update(features)
+    where = {name: whitened for name, own in sums.items() if (whitened := own.whitened()) is not None}
     found: dict[str, list[torch.Tensor]] = {name: [] for name in where}
     dims = {name: dims[name] for name in where}
     for batch in held_out:
@@ -235,37 +231,29 @@ def _image(batch: Mapping[str, Any]) -> torch.Tensor:
     return torch.as_tensor(batch[CommonKeys.IMAGE])
 
 
-class _WideSums:
-    """Sums of a wide layer's features (D,) over batches: as :py:class:`FeatureSums` but without products."""
+class _Sums:
+    """Sums over the training samples of a layer's features (B, D) and their products; of a wide layer's squares."""
 
-    def __init__(self, features: torch.Tensor) -> None:
-        self.count, (self.total, self.second) = 0, torch.zeros(2, features.shape[1], dtype=torch.double)
+    def __init__(self, size: int) -> None:
+        self.is_wide, self.count = size > WIDE, 0
+        self.total = torch.zeros(size).double()
+        self.second = torch.zeros(size if self.is_wide else (size, size)).double()
 
-    def update(self, features: torch.Tensor, _cluster: torch.Tensor) -> None:
+    def update(self, features: torch.Tensor) -> None:
         self.count += len(features)
         self.total += features.sum(0)
-        self.second += features.square().sum(0)
+        self.second += features.square().sum(0) if self.is_wide else features.T @ features
 
-
-def _whitened(sums: FeatureSums | _WideSums) -> _Layer | None:
-    """Mean and whitening of a layer's training samples; None where they are all alike."""
-    number = float(torch.as_tensor(sums.count).sum())
-    if isinstance(sums, _WideSums):
-        mean = sums.total / number
-        variance = sums.second / number - mean.square()
-        if not _varies(variance, mean):
+    def whitened(self) -> _Layer | None:
+        """Mean and whitening of the samples; None where they are all alike."""
+        mean = self.total / self.count
+        moments = self.second / self.count - (mean.square() if self.is_wide else torch.outer(mean, mean))
+        variance = moments if self.is_wide else moments.diagonal()
+        if not float(variance.max()) > 1e-12 * float(mean.square().max()):
             return None
-        scale = variance.clamp(min=0).sqrt()
-        return _Layer(mean, 1 / torch.where(scale > 1e-12 * scale.max(), scale, scale.max()).float(), 0.0, 1.0)
-    mean = sums.total.sum(dim=(0, 1)) / number
-    covariance = sums.second / number - torch.outer(mean, mean)
-    if not _varies(covariance.diagonal(), mean):
-        return None
-    scale = feature_scale(covariance)
-    root = torch.linalg.cholesky(shrunk_covariance(covariance, number) / torch.outer(scale, scale))
-    inverse = torch.linalg.solve_triangular(root, torch.eye(len(scale)).double(), upper=False) / scale
-    return _Layer(mean, inverse.float(), 0.0, 1.0)
-
-
-def _varies(variance: torch.Tensor, mean: torch.Tensor) -> bool:
-    return float(variance.max()) > 1e-12 * float(mean.square().max())
+        scale = feature_scale(variance)
+        whitening = 1 / scale
+        if not self.is_wide:
+            root = torch.linalg.cholesky(shrunk_covariance(moments, self.count) / torch.outer(scale, scale))
+            whitening = torch.linalg.solve_triangular(root, torch.eye(len(scale)).double(), upper=False) / scale
+        return _Layer(mean, whitening.float(), 0.0, 1.0)

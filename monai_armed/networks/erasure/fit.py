@@ -101,9 +101,6 @@ def eraser_of(
         kept: columns (D, R) that span the covariance that is to be kept; None: it may change.
         above_noise: see :py:func:`fit_eraser`.
 
-    Returns:
-        see :py:func:`fit_eraser`.
-
     Raises:
         ValueError: when nothing is to be compared within a class.
     """
@@ -168,7 +165,7 @@ def regress_out(differences: torch.Tensor, within: torch.Tensor, size: int) -> t
 def _directions(scatter: Scatter, above_noise: bool) -> torch.Tensor:
     """Columns (D, R) that span the differences, the strongest first."""
     scattered = scatter.within + scatter.differences.T @ scatter.differences
-    unit = feature_scale(scattered)
+    unit = feature_scale(scattered.diagonal())
     differences = scatter.differences / unit
     if not above_noise:
         axes, strength, _ = torch.linalg.svd(differences.T, full_matrices=False)

@@ -104,12 +104,8 @@ def layer_sums(
     tokens that is the mean over places; of tokens over those that the network goes on with, such as the class token.
 
     Args:
-        net: the network, whose erasers stay as they are.
         name: the layer, one of ``net.erased_layers``.
-        loader, num_classes, num_values, prepare_batch: see :py:func:`fit_erasers`.
-
-    Returns:
-        the sums.
+        net, loader, num_classes, num_values, prepare_batch: see :py:func:`fit_erasers`; the erasers stay as they are.
     """
     prepare = default_prepare_batch(net.factors) if prepare_batch is None else prepare_batch
     device, erasers = next(net.erasers.buffers()).device, dict(zip(net.erased_layers, net.erasers))

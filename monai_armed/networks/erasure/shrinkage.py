@@ -18,9 +18,9 @@ import torch
 __all__ = ["feature_scale", "shrunk_covariance"]
 
 
-def feature_scale(covariance: torch.Tensor) -> torch.Tensor:
-    """The s.d. of each feature (D,); of those that do not vary the largest one, so that they stay nothing."""
-    scale = covariance.diagonal().clamp(min=0).sqrt()
+def feature_scale(variance: torch.Tensor) -> torch.Tensor:
+    """The s.d. of features with variances (D,); of those that do not vary the largest, so that they stay nothing."""
+    scale = variance.clamp(min=0).sqrt()
     return torch.where(scale > 1e-12 * scale.max(), scale, scale.max().clamp(min=1e-150))
 
 
@@ -36,7 +36,7 @@ def shrunk_covariance(covariance: torch.Tensor, samples: float) -> torch.Tensor:
     Returns:
         (D, D), positive definite.
     """
-    size, scale = len(covariance), feature_scale(covariance)
+    size, scale = len(covariance), feature_scale(covariance.diagonal())
     correlation = covariance / torch.outer(scale, scale)
     squares, trace = float(correlation.square().sum()), float(correlation.trace())
     excess = (samples + 1 - 2 / size) * (squares - trace**2 / size)

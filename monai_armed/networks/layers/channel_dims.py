@@ -20,7 +20,7 @@ import torch.nn as nn
 
 from .dry_run import DryRun
 
-__all__ = ["channel_dims", "channels_first", "check_rows", "sequence_dim"]
+__all__ = ["channel_dims", "channels_first", "check_rows", "pooled", "sequence_dim"]
 
 Norms = nn.modules.batchnorm._NormBase  # of batch and instance
 POOLINGS = ("_MaxPoolNd", "_AvgPoolNd", "_AdaptiveMaxPoolNd", "_AdaptiveAvgPoolNd")
@@ -32,6 +32,14 @@ NORMS_OF_A_SHAPE = (nn.LayerNorm, nn.RMSNorm)
 def channels_first(features: torch.Tensor, dim: int) -> torch.Tensor:
     """Features (B, C, ...) of those whose channels are in dimension ``dim``."""
     return features if dim % features.ndim == 1 else features.movedim(dim % features.ndim, 1)
+
+
+def pooled(features: torch.Tensor, dim: int) -> torch.Tensor:
+    """Vectors (B, D) as they are; of maps or tokens, with channels in dimension ``dim``, their means and then s.d."""
+    if features.ndim < 3:
+        return features.reshape(len(features), -1)
+    maps = channels_first(features, dim).flatten(2)
+    return torch.cat([maps.mean(-1), maps.std(-1, correction=0)], dim=1)
 
 
 def check_rows(features: torch.Tensor, samples: int, layer: str) -> None:
@@ -55,8 +63,7 @@ def channel_dims(network: nn.Module, dry: DryRun, tensors: Iterable[tuple[str, t
     layer tells, features of as many dimensions as the images are maps, and those with three of an image are tokens.
 
     Args:
-        network: the network.
-        dry: its dry run.
+        network, dry: the network and its dry run.
         tensors: recorded in the dry run; with each the name of the layer that gave it, or "".
 
     Returns:

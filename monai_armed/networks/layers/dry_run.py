@@ -83,15 +83,7 @@ def dry_run(network: nn.Module, input_shape: Sequence[int]) -> DryRun:
 
 
 def observe(network: nn.Module, x: torch.Tensor, part: nn.Module | None = None, **options: Any) -> DryRun:
-    """
-    What all layers do with some samples, in the mode that the network is in.
-
-    Args:
-        network: called with the samples.
-        x: they, (B, ...).
-        part: a module in the network whose layers are meant; by default itself.
-        options: keyword arguments of the call.
-    """
+    """What all layers of the network, or of a part of it, do with samples (B, ...), in the mode that it is in."""
     watched = network if part is None else part
     names = [name for name, _ in watched.named_modules() if name]
     with record_layers(watched, inputs=names, outputs=names, check=False) as record:
@@ -158,10 +150,6 @@ def find_head(network: nn.Module, dry: DryRun) -> str:
     Name of the last layer: the linear or convolutional one whose output is the network's output, the logits, or else
     the innermost module with weights of which that is so, such as the last residual unit of MONAI's UNet.
 
-    Args:
-        network: the network.
-        dry: its dry run.
-
     Raises:
         ValueError: when the output is no logits but a probability, or no layer with weights gives it as it is.
     """
@@ -224,13 +212,8 @@ def default_feature_layers(network: nn.Module, dry: DryRun, head: str = "") -> l
     first layer with weights, such as a flattened or padded input, can forget nothing and is left out, as is what has
     one number a token, such as attention weights.
 
-    Args:
-        network: the network.
-        dry: its dry run.
-        head: name of its last layer, which is returned where there is no other; it stands for its input.
-
     Raises:
-        ValueError: when there is none.
+        ValueError: when there is none, and no ``head`` is given, the last layer, which stands for its input.
     """
     record, ndim = dry.record, dry.input.ndim
     fed = {id(record.inputs[n]) for n, m in network.named_modules() if isinstance(m, nn.Linear) and n in record.inputs}

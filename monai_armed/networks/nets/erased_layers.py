@@ -53,8 +53,7 @@ def prepare_erasers(
     Modules that erase from the layers, of which a :py:class:`ClusterEraser` is told where the channels are.
 
     Args:
-        network: the network.
-        dry: its dry run.
+        network, dry: the network and its dry run.
         names: the layers' names.
         erasers: modules by name, or names, each of which gets a :py:class:`ClusterEraser`.
 
@@ -95,10 +94,8 @@ def tokens_read(
     The tokens of a layer on which the logits depend, by their gradient at noise.
 
     Args:
-        network: called with samples.
-        samples: of which the shape and the kind are taken.
-        layer: name of a layer that gives (B, T, C).
-        part: a module in the network whose layer is meant; by default itself.
+        network: called with noise like ``samples``.
+        layer: name of a layer that gives (B, T, C), of the network or of a ``part`` of it.
 
     Returns:
         their places; None where that is all of them or not told.
