@@ -115,16 +115,16 @@ def task_verdict(saved: Sequence[float], rank: Sequence[float]) -> str:
 
 class AdversaryMonitor:
     """
-    Ignite handler that keeps the adversary's loss of each epoch beside that of guessing, and logs in words how it does:
-    after the first epoch, and whenever that changes. Guessing by the clusters' sizes costs the entropy of the clusters
-    (of each class, for a class-conditional adversary), which is ln(C) if they are of one size and less if not. The loss
-    and that of guessing (of an epoch of 128 batches or more those of every second, or third ..., of at least 64) go
-    into ``engine.state.metrics`` as ``adversary_loss`` and ``adversary_chance``, and with the verdict into ``history``.
-    It warns where the task suffers: where the fixed prediction is no better than a constant, or little better, or no
-    longer, or the features of an :py:class:`ARMEDTrainer` have collapsed, by MONAI's measure. At the end it logs what
-    the fixed and the mixed prediction save of a constant's loss: an adversary that slows the task from its first step
-    on is seen only beside a training without it. A network without an adversary is left alone. An ``ARMEDTrainer`` has
-    a monitor also if none is attached to it.
+    Ignite handler that keeps the adversary's loss of each epoch beside that of guessing, and logs in words how it does
+    (:py:func:`adversary_verdict`) after the first epoch and whenever that changes. Guessing by the clusters' sizes
+    costs the entropy of the clusters (within each class, for a class-conditional adversary): ln(C) if they are of one
+    size, less if not. Both go into ``engine.state.metrics`` as ``adversary_loss`` and ``adversary_chance``, and with the
+    verdict into ``history``; of a long epoch at least 64 batches are looked at, spread over it.
+
+    It warns where the task suffers (:py:func:`task_verdict`); features count there that an :py:class:`ARMEDTrainer` has
+    trained, by MONAI's measure of their collapse. At the end it logs what the fixed and the mixed prediction save of a
+    constant's loss: an adversary that slows the task from its first step on is seen only beside a training without it.
+    A network without an adversary is left alone. An ``ARMEDTrainer`` has a monitor also if none is attached to it.
 
     Example:
         >>> AdversaryMonitor().attach(trainer)  # an ARMEDTrainer or MONAI's SupervisedTrainer

@@ -40,9 +40,9 @@ class ARMEDTrainer(SupervisedTrainer):
     """
     Trains an :py:class:`monai_armed.networks.nets.ARMED` network as the paper does (Section 2.1 of
     https://arxiv.org/abs/2202.11783): in every iteration first the adversary learns to name the cluster from the
-    features as they are, then the rest of the network takes a step on Eq. 14 against that adversary, in one forward
-    pass of the network. It puts each term of the loss into ``engine.state.output``, by name, for the handlers that log,
-    and warns in words where the adversary harms the task (:py:class:`AdversaryMonitor`).
+    features as they are, then the rest of the network takes a step on Eq. 14 against it, in one forward pass. Each term
+    of the loss goes into ``engine.state.output``, by name, for the handlers that log; an :py:class:`AdversaryMonitor`
+    warns where the adversary harms the task.
 
     Under ``DistributedDataParallel`` the adversary's gradients are averaged over the processes here. Mixed precision is
     that of the device, of the type that ``torch.autocast`` has for it, or of ``amp_kwargs={"dtype": ...}``.

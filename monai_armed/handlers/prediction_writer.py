@@ -43,11 +43,10 @@ class PredictionWriter:
     the clusters that the Z-predictor finds the sample most like.
 
     The interval holds the uncertainty of the random effects alone, not that of the network's weights. What covers for
-    new clusters, whatever the network is, are the sets of classes of a calibration, which evaluation writes: where one
-    lies beside the model, samples of an unknown cluster have a ``calibrated_probability`` and a ``prediction_set``,
-    unless they are unlike the training data, for nothing of the kind was calibrated on. Of a network that knows the
-    distance to its training data every row says whether it is so, see
-    :py:func:`monai_armed.networks.training_distance.distance_columns`, and a warning names those that are.
+    new clusters are the prediction sets of a calibration, which evaluation writes: where one lies beside the model,
+    samples of an unknown cluster have a ``calibrated_probability`` and a ``prediction_set``, unless they are unlike the
+    training data. Where the network knows the distance to these, every row says it
+    (:py:func:`monai_armed.networks.training_distance.distance_columns`), and a warning names the samples beyond.
 
     Args:
         folder: where to write ``predictions.csv`` and ``predictions.json``.

@@ -30,10 +30,10 @@ class ARMEDLoss(_Loss):
 
         L_e(y, mixed) + lambda_fixed L_e(y, fixed) - lambda_adversary L_CCE(Z, cluster logits) + lambda_kl KL(q || p)
 
-    The minus sign is in the network: its gradient reversal lets the adversary minimise L_CCE, and the features
-    maximise it, while here the term is added. So all weights are positive. (By the same token the adversary's own
-    gradient is multiplied by ``lambda_adversary``. Adam and its kin do not mind; with SGD give the adversary a
-    learning rate that makes up for it, or use :py:class:`monai_armed.engines.ARMEDTrainer`.)
+    The minus sign is in the network, whose gradient reversal lets the adversary minimise L_CCE and the features
+    maximise it: here the term is added, and all weights are positive. (The adversary's own gradient is multiplied by
+    ``lambda_adversary``, too, which with SGD wants a larger learning rate, or
+    :py:class:`monai_armed.engines.ARMEDTrainer`.)
 
     Without random effects (domain adversarial network, Eq. 5) the fixed prediction has weight 1. A tensor in place of
     the dict, as a conventional network gives it, is compared by L_e alone.
@@ -43,10 +43,10 @@ class ARMEDLoss(_Loss):
         lambda_fixed: weight of the fixed prediction's loss (lambda_F of Eq. 14).
         lambda_adversary: weight of the cluster generalisation loss (lambda_g of Eq. 5 and 14).
         lambda_kl: weight of the KL term (lambda_K of Eq. 8 and 14), which is a sum over all clusters and effects; of
-            more than 1000 clusters it is estimated without bias, and nothing else changes. With a loss that is the
-            mean negative log-likelihood of N training samples, with ``lambda_fixed=0`` and no adversary, 1/N makes the
-            objective the negative ELBO / N, and the model a (generalised) mixed model. With ``lambda_fixed`` above 0
-            the fixed effects are drawn from the conditional towards the marginal ones.
+            more than 1000 clusters it is estimated without bias. With a loss that is the mean negative log-likelihood
+            of N training samples, ``lambda_fixed=0`` and no adversary, 1/N makes the objective the negative ELBO / N,
+            and the model a (generalised) mixed model; ``lambda_fixed`` above 0 draws its fixed effects towards the
+            marginal ones.
         adversary_loss: L_CCE; by default categorical cross-entropy.
         confusion_loss: bounded objective of the features for a network with ``confusion=True``, whose weight is then
             ``lambda_adversary``; by default cross-entropy against uniform.

@@ -57,12 +57,10 @@ class TrainingDistance:
     """
     How far samples are from the training data of a network, by its own features: in each of several layers and in the
     input, the Mahalanobis distance from the mean of the training samples (Lee et al. 2018,
-    https://arxiv.org/abs/1807.03888, without their classes, which a label need not have). A distance is given in s.d.
-    of the log distances of held-out samples, above their mean, and that of the layer where it is largest counts: noise
-    may look ordinary to the last layers and not to the first, an image upside down the other way round. Beyond the
-    ``threshold`` is what no more than 1 % of samples like the held-out ones would be.
-
-    It says of a sample that it is of a kind that the network has not seen. It does not say that a prediction is right.
+    https://arxiv.org/abs/1807.03888, without their classes). Its logarithm, less the mean of held-out samples and over
+    their s.d., is the distance, of the layer where it is largest: noise may look ordinary to the last layers and not to
+    the first, an image upside down the other way round. No more than 1 % of samples like the held-out ones are beyond
+    the ``threshold``. Those are of a kind that the network has not seen; the others' predictions may be wrong, too.
 
     Args:
         layers: by name.

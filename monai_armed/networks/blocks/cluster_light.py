@@ -27,14 +27,13 @@ NUM_EFFECTS = 4  # background in the middle, its two gains, log scale
 class ClusterLight(nn.Module):
     """
     What a cluster does to the light of its images, as random effects: a background that is a plane, and a gain of what
-    lies on it. An image is shown as if from another cluster (Fig. 6 of https://arxiv.org/abs/2202.11783) by taking its
-    own cluster's background away, scaling, and adding the other's::
+    lies on it. An image of cluster j is shown as if from cluster k (Fig. 6 of https://arxiv.org/abs/2202.11783) by::
 
         x_k = (x - b_j) exp(s_k - s_j) + b_k
 
-    This changes neither the order of grey values nor anything in place: it cannot paint what is not there, and the
-    image keeps its detail. It is a mixed model of each image's measured light m_i = (background, log scale), see
-    :py:func:`monai_armed.networks.layers.image_light.measure_light`, in which larger objects may be brighter::
+    which cannot paint what is not there, and keeps an image's detail. It is a mixed model of each image's light
+    m_i = (background, log scale), see :py:func:`monai_armed.networks.layers.image_light.measure_light`, in which larger
+    objects may be brighter::
 
         m_i = mu + beta log area_i + u_j + e_i,   u_j ~ N(0, S_b),   e_i ~ N(0, S_w)
 

@@ -34,12 +34,10 @@ class RECONNorm(ClusterLayer):
 
         out_c = (w_c norm(x)_c + b_c) (1 + gamma_jc) + beta_jc
 
-    with random effects gamma and beta, whose s.d. are learned. Where the cluster is not known they are zero, also in
-    training: a network whose call is not inside ``given_cluster`` works as that of the population, without an error,
-    and its random effects learn nothing from the data.
-
-    It is registered as MONAI's normalisation ``"recon"``, so that any network with an argument ``norm`` takes it; the
-    clusters then reach it by :py:func:`monai_armed.networks.layers.given_cluster`.
+    with random effects gamma and beta, whose s.d. are learned. It is registered as MONAI's normalisation ``"recon"``,
+    so that any network with an argument ``norm`` takes it; the clusters reach it by
+    :py:func:`monai_armed.networks.layers.given_cluster`. Outside of that, as where the cluster is not known, the
+    effects are zero, also in training, and learn nothing from the data.
 
     A map of fewer than 16 positions (4 x 4) is instance-normalised over all its channels together (that is, layer
     normalisation): instance normalisation fails on a 1 x 1 map, and of a 2 x 2 map it leaves almost nothing.
@@ -113,8 +111,7 @@ Norm.add_factory_class("recon", RECONNorm, "Normalisation with random effects of
 class RECON(Convolution):
     """
     Random effects convolution (Fig. S5 of https://arxiv.org/abs/2202.11783): MONAI's convolution block with
-    :py:class:`RECONNorm`. Called without a cluster, and not inside ``given_cluster``, it works as the population's: the
-    random effects are zero, and in training they learn nothing from the data.
+    :py:class:`RECONNorm`, which may be called with the cluster.
 
     Args:
         spatial_dims: 2 or 3.

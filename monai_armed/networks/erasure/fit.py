@@ -48,10 +48,10 @@ def fit_eraser(
     adversary would end, without a game.
 
     Sites that differ in their share of patients, or in age, rightly differ in features that tell these. By default only
-    the differences beside those are erased: between clusters within each class, or, where the label is continuous,
-    those that are left when the label is regressed out. (To ask of classes for no more than that, differences that all
-    classes share, give them to :py:class:`FeatureSums` as continuous columns, one a class.) And the covariance with the
-    label within clusters is kept, which makes the change an oblique one (SPLINCE, https://arxiv.org/abs/2506.10703).
+    what differs beside that is erased: between clusters within each class, or what is left when a continuous label is
+    regressed out. (Classes given to :py:class:`FeatureSums` as continuous columns, one a class, are regressed out
+    likewise: then what all of them share is erased.) And the covariance with the label within clusters is kept, which
+    makes the change an oblique one (SPLINCE, https://arxiv.org/abs/2506.10703).
 
     "Least" is measured by the features' covariance, shrunk towards its diagonal (OAS, Chen et al. 2010,
     https://doi.org/10.1109/TSP.2010.2053029): with many features and few samples the change would else run along

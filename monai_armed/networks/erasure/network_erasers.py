@@ -54,9 +54,8 @@ def fit_erasers(
         num_classes: number of classes of the label; or
         num_values: number of values of a label that is continuous. Without both the label is not heeded.
         within_label, above_noise: see :py:func:`~monai_armed.networks.erasure.fit_eraser`.
-        keep_label: the same; by default not. The layers behind an eraser are not trained anew here, and what they make
-            of the features changes least by the least change. Where clusters differ along nearly the same direction as
-            the classes do, keeping the one while the other is erased takes a large one.
+        keep_label: the same; by default not, since the layers behind an eraser are not trained anew here, and keeping
+            it may take a larger change: where clusters differ along nearly the same direction as the classes do.
         prepare_batch: as for a trainer; by default :py:class:`monai_armed.engines.PrepareBatchCluster`.
 
     Returns:

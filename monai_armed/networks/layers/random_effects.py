@@ -57,11 +57,10 @@ class RandomEffects(nn.Module):
     prior that all clusters share (Section 2.2 of https://arxiv.org/abs/2202.11783). The layer is a look-up by cluster;
     what the effects are multiplied with or added to is the business of the block that uses it.
 
-    A learned prior comes with a stretch: one factor for each effect by which posterior and prior grow together. The KL
-    term does not change with it, so that it follows the likelihood alone. It adds nothing to the model, but without it
-    a prior that starts too small holds the posterior, which holds the prior: variance components then creep, or stay at
-    nothing, and come out other at every start (parameter expansion, https://doi.org/10.1093/biomet/85.4.755). In
-    evaluation mode it is 1, folded into ``loc`` and the scales.
+    A learned prior comes with a stretch, a factor for each effect by which posterior and prior grow together (parameter
+    expansion, https://doi.org/10.1093/biomet/85.4.755). The KL term does not change with it, so that it follows the
+    likelihood alone. It adds nothing to the model, but without it a prior that starts too small holds the posterior,
+    which holds the prior. In evaluation mode it is 1, folded into ``loc`` and the scales.
 
     Args:
         num_clusters: number of clusters C seen in training.

@@ -93,10 +93,9 @@ class PooledAdversary(nn.Module):
 
 class WhitenedAdversary(PooledAdversary):
     """
-    :py:class:`PooledAdversary` that sees what it sees twice: as it is, and decorrelated by its running covariance, so
-    that all directions have the same variance. Gradient descent is slow along directions in which the features hardly
-    vary; there a network can hide the cluster from a pooled adversary while a fresh linear classifier, trained to the
-    end, still finds it.
+    :py:class:`PooledAdversary` that sees its statistics twice: as they are, and decorrelated by the running covariance,
+    so that all directions have the same variance. From a pooled adversary a network can hide the cluster in directions
+    along which features hardly vary and gradient descent is slow; a fresh linear classifier still finds it there.
 
     Args:
         feature_shapes, num_clusters: see :py:class:`PooledAdversary`.

@@ -56,9 +56,8 @@ class ARMED(ClusterNetwork):
     (:py:class:`Adversary`, or None); ``random_slopes``
     (:py:class:`monai_armed.networks.blocks.FactorSlopes`, by factor); ``erasers``.
 
-    Samples that are grouped by several factors at once, nested or crossed, have random effects of each: give the number
-    of clusters by factor, and the cluster as a dict of indices, where a factor may be left out if it is not known. The
-    first factor is the one whose clusters the adversary guesses and a Z-predictor infers.
+    Of several factors, nested or crossed, each has random effects of its own; the adversary guesses, and a Z-predictor
+    infers, the clusters of the first.
 
     Args:
         network: any module with one input that returns logits (B, K) or, for dense predictions, (B, K, *spatial), the
@@ -79,22 +78,20 @@ class ARMED(ClusterNetwork):
         intercept: whether the logits get a random intercept (Eq. 10).
         multiplicative: nonlinear slopes that rescale the latent, h (1 + u), in place of Eq. 9.
         num_classes: if above 0 the adversary is conditional on the class: it has one set of cluster logits for each
-            class, (B, C, num_classes), and only that of the sample's class counts. Where the class balance differs
-            by cluster, features that tell the class tell the cluster, and marginal invariance would remove them.
-        confusion: if True the adversary's second pass, with its weights frozen, gives ``"confusion"`` logits in
-            training, for the bounded objectives of :py:class:`monai_armed.losses.ClusterConfusionLoss`; the gradient
-            is then not reversed.
+            class, (B, C, num_classes), and only that of the sample's class counts. Where clusters differ in their
+            share of the classes, features may then go on telling the class.
+        confusion: if True no gradient is reversed: the features learn from a second pass of the adversary, with its
+            weights frozen, whose ``"confusion"`` logits are for :py:class:`monai_armed.losses.ClusterConfusionLoss`.
         unknown: what happens where the cluster is not given or -1, see :py:class:`ClusterResolution`.
         random_effects: further arguments of :py:class:`monai_armed.networks.blocks.RandomSlopes` and
             :py:class:`monai_armed.networks.layers.RandomEffects`, such as ``prior_scale`` and ``learn_prior``; of
-            several factors those of each by its name, where ``nonlinear_slopes``, ``linear_slopes``, ``intercept`` and
-            ``multiplicative`` may be among them, in place of the ones above.
-        erasers: modules by the name of a layer, which map its output to one of the same shape that does not tell the
-            clusters any more; all that comes after it goes on with that. The latent h is then what (the last of) these
-            layers gave before, so that the random effects read what the fixed ones have given up; of tokens those that
-            the network goes on with, such as the class token. Names alone: a
-            :py:class:`monai_armed.networks.erasure.ClusterEraser` for each, and a ``channel_dim`` of it where no layer
-            tells which dimension has the channels.
+            several factors those of each by its name, where those from ``nonlinear_slopes`` to ``multiplicative`` may
+            be among them, in place of the ones above.
+        erasers: modules by the name of a layer, which take out of its output what tells the clusters, before the
+            network goes on with it; of names alone each layer gets a
+            :py:class:`monai_armed.networks.erasure.ClusterEraser`. The latent h is then what the last of these layers
+            gave before, so that the random effects read what the fixed ones have given up; of tokens those that the
+            network goes on with, such as the class token.
 
     Raises:
         ValueError: when the network has RECON layers, a layer does not exist, the network's output is not that of

@@ -52,15 +52,15 @@ class ARMEDAEC(AECPictures):
     classifier alone) and the ``"reconstruction_cluster"``, and the scalar ``"kl"``. In evaluation mode it returns the
     phenotype's logits.
 
-    The paper reconstructs with cluster effects from e_R, which is to tell the cluster. Then the decoder has nothing to
-    learn from the cluster that it is given, and decoding as if from another one changes little. Here it decodes e_F,
-    from which the adversary or :py:func:`monai_armed.handlers.erase_clusters` removes the cluster, so that its random
-    effects are the only source for it: what they add for another cluster is what it does to an image (Fig. 6).
-    e_F is taken of the image without its cluster's light, which is a random effect of the image itself, fitted before
-    training; the random latent e_R reads the image as it is, as it is to tell the cluster. And e_F need not hold the
-    cluster for the sake of the error: the fixed AEC's own decoder is trained on e_F, but
-    shapes it by the shared weights alone. Images without cluster effects are those of the random AEC's decoder with its
-    effects at zero. ``mixed_latent="random"`` does as the paper, and takes the fixed AEC's.
+    The paper reconstructs with cluster effects from e_R, which is to tell the cluster: the decoder then learns nothing
+    from the cluster that it is given, and decoding as if from another one changes little. Here it decodes e_F, from
+    which the adversary or :py:func:`monai_armed.handlers.erase_clusters` removes the cluster, so that the decoder's
+    random effects are the only source for it (Fig. 6). Without effects, at zero, it gives the image without its
+    cluster. ``mixed_latent="random"`` does as the paper, where that image is the fixed AEC's.
+
+    Nor does e_F need the cluster for the sake of the error: it is of the image without its cluster's light, a random
+    effect of the image itself that is fitted before training, and the fixed AEC's own decoder, though trained on it,
+    shapes it by the shared weights alone. e_R is of the image as it is.
 
     Without ``random`` it is the domain adversarial AEC; without adversary besides, the conventional one; with
     ``random`` and no adversary, the mixed effects AEC.
@@ -78,10 +78,10 @@ class ARMEDAEC(AECPictures):
         mixed_latent: which latent the reconstruction with cluster effects is decoded from, ``"fixed"`` or, as in the
             paper, ``"random"``.
         freeze_fixed: whether the fixed part stays as it is, as in the paper, which trained it before.
-        light: random effects of the images' light, by which :py:meth:`show_as` shows an image as if from another
-            cluster once they are fitted; without them the decoder's random effects do.
-        remove_light: whether, once the light is fitted, the fixed latent is that of the image without its cluster's
-            light, which reconstructions get back. A network of before this was so goes on without.
+        light: random effects of the images' light, by which, once fitted, :py:meth:`show_as` shows an image as if from
+            another cluster; without them the decoder's random effects do.
+        remove_light: whether, once the light is fitted, the fixed latent is of the image without its cluster's light,
+            which reconstructions get back. Older weights go on without.
         unknown: what happens where the cluster is not given or -1, see :py:class:`ClusterResolution`.
 
     Raises:
