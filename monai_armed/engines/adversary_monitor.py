@@ -118,8 +118,8 @@ class AdversaryMonitor:
     Ignite handler that keeps the adversary's loss of each epoch beside that of guessing, and logs in words how it does
     (:py:func:`adversary_verdict`) after the first epoch and whenever that changes. Guessing by the clusters' sizes
     costs the entropy of the clusters (within each class, for a class-conditional adversary): ln(C) if they are of one
-    size, less if not. Both go into ``engine.state.metrics`` as ``adversary_loss`` and ``adversary_chance``, and with the
-    verdict into ``history``; of a long epoch at least 64 batches are looked at, spread over it.
+    size, less if not. Both go into ``engine.state.metrics`` as ``adversary_loss`` and ``adversary_chance``, and with
+    the verdict into ``history``; of a long epoch at least 64 batches are looked at, spread over it.
 
     It warns where the task suffers (:py:func:`task_verdict`); features count there that an :py:class:`ARMEDTrainer` has
     trained, by MONAI's measure of their collapse. At the end it logs what the fixed and the mixed prediction save of a

@@ -76,5 +76,4 @@ class FeatureMemory:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The samples of a checkpoint."""
-        features = state["features"] if "features" in state else state["taps"]  # the name in older checkpoints
-        self.features, self.targets = list(features), dict(state["targets"])
+        self.features, self.targets = list(state["features"]), dict(state["targets"])

@@ -131,8 +131,6 @@ class MLDGTrainer(SupervisedTrainer):
 
     def _iteration(self, engine: Engine, batchdata: dict[str, torch.Tensor]) -> dict:
         """One iteration; its output holds image, label, prediction (before the step) and the objective as loss."""
-        if batchdata is None:
-            raise ValueError("Must provide batch data for current iteration.")
         inputs, targets, args, kwargs = self.prepare_batch(
             batchdata, self.state.device, self.non_blocking, **self.to_kwargs
         )

@@ -188,8 +188,6 @@ class ARMEDTrainer(SupervisedTrainer):
 
     def _iteration(self, engine: Engine, batchdata: dict[str, torch.Tensor]) -> dict:
         """One iteration; its output holds image, label, prediction, the loss and its terms (detached, unweighted)."""
-        if batchdata is None:
-            raise ValueError("Must provide batch data for current iteration.")
         inputs, targets, args, kwargs = self.prepare_batch(
             batchdata, self.state.device, self.non_blocking, **self.to_kwargs
         )

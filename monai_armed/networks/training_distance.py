@@ -17,7 +17,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -42,8 +42,8 @@ class _Layer:
 
     mean: torch.Tensor  # (D,)
     whitening: torch.Tensor  # (D, D), makes features less their mean uncorrelated; of wide layers 1 / s.d., (D,)
-    centre: float
-    spread: float
+    centre: float = 0.0
+    spread: float = 1.0
     channel_dim: int = 1
 
     def log_distance(self, features: torch.Tensor) -> torch.Tensor:
@@ -179,12 +179,12 @@ def fit_training_distance(
             f"the distance to the training data needs training samples whose features vary, and at least {LEAST} "
             "held-out samples to tell what is far."
         )
-    fitted = {}
-    for name, parts in found.items():
-        logs = torch.cat(parts)
-        own = where[name]
-        fitted[name] = _Layer(own.mean, own.whitening, float(logs.mean()), float(logs.std()) or 1.0, dims[name])
-    far = torch.stack([(torch.cat(found[name]) - own.centre) / own.spread for name, own in fitted.items()]).amax(dim=0)
+    logs = {name: torch.cat(parts) for name, parts in found.items()}
+    fitted = {
+        name: replace(where[name], centre=float(own.mean()), spread=float(own.std()) or 1.0, channel_dim=dims[name])
+        for name, own in logs.items()
+    }
+    far = torch.stack([(logs[name] - own.centre) / own.spread for name, own in fitted.items()]).amax(dim=0)
     rank = min(len(far), math.ceil((len(far) + 1) * COVERAGE))  # as conformal prediction has it
     return TrainingDistance(fitted, float(far.sort().values[rank - 1]))
 
@@ -254,4 +254,4 @@ class _Sums:
         if not self.is_wide:
             root = torch.linalg.cholesky(shrunk_covariance(moments, self.count) / torch.outer(scale, scale))
             whitening = torch.linalg.solve_triangular(root, torch.eye(len(scale)).double(), upper=False) / scale
-        return _Layer(mean, whitening.float(), 0.0, 1.0)
+        return _Layer(mean, whitening.float())

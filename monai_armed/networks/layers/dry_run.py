@@ -141,8 +141,9 @@ def check_one_output(network: nn.Module, dry: DryRun) -> None:
 def gives_output(dry: DryRun, name: str) -> bool:
     """Whether a layer's output is the network's as it is, without an operation after it, in place or not."""
     out = dry.record.outputs.get(name)
-    as_it_is = out is not None and out.shape == dry.output.shape and ("output", name) not in dry.overwritten
-    return out is not None and as_it_is and torch.equal(out, dry.output)
+    if out is None or out.shape != dry.output.shape or ("output", name) in dry.overwritten:
+        return False
+    return torch.equal(out, dry.output)
 
 
 def find_head(network: nn.Module, dry: DryRun) -> str:
