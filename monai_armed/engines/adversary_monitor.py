@@ -15,18 +15,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from monai.metrics.embedding_collapse import compute_embedding_collapse
 
 from ..losses.armed_loss import ARMEDLoss
 from ..losses.cluster_losses import ClusterCrossEntropyLoss
-
-if TYPE_CHECKING:
-    from ignite.engine import Engine
 
 __all__ = ["AdversaryMonitor", "adversary_verdict", "task_verdict"]
 

@@ -14,16 +14,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 import torch
+from ignite.engine import Engine
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 from torch.func import functional_call, grad_and_value, vmap
-
-if TYPE_CHECKING:
-    from ignite.engine import Engine
 
 __all__ = ["MLDGObjective", "MLDGTrainer"]
 

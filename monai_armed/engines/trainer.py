@@ -12,11 +12,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.engines.workflow import Workflow
@@ -29,9 +29,6 @@ from ..networks.nets.adversary import Adversary
 from ..utils.parallel import unwrap
 from .adversary_monitor import AdversaryMonitor
 from .feature_memory import FeatureMemory
-
-if TYPE_CHECKING:
-    from ignite.engine import Engine
 
 __all__ = ["ARMEDTrainer"]
 

@@ -16,20 +16,16 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.data import DataLoader
 
 from ..data.replaced_file import write_csv
 from ..engines.prepare_batch import PrepareBatchCluster
 from ..metrics.audit import LayerFeatures, audit_features, collect_features
 from ..utils.parallel import is_main_process
-
-if TYPE_CHECKING:
-    from ignite.engine import Engine
 
 __all__ = ["ClusterAudit"]
 

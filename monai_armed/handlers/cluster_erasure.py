@@ -13,20 +13,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.networks.utils import eval_mode
 
 from ..networks.erasure import ClusterEraser, FeatureSums, fit_eraser, fold_eraser
+from ..networks.nets.armed_aec import ARMEDAEC
 from ..utils.parallel import unwrap
-
-if TYPE_CHECKING:
-    from ignite.engine import Engine
-
-    from monai_armed.networks.nets import ARMEDAEC
 
 __all__ = ["ClusterErasure", "erase_clusters"]
 

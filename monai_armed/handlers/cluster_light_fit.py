@@ -13,17 +13,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 
+from ..networks.nets.armed_aec import ARMEDAEC
 from ..utils.parallel import unwrap
-
-if TYPE_CHECKING:
-    from ignite.engine import Engine
-
-    from monai_armed.networks.nets import ARMEDAEC
 
 __all__ = ["ClusterLightFit"]
 

@@ -12,13 +12,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ignite.engine import Events
-
-if TYPE_CHECKING:
-    from ignite.engine import Engine
-    from monai.engines import Evaluator
+from ignite.engine import Engine, Events
+from monai.engines import Evaluator
 
 __all__ = ["EarlyStop"]
 

@@ -11,16 +11,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.data.utils import set_rnd
 from monai.utils import set_determinism
 
 from ..utils.parallel import process_rank
-
-if TYPE_CHECKING:
-    from ignite.engine import Engine
 
 __all__ = ["EpochSeed"]
 

@@ -14,11 +14,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.networks.utils import eval_mode
 
 from ..data.kept_rows import KeptRows
@@ -28,9 +28,6 @@ from ..metrics.prediction_sets import set_columns
 from ..networks.nets.armed import ARMED
 from ..networks.training_distance import distance_columns, warn_of_distance
 from ..utils.parallel import unwrap
-
-if TYPE_CHECKING:
-    from ignite.engine import Engine
 
 __all__ = ["PredictionWriter"]
 

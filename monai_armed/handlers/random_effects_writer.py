@@ -16,19 +16,15 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 
 from ..data.replaced_file import write_csv
 from ..losses.likelihoods import GaussianLikelihoodLoss
 from ..metrics.mixed_model import VarCorr, ranef
 from ..networks.nets.armed import ARMED
 from ..utils.parallel import is_main_process, unwrap
-
-if TYPE_CHECKING:
-    from ignite.engine import Engine
 
 __all__ = ["RandomEffectsWriter"]
 

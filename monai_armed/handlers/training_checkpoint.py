@@ -18,17 +18,14 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 
 from ..data.checksums import check_shipped
 from ..data.replaced_file import remove_partial, replaced_file
 from ..utils.parallel import is_main_process, unwrap
-
-if TYPE_CHECKING:
-    from ignite.engine import Engine
 
 __all__ = ["TrainingCheckpoint", "load_weights"]
 

@@ -16,20 +16,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakValueDictionary
 
 import torch.distributed
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from ignite.handlers.tqdm_logger import ProgressBar
 from monai.handlers import StatsHandler, TensorBoardStatsHandler
 from torch.utils.tensorboard import SummaryWriter
 
 from ..engines.adversary_monitor import AdversaryMonitor
 from ..utils.parallel import is_main_process, process_rank
-
-if TYPE_CHECKING:
-    from ignite.engine import Engine
 
 __all__ = ["LossProgress", "TrainingLog", "ValidationLog", "loss_terms"]
 

@@ -14,15 +14,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from ignite.engine import Events
+import torch
+from ignite.engine import Engine, Events
 
 from ..utils.parallel import unwrap
-
-if TYPE_CHECKING:
-    import torch
-    from ignite.engine import Engine
 
 __all__ = ["LinearWarmUp", "ReversalWarmUp"]
 
