@@ -20,21 +20,20 @@ __all__ = ["balanced_bce"]
 
 
 def balanced_bce(
-    datalist: Sequence[Mapping[str, Any]], device: str | torch.device = "cpu", label_key: str = "label"
+    datalist: Sequence[Mapping[str, Any]], device: str | torch.device = "cpu"
 ) -> torch.nn.BCEWithLogitsLoss:
     """
     Binary cross-entropy of logits in which both classes count alike, as the ``pos_weight`` of class 1 makes them.
 
     Args:
-        datalist: dicts with labels 0 and 1, the training samples.
+        datalist: the training samples, dicts whose ``"label"`` is 0 or 1.
         device: device of the loss.
-        label_key: key of the label.
 
     Raises:
         ValueError: when there is no sample of class 1.
     """
-    positive = sum(item[label_key] == 1 for item in datalist)
+    positive = sum(item["label"] == 1 for item in datalist)
     if not positive:
         raise ValueError(f"none of {len(datalist)} training samples has the label 1: there is nothing to learn.")
-    ratio = sum(item[label_key] == 0 for item in datalist) / positive
+    ratio = sum(item["label"] == 0 for item in datalist) / positive
     return torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(ratio).to(device))

@@ -211,10 +211,6 @@ class OrdinalLikelihoodLoss(LikelihoodLoss):
         return _times(logsigmoid(high) + logsigmoid(-low) + torch.log1p(-(low - high).exp()), weight)
 
     def mean(self, input: torch.Tensor) -> torch.Tensor:
-        """In place of a mean :py:meth:`probabilities`, (B, K)."""
-        return self.probabilities(input)
-
-    def probabilities(self, input: torch.Tensor) -> torch.Tensor:
-        """Probability of each level, (B, K), of logits (B, 1)."""
+        """In place of a mean the probability of each level, (B, K), of logits (B, 1)."""
         below = (self.thresholds - input).sigmoid()
         return torch.nn.functional.pad(below, (0, 1), value=1.0).diff(dim=1, prepend=below.new_zeros(len(below), 1))
