@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 import torch
 from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
 from monai.networks.utils import eval_mode
 
 from ..data.kept_rows import KeptRows
@@ -59,7 +60,8 @@ class PredictionWriter:
             :py:class:`monai_armed.data.TolerantLoader`, so that an interrupted run goes on where it was.
 
     Raises:
-        ValueError: when the calibration there is another model's.
+        ValueError: when the calibration there is another model's, and while it runs when there is more than one logit
+            for a sample, or no name.
     """
 
     def __init__(
@@ -82,16 +84,18 @@ class PredictionWriter:
     def attach(self, engine: Engine) -> None:
         """
         Args:
-            engine: the evaluator, with ``decollate=False``.
+            engine: the evaluator; its postprocessing plays no part.
         """
         if self.kept.path is None:
             engine.add_event_handler(Events.STARTED, lambda _: self.kept.rows.clear())
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._keep)
+        # what the network gives, before a postprocessing makes probabilities of it, and whole batches
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._keep)
         engine.add_event_handler(Events.COMPLETED, self._write)
 
     def _keep(self, engine: Engine) -> None:
         batch, output = engine.state.batch, engine.state.output
         assert isinstance(batch, Mapping) and isinstance(output, Mapping)
+        self._check(batch, output["pred"])
         rows = [
             {self.name_key: str(name), "probability": float(p)}
             for name, p in zip(batch[self.name_key], output["pred"].detach().reshape(-1).sigmoid())
@@ -106,6 +110,16 @@ class PredictionWriter:
             unknown = (output["label"]["cluster"].reshape(-1) < 0).cpu()
             self._add_sets(rows, output["pred"], unknown & ~unlike)
         self.kept.add([{**row, **dict(zip(columns, own))} for row, own in zip(rows, zip(*columns.values()))] or rows)
+
+    def _check(self, batch: Mapping, pred: torch.Tensor) -> None:
+        if self.name_key not in batch:
+            raise ValueError(
+                f"a batch has no {self.name_key!r}, its keys are {list(batch)}: give the samples' name_key."
+            )
+        if pred.numel() != len(pred):
+            raise ValueError(
+                f"predictions are written of networks with one logit, got {tuple(pred.shape)} for a batch."
+            )
 
     def _add_sets(self, rows: list[dict[str, Any]], logits: torch.Tensor, wanted: torch.Tensor) -> None:
         """Of the wanted samples, by the calibration of what predicted them."""

@@ -18,6 +18,7 @@ import pytest
 import torch
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
+from monai.transforms import Activationsd
 from monai.utils import set_determinism
 
 from monai_armed.engines import PrepareBatchCluster
@@ -133,3 +134,30 @@ def test_rows_that_are_unlike_the_training_data_are_marked_and_named_once(networ
     assert far == [row["file"] for row in rows if row["distance"] > network.training_distance.threshold] and far
     said = [str(one.message) for one in warned if "unlike" in str(one.message)]
     assert said[0].startswith(f"{len(far)} of 5 samples") and ", ".join(far) in said[0] and len(said) == 2  # two runs
+
+
+@pytest.mark.parametrize("options", [{}, {"postprocessing": Activationsd("pred", sigmoid=True), "decollate": False}])
+def test_what_an_evaluator_does_with_its_predictions_later_plays_no_part(network, tmp_path, options):
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    data = [{"image": x[i], "label": 0, "cluster": 2, "file": f"{i}.nii"} for i in range(5)]
+    SupervisedEvaluator(
+        "cpu", DataLoader(Dataset(data), batch_size=2), network, prepare_batch=PrepareBatchCluster(),
+        val_handlers=[PredictionWriter(tmp_path, network, CLUSTERS)], **options,
+    ).run()  # fmt: skip
+    rows = pd.read_csv(tmp_path / "predictions.csv")
+    wanted = network(x, torch.full((5,), 2)).sigmoid().flatten().tolist()
+    assert rows["probability"].tolist() == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("logits", "name_key", "match"), [(3, "file", r"one logit, got \(2, 3\)"), (1, "name", "no 'name', its keys are")]
+)
+def test_networks_of_several_logits_and_samples_without_names_are_refused(tmp_path, logits, name_key, match):
+    data = [{"image": torch.randn(3), "label": 0, "cluster": 2, "file": f"{i}.nii"} for i in range(4)]
+    network = ARMED(DFNN(3, logits), 4, (3,))
+    evaluator = SupervisedEvaluator(
+        "cpu", DataLoader(Dataset(data), batch_size=2), network, prepare_batch=PrepareBatchCluster(),
+        val_handlers=[PredictionWriter(tmp_path, network, CLUSTERS, name_key)],
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=match):
+        evaluator.run()
