@@ -67,7 +67,11 @@ def read_checkpoint(path: str | os.PathLike, device: str | torch.device = "cpu")
 def load_state(network: torch.nn.Module, state: Mapping[str, Any], path: str | os.PathLike) -> torch.nn.Module:
     """``network.load_state_dict``, strict, with a clear error that names the file."""
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"checkpoint {path} is no state dict, weights by name: give the model.pt that training wrote.")
+        names = f" (it holds {', '.join(map(repr, list(state)[:4]))})" if isinstance(state, Mapping) else ""
+        raise ValueError(
+            f"checkpoint {path} is no state dict, weights by name{names}: give the model.pt that training wrote, or "
+            "save the network's state_dict() alone."
+        )
     for name, weight in state.items():
         if not weight.isfinite().all():
             raise ValueError(f"checkpoint {path} holds NaN or infinite weights in {name}: train again.")
@@ -76,9 +80,10 @@ def load_state(network: torch.nn.Module, state: Mapping[str, Any], path: str | o
     except RuntimeError as error:  # lines: what is missing, what is beyond it, what has another shape
         first = shorten(str(error).splitlines()[1], 250, placeholder=" ...")
         what = "shape" if first.startswith("size mismatch") else "network"
+        attached = " and attach its Z-predictor first" if "Unexpected" in first and "z_predictor." in first else ""
         raise ValueError(
             f"checkpoint {path} is of another {what}: {first} Give the config (sites, size, channels) that it was "
-            "trained with."
+            f"trained with{attached}."
         ) from None
     return network
 
@@ -96,8 +101,8 @@ class TrainingCheckpoint:
 
     Args:
         folder: where to write; made if need be.
-        objects: what has a state by name beside the trainer's own ``network``, optimizers and gradient scaler, such as
-            a scheduler or an early stopping handler.
+        objects: what has a state by name beside the trainer's own ``network``, optimizers, gradient scaler and a loss
+            that has parameters, such as a scheduler or an early stopping handler.
         validator: evaluator with a key metric; None: the last epoch's weights are the best.
         resume: whether to go on from ``checkpoint.pt`` if there is one, instead of starting anew.
         fingerprint: what tells this training from another one, by name, such as from
@@ -143,6 +148,9 @@ class TrainingCheckpoint:
 
     def _stateful(self, trainer: Engine) -> dict[str, Any]:
         objects = {**{name: getattr(trainer, name, None) for name in OF_TRAINER}, **self.objects}
+        loss = getattr(trainer, "loss_function", None)
+        if isinstance(loss, torch.nn.Module) and any(True for _ in loss.parameters()):  # a learned residual s.d.
+            objects.setdefault("loss_function", loss)
         found = {name: obj for name, obj in objects.items() if obj is not None}
         return {name: unwrap(obj) if isinstance(obj, torch.nn.Module) else obj for name, obj in found.items()}
 

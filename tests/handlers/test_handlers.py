@@ -32,8 +32,9 @@ from monai_armed.handlers import (
     TrainingCheckpoint,
     load_weights,
 )
-from monai_armed.losses import ARMEDLoss
+from monai_armed.losses import ARMEDLoss, GaussianLikelihoodLoss
 from monai_armed.networks import ARMED, DFNN
+from monai_armed.networks.nets import ZPredictor
 
 EPOCHS = 5
 
@@ -96,6 +97,24 @@ def test_resumed_training_equals_uninterrupted(tmp_path, iteration):
     assert _same(torch.load(checkpoint.model_path, weights_only=True), best)
 
 
+def test_a_residual_that_the_loss_has_learned_is_resumed(tmp_path):
+    def training(resume=False):
+        trainer, _ = _training(tmp_path, resume, epochs=4 if resume else 2)
+        trainer.loss_function = ARMEDLoss(GaussianLikelihoodLoss())
+        trainer.optimizer.add_param_group({"params": list(trainer.loss_function.parameters())})
+        return trainer
+
+    first, second = training(), training(resume=True)
+    first.run()
+    learned = float(first.loss_function.loss.scale.detach())
+    found = []
+    second.add_event_handler(
+        Events.STARTED, lambda _: found.append(float(second.loss_function.loss.scale.detach()))
+    )  # after that of the checkpoint
+    second.run()
+    assert found == [learned] and abs(learned - 1) > 1e-3
+
+
 def test_finished_training_is_not_continued(tmp_path):
     trainer, checkpoint = _training(tmp_path, patience=1, epochs=50)
     trainer.run()
@@ -139,6 +158,13 @@ def test_load_weights(tmp_path):
         torch.save(none, tmp_path / "list.pt")
         with pytest.raises(ValueError, match=r"list\.pt is no state dict, weights by name"):
             load_weights(other, tmp_path / "list.pt")
+    torch.save({"net": state, "optimizer": {}}, tmp_path / "saver.pt")  # as MONAI's CheckpointSaver does
+    with pytest.raises(ValueError, match=r"saver\.pt .* \(it holds 'net', 'optimizer'\)"):
+        load_weights(other, tmp_path / "saver.pt")
+    inferring = ARMED(DFNN(3, hidden_channels=(8,), dropout=0.3), 4, (3,)).attach_z_predictor(ZPredictor(DFNN(3, 4), 4))
+    torch.save(inferring.state_dict(), tmp_path / "inferring.pt")
+    with pytest.raises(ValueError, match="attach its Z-predictor first"):
+        load_weights(other, tmp_path / "inferring.pt")
     checkpoint.model_path.write_bytes(checkpoint.model_path.read_bytes()[:100])
     with pytest.raises(ValueError, match="it is damaged"):
         load_weights(other, checkpoint.model_path)
