@@ -42,13 +42,14 @@ __all__ = ["LayerFeatures", "audit_features", "collect_features"]
 
 NUM_PERMUTATIONS = 999
 MLP_EPOCHS = 100
+MOST_CLASSES = 20  # whole numbers of more values are no classes, but ages or counts
 
 
 @dataclass
 class LayerFeatures:
     """
     Features of the same samples at several layers, each (N, F), with the samples' cluster (N,) and class (N,), None
-    where there is not one class for each sample.
+    where there is not one class for each sample, such as for ages in years: whole numbers of more than 20 values.
     """
 
     layers: dict[str, np.ndarray]
@@ -111,7 +112,8 @@ def collect_features(
         raise ValueError("the loader gave no batch: there is nothing to audit.")
     features = {name: np.concatenate(parts) for name, parts in collected.items()}
     label = np.concatenate(labels)
-    is_class = label.shape[1] == 1 and bool((label == label.round()).all())
+    whole = label.shape[1] == 1 and bool((label == label.round()).all())
+    is_class = whole and len(np.unique(label)) <= MOST_CLASSES
     return LayerFeatures(features, np.concatenate(clusters), label[:, 0] if is_class else None)
 
 

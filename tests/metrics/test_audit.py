@@ -117,6 +117,8 @@ def test_features_of_a_table_network_are_the_layers_outputs():
     conventional = collect_features(net.network, loader)  # the same layers are found in a network without adversary
     assert list(conventional.layers) == list(net.feature_layers)
     assert collect_features(net, batches(x, torch.rand(10))).label is None  # a regression has no classes
+    years = collect_features(net, batches(torch.randn(40, 5), torch.arange(40.0, 80)))
+    assert years.label is None  # nor one whose numbers are whole
 
 
 def test_features_of_an_erased_layer_are_what_is_left_of_it():
