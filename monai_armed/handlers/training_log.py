@@ -43,7 +43,8 @@ def loss_terms(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[
     """
     if isinstance(output, Sequence):  # decollated
         output = output[0]
-    return {name: float(output[name].detach()) for name in TERMS if name in output}
+    # numbers where MONAI has decollated the output
+    return {name: float(torch.as_tensor(output[name]).detach()) for name in TERMS if name in output}
 
 
 class LossProgress(ProgressBar):

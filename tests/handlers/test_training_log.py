@@ -62,3 +62,15 @@ def test_the_adversarys_curves_have_each_epoch_at_its_own_step(curves):
 def test_the_loss_and_validation_have_curves(curves):
     assert [point.step for point in curves["loss"]] == [2, 4, 6, 8, 10, 12, 14]
     assert [point.step for point in curves["val_auroc"]] == [1, 2, 3]
+
+
+def test_a_trainer_that_decollates_is_logged_too(tmp_path):
+    data = [{"image": torch.randn(3), "label": i % 2, "cluster": i % 4} for i in range(16)]
+    network = ARMED(DFNN(3), 4, (3,))
+    SupervisedTrainer(
+        "cpu", 1, DataLoader(Dataset(data), batch_size=8), network, torch.optim.Adam(network.parameters()),
+        ARMEDLoss(torch.nn.BCEWithLogitsLoss()), prepare_batch=PrepareBatchCluster(),
+        train_handlers=[TrainingLog(str(tmp_path))],
+    ).run()  # fmt: skip
+    (file,) = tmp_path.iterdir()
+    assert [point.step for point in EventAccumulator(str(file)).Reload().Scalars("loss")] == [1, 2]
