@@ -38,7 +38,7 @@ def _for_class(logits: torch.Tensor, label: torch.Tensor | None) -> tuple[torch.
             f"class label {label.max().item():g} is out of range: the adversary was built with num_classes={classes}, "
             f"whose labels are 0 to {classes - 1}, and -1 where not known."
         )
-    if can_look(label) and bool(((label != label.round()) & ~label.isnan()).any()):
+    if label.is_floating_point() and can_look(label) and bool(((label != label.round()) & ~label.isnan()).any()):
         raise ValueError(
             "a class-conditional adversary needs classes, but labels have fractions: leave num_classes out, or smooth "
             "labels inside the base loss."
@@ -80,6 +80,7 @@ class ClusterCrossEntropyLoss(_Loss):
         """
         check_index(cluster, logits.shape[1], owner="the adversary has")
         logits, counted = _for_class(logits, label)
+        cluster = cluster.long()
         known = counted & (cluster >= 0)
         if self.kind == "categorical":
             loss = F.cross_entropy(logits, cluster.clamp(min=0), reduction="none")

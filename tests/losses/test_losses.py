@@ -107,6 +107,14 @@ def test_cluster_cross_entropy():
         ClusterCrossEntropyLoss("hinge")
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int32, torch.float64])
+def test_labels_and_clusters_may_be_of_any_type(dtype):
+    logits, cluster, label = torch.randn(4, 3, 2), torch.tensor([0, 2, -1, 1]), torch.tensor([0, 1, 1, 0])
+    for loss, given in ((ClusterCrossEntropyLoss(), [cluster]), (ClusterConfusionLoss(), [])):
+        narrow = [index.int() for index in given]
+        torch.testing.assert_close(loss(logits, *narrow, label.to(dtype)), loss(logits, *given, label))
+
+
 @pytest.mark.parametrize("kind", ["uniform", "entropy"])
 def test_confusion_is_bounded_and_zero_without_opinion(kind):
     loss = ClusterConfusionLoss(kind)
