@@ -214,7 +214,8 @@ class AdversaryMonitor:
         if "saved" in last:
             mixed = f", the mixed one {last['saved_mixed']:.0%}" if "saved_mixed" in last else ""
             logger.info(
-                f"adversary, end: the fixed prediction saves {last['saved']:.0%} of a constant's loss{mixed}; the "
+                "adversary, end: on the training data "
+                f"the fixed prediction saves {last['saved']:.0%} of a constant's loss{mixed}; the "
                 "same training with lambda_adversary 0 tells what the adversary costs."
             )
 
