@@ -61,7 +61,7 @@ def agreed_features(partitions: Mapping[str, Any], path: str | os.PathLike[str])
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no {path} with the means and scales that the hospitals have agreed on.")
-    encode = EncodeRow.load(path)
+    encode = EncodeRow.load(Path(path))
     table = pd.DataFrame([item["image"] for name in ("train", "val", "test", "unseen") for item in partitions[name]])
     of_all = [name for name in dict.fromkeys(column["column"] for column in encode.columns) if name in table]
     known = {column["column"]: column["known"] for column in encode.columns if "known" in column}
