@@ -15,4 +15,10 @@ Nothing heavy is imported here: import from the rooms, such as ``monai_armed.net
 
 from __future__ import annotations
 
+import os
+
+# ONNX Runtime and MLflow tell their makers of their use unless told not to before they are imported
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
 __version__ = "0.1.0"

@@ -171,9 +171,11 @@ def _classes(column: pd.Series, positive: Sequence[str], path: Path) -> np.ndarr
     if number.isin((0, 1)).all() and number.nunique() == 1:
         raise ValueError(f"all labels of {path} are {int(number.iloc[0])}: an audit needs both classes.")
     if not number.isin((0, 1)).all():
+        words = sorted(set(column))
+        got = words if len(words) <= 10 else f"{len(words)} different ones such as {words[:3]}"
         raise ValueError(
-            f"labels of {path} must be 0 and 1, got {sorted(set(column))[:10]}: say by --positive which are class 1 "
-            "(of more classes one is audited at a time), or by --segmentation that they are masks."
+            f"labels of {path} must be 0 and 1, got {got}: say by --positive which are class 1 (of more classes one is "
+            "audited at a time; of a number, as age, make classes first), or by --segmentation that they are masks."
         )
     return number.to_numpy(int)
 

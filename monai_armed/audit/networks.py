@@ -152,8 +152,9 @@ def open_network(path: str | Path) -> torch.nn.Module:
     except Exception as error:  # whatever PyTorch makes of a damaged file
         raise ValueError(f"{path} cannot be opened as a network: {str(error).splitlines()[0]}") from error
     raise ValueError(
-        f"{path} holds no whole network, perhaps weights alone: export it by torch.export.save, or name the "
-        "bundle that builds it by --config_file and give these as --weights."
+        f"{path} holds no whole network that opens without its code, perhaps weights alone or a pickled module: export "
+        "it by torch.export.save, or name the bundle that builds it by --config_file and give its weights, a state "
+        "dict, as --weights."
     )
 
 

@@ -12,10 +12,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.utils import optional_import
 
 from ..data.checksums import SUMS, check_shipped
@@ -24,9 +26,10 @@ __all__ = ["LEFT_BY_RUNS", "file_faults", "metadata_faults", "parts_of", "weight
 
 NEEDED = ("LICENSE", "configs/metadata.json", "docs/README.md")
 KINDS = frozenset(
-    ".conf .csv .gif .jpeg .jpg .json .md .onnx .png .pt .pt2 .pth .safetensors .svg .ts .txt .yaml .yml".split()
+    ".conf .csv .gif .jpeg .jpg .json .md .onnx .png .pt .pt2 .pth .safetensors .ts .txt .yaml .yml".split()
 )
 WEIGHTS = frozenset(".onnx .pt .pt2 .pth .safetensors .ts".split())
+TENSORS = frozenset(".pt .pth".split())  # of which a bundle's configs load tensors alone
 # of the schema of 25 July 2024
 METADATA = (
     "schema version monai_version pytorch_version numpy_version required_packages_version task description authors "
@@ -106,7 +109,7 @@ def weight_faults(bundle: Path, ignored: Collection[str] = ()) -> Iterator[str]:
 
     Yields:
         file and what is wrong, in words: weights that no ``SHA256SUMS`` beside them lists or that are not those which
-        it lists, and what picklescan finds.
+        it lists, what is more than tensors, numbers and text, such as a pickled module, and what picklescan finds.
     """
     weights = [path for path in parts_of(bundle, ignored) if path.suffix.lower() in WEIGHTS and path.is_file()]
     for path in weights:
@@ -120,6 +123,8 @@ def weight_faults(bundle: Path, ignored: Collection[str] = ()) -> Iterator[str]:
             check_shipped(path)
         except ValueError as error:
             yield f"{name}: {error}"
+        if path.suffix.lower() in TENSORS and not _of_tensors(path):
+            yield f"{name}: it is damaged, or holds more than tensors, numbers and text: save a state_dict(), no module"
     if weights and not has_picklescan:
         yield "weights: they were not scanned, as picklescan is not installed: pip install picklescan"
     elif weights:
@@ -129,3 +134,14 @@ def weight_faults(bundle: Path, ignored: Collection[str] = ()) -> Iterator[str]:
             yield f"weights: picklescan finds {', '.join(sorted(found)) or 'something dangerous'} in them"
         elif result.scan_err:
             yield "weights: picklescan could not read all of them"
+
+
+def _of_tensors(path: Path) -> bool:
+    """Whether PyTorch reads it without calling anything; no tensor is filled."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.load(path, map_location="meta", weights_only=True)
+    except Exception:  # a module, TorchScript, or whatever it makes of a damaged file
+        return False
+    return True

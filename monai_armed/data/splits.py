@@ -104,7 +104,7 @@ def _strata(
     if (most := max(Counter(strata).values())) < num_folds:
         raise ValueError(
             f"{len(subjects)} subjects are too few to be divided into training, validation and test: no class has "
-            f"{num_folds} images (the largest has {most}); give more subjects."
+            f"{num_folds} samples (the largest has {most}); give more subjects."
         )
     return strata
 

@@ -130,7 +130,10 @@ class Hospital:
         if self.training.erasure is not None and len(self.network.random_slopes):
             fit_own_effects(self.network, self._erasure)
         if self.training.z_predictor is not None:
-            self.training.z_predictor.trainer.run()  # of its own clusters
+            trainer = self.training.z_predictor.trainer  # of its own clusters
+            samples = message.about.get("samples", self.samples)
+            trainer.state.epoch_length = _share_of_steps(trainer.data_loader, samples)  # type: ignore[arg-type]
+            trainer.run()
         self.training.write(self.network)
         return Message("finish")
 
@@ -155,16 +158,16 @@ def _share_of_steps(loader: DataLoader, samples: int) -> int:
 
     Args:
         loader: of its own samples; its batches are changed in place, unless their sampler is none of torch's.
-        samples: of all hospitals.
+        samples: of all hospitals; where they are its own alone and fewer than a batch, they are one.
 
     Returns:
         steps of an epoch.
     """
     sampler, size, own = loader.batch_sampler, loader.batch_size, len(loader.dataset)  # type: ignore[arg-type]
-    if type(sampler) is not BatchSampler or size is None or samples == own:
+    if type(sampler) is not BatchSampler or size is None:
         return len(loader)
-    sampler.batch_size = max(LEAST_BATCH, round(size * own / samples))
-    return samples // size if sampler.drop_last else math.ceil(samples / size)
+    sampler.batch_size = min(max(LEAST_BATCH, round(size * own / samples)), max(1, own))
+    return max(1, samples // size if sampler.drop_last else math.ceil(samples / size))
 
 
 def fit_own_effects(network: ARMED, erasure: Erasure) -> None:

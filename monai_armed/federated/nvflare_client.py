@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import traceback
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -23,8 +24,24 @@ import nvflare.client as flare
 
 from monai_armed.federated.hospital_config import hospitals_study
 from monai_armed.federated.hospital_process import HospitalProcess
+from monai_armed.federated.message import Message
 from monai_armed.federated.nvflare_messages import from_flare, to_flare
 from monai_armed.federated.record import recorded
+
+ERROR = "error.txt"
+
+
+def answer_without_names(hospital: HospitalProcess, message: Message, folder: Path) -> Message:
+    """
+    What is wrong with a hospital's data, and names subjects and files, stays in its folder: NVFLARE logs errors, and
+    its clients send the error log to the server.
+    """
+    try:
+        return hospital.answer(message)
+    except Exception:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
+        raise RuntimeError(f"no answer to {message.kind!r}: {ERROR} in the hospital's own folder says why.") from None
 
 
 def main() -> None:
@@ -41,8 +58,10 @@ def main() -> None:
     site = flare.get_site_name()
     number = int(site.rpartition("-")[2]) - 1 if arguments.hospitals > 1 else 0
     study = hospitals_study(arguments.bundle, json.loads(arguments.set), arguments.model)
-    hospital = HospitalProcess(study, arguments.folder / site, number, arguments.hospitals)
-    ask = recorded(lambda message: {site: hospital.answer(message)}, arguments.folder / site / "messages.csv")
+    own = arguments.folder / site
+    (own / ERROR).unlink(missing_ok=True)
+    hospital = HospitalProcess(study, own, number, arguments.hospitals)
+    ask = recorded(lambda message: {site: answer_without_names(hospital, message, own)}, own / "messages.csv")
     while flare.is_running():
         if (question := flare.receive()) is None:
             break

@@ -77,7 +77,10 @@ def simulate(study: StudyBundle, folder: Path, hospitals: int, rounds: int, loca
         (folder / name).unlink(missing_ok=True)
     job.simulator_run(str(folder / "nvflare"), n_clients=hospitals, log_config="concise")
     if not (folder / "shared.pt").is_file():
-        raise ValueError(f"the federated training has failed: {folder / 'nvflare'} has the logs of its hospitals.")
+        raise ValueError(
+            f"the federated training has failed: error.txt in a hospital's folder in {folder} says why, or a log in "
+            f"{folder / 'nvflare'}."
+        )
 
 
 def export_job(study: StudyBundle, folder: Path, hospitals: int, rounds: int, local_epochs: int) -> Path:

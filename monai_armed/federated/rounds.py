@@ -76,7 +76,7 @@ def federate(
                 torch.save({"shared": shared, "about": about}, file)
         say(f"round {number + 1} of {rounds}: {len(answers)} hospitals{_mean_metric(answers)}")
     shared = _erase(ask, say, shared, about)
-    finished = ask(Message("finish", shared))
+    finished = ask(Message("finish", shared, {"samples": sum(about["samples"].values())}))
     if missing := sorted({*about["hospitals"]} - set(finished)):
         raise ValueError(f"no model was written by {', '.join(missing)}: start its client, and run this again.")
     say(f"{len(finished)} hospitals have written their models")

@@ -183,7 +183,7 @@ def test_erase_writes_a_network_that_has_forgotten(images, networks, tmp_path, f
         (["--data", "{data}"], "say what to audit: --network FILE"),
         (["--data", "{data}", "--network", "{nets}/none.pt2"], "there is no network"),
         (["--data", "{data}", "--network", "{nets}/bundle/models/model.pt"], "perhaps weights alone"),
-        (["--data", "{data}", "--network", "{data}"], "holds no whole network"),
+        (["--data", "{data}", "--network", "{data}"], "perhaps weights alone or a pickled module"),
         (["--data", "{data}", "--network", "{nets}/net.ts"], "say how the network takes images: --image_size"),
         (["--data", "{data}", "--network", "{nets}/net.ts", "--site_column", "centre"], "has no column 'centre'"),
         (["--data", "{data}", "--network", "{nets}/net.ts", "--label_column", "sex"], "labels of .* must be 0 and 1"),
@@ -223,6 +223,13 @@ def test_an_image_that_cannot_be_read_is_named(images, networks, tmp_path, capsy
     assert main([*command, "--image_size", "24", "24", "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
     assert "broken.png cannot be read as the network's input" in said and len(said.splitlines()) == 1
+
+
+def test_labels_that_are_numbers_of_a_scale_are_named_in_short(tmp_path, capsys):
+    labels = "".join(f"{index / 7},{'ab'[index % 2]},{index}\n" for index in range(20))
+    (tmp_path / "list.csv").write_text("label,site,prediction\n" + labels, encoding="utf-8")
+    assert main(["audit", "--predictions", str(tmp_path / "list.csv"), "--out", str(tmp_path / "out")]) == 2
+    assert re.search("got 20 different ones such as .* make classes first", capsys.readouterr().err)
 
 
 def test_labels_may_be_true_and_false_and_a_training_part_is_told_of(tmp_path):

@@ -13,6 +13,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -48,3 +52,12 @@ def test_channels_last_are_given_so(tmp_path):
     with pytest.warns(UserWarning, match="channels last"):
         (found,) = OnnxRun(tmp_path / "a.onnx")(x)
     torch.testing.assert_close(found, x.movedim(1, -1).flatten(1))
+
+
+def test_onnx_runtime_keeps_no_telemetry(tmp_path):
+    """It does so from 1.32 on as soon as it is imported, in the home folder, to be sent."""
+    kept = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    command = "import monai_armed.audit.onnx, sys; assert 'onnxruntime' in sys.modules"
+    environment = {**kept, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", command], env=environment, check=True, timeout=120)
+    assert not list(tmp_path.rglob("*onnxruntime*"))

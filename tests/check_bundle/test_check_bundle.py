@@ -127,6 +127,16 @@ def bare_pickle(bundle: Path) -> None:
     write_sums(bundle)
 
 
+def whole_module(bundle: Path) -> None:
+    torch.save(torch.nn.Sequential(torch.nn.Linear(2, 1)), bundle / "models" / "model.pt")
+    write_sums(bundle)
+
+
+def script_for_weights(bundle: Path) -> None:
+    torch.jit.script(torch.nn.Linear(2, 1)).save(str(bundle / "models" / "model.pt"))
+    write_sums(bundle)
+
+
 def logging_conf(bundle: Path, old: str, new: str) -> None:
     path = bundle / "configs" / "logging.conf"
     text = path.read_text(encoding="utf-8")
@@ -137,6 +147,9 @@ def logging_conf(bundle: Path, old: str, new: str) -> None:
 EVIL_FILES = {
     "a pickle in the weights": (pickle_in_weights, "picklescan finds"),
     "weights that are a bare pickle": (bare_pickle, "picklescan finds"),
+    "a module in place of weights": (whole_module, "model.pt: it is damaged, or holds more than tensors"),
+    "TorchScript in place of weights": (script_for_weights, "model.pt: it is damaged, or holds more than tensors"),
+    "a picture with a script": (lambda b: (b / "docs" / "x.svg").write_text("<svg/>"), "x.svg: files of this kind"),
     "weights that were exchanged": (lambda b: torch.save({}, b / "models" / "model.pt"), "not the file that was"),
     "weights without a sum": (lambda b: (b / "models" / "SHA256SUMS").unlink(), "no SHA256SUMS"),
     "further weights": (lambda b: torch.save({}, b / "models" / "other.pt"), "other.pt: no SHA256SUMS"),

@@ -82,7 +82,7 @@ def test_no_validation_partition():
         (
             toy(6, 6),
             (0.7, 0.1, 0.2),
-            "12 subjects are too few to be divided .* 10 images .the largest has 6",
+            "12 subjects are too few to be divided .* 10 samples .the largest has 6",
         ),
         ([], (0.7, 0.1, 0.2), "there is no image; a classifier needs"),
         (toy(10, 20), (0.7, 0.1, 0.1), "multiples of 0.1"),

@@ -32,7 +32,8 @@ def test_simulated_hospitals_scale_their_inputs_alike(tmp_path):
 
 def test_hospitals_train_with_the_scales_that_they_have_agreed_on(tmp_path):
     fit_features(mci_partitions(data_seed=3)).save(tmp_path / "features.json")
-    agreed = {"_target_": "monai_armed.transforms.EncodeRow.load", "path": str(tmp_path / "features.json")}
+    agreed = {"_target_": "monai_armed.studies.mci.agreed_features", "partitions": "@partitions"}
+    agreed["path"] = str(tmp_path / "features.json")
     study, columns = hospitals_study(MCI, {"encode": agreed}), EncodeRow.load(tmp_path / "features.json").columns
     check_agreed(study)
     for hospitals in (1, 2):

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from ignite.engine import Events
 
 from monai_armed.__main__ import main
 from monai_armed.bundle.models import load_model
-from monai_armed.federated import load_shared, shared_state
-from monai_armed.federated.hospital_config import hospital_config, hospitals_study
+from monai_armed.federated import Hospital, Message, load_shared, shared_state
+from monai_armed.federated.hospital_config import hospital_config, hospital_training, hospitals_study
 from monai_armed.federated.local import run_locally
 from monai_armed.networks import adapt
 from monai_armed.studies.spirals.simulator import simulate_spirals
 
+MCI = Path(__file__).parents[2] / "bundles" / "armed_mci"
 SPIRALS = Path(__file__).parents[2] / "bundles" / "armed_spirals"
 BCE = torch.nn.BCEWithLogitsLoss()
 
@@ -64,6 +66,25 @@ def test_its_samples_are_predicted_better_than_by_the_population(tmp_path, monke
             network(x[here], cluster[here], effects="fixed"),
         )
     assert (joined - own_way).square().mean() < 0.05 * (joined - fixed).square().mean()
+
+
+def test_the_z_predictor_sees_all_samples_of_a_small_hospital(tmp_path, monkeypatch):
+    """Of one that trains with others it has as many steps as theirs, of one that joins with less than a batch, one."""
+    monkeypatch.setattr("monai_armed.federated.hospital.STEPS", 2)
+    study = hospitals_study(MCI, {"num_seen": 2, "batch_size": 64, "max_epochs": 1, "z_predictor#max_epochs": 1})
+    for samples, steps in ((None, 1), (320, 5)):
+        hospital = Hospital(hospital_training(hospital_config(study, tmp_path / str(steps))))
+        assert hospital.samples < 64
+        seen = list[int]()
+        hospital.training.z_predictor.trainer.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda engine, seen=seen: seen.append(len(engine.state.batch["image"]))
+        )
+        hospital.answer(Message("start"))
+        about = {} if samples is None else {"samples": samples}
+        hospital.answer(Message("finish", shared_state(hospital.network), about))
+        share = hospital.samples if samples is None else round(64 * hospital.samples / samples)
+        assert seen == [share] * steps
+        assert hospital.training.model_path.is_file()
 
 
 def test_another_network_is_refused(overrides, tmp_path):

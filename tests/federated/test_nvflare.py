@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
+import traceback
 from pathlib import Path
 from threading import Thread
 from urllib.parse import unquote
@@ -17,6 +18,7 @@ pytest.importorskip("nvflare", reason="needs the federated extra")
 from monai_armed.federated import Message
 from monai_armed.federated.hospital_config import hospitals_study
 from monai_armed.federated.local import run_locally
+from monai_armed.federated.nvflare_client import answer_without_names
 from monai_armed.federated.nvflare_job import export_job, simulate
 from monai_armed.federated.nvflare_messages import from_flare, to_flare
 
@@ -70,6 +72,19 @@ def test_the_simulator_comes_to_the_same_as_one_process(overrides, names_that_cr
     for site in ("site-1", "site-2"):  # what each hospital itself saw
         own = read_record(tmp_path / "nvflare" / site / "messages.csv")
         assert own == [row for row in crossed if row["sender"] in ("server", site)]
+
+
+def test_what_is_wrong_with_a_hospitals_data_stays_there(tmp_path):
+    """NVFLARE's client sends its error log, which has the exception with all that it comes from, to the server."""
+
+    class Wrong:
+        def answer(self, message):
+            raise ValueError("PTID 013_S_0027 belongs to two RIDs")
+
+    with pytest.raises(RuntimeError, match="no answer to 'start'") as caught:
+        answer_without_names(Wrong(), Message("start"), tmp_path / "site-2")
+    assert "013_S_0027" not in "".join(traceback.format_exception(caught.value))
+    assert "013_S_0027" in (tmp_path / "site-2" / "error.txt").read_text(encoding="utf-8")
 
 
 def kill_while_it_trains(site: str, folder: Path, killed: list[int]) -> None:

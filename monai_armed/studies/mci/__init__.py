@@ -13,7 +13,14 @@
 
 from __future__ import annotations
 
-from .features import fit_features, subjects_to_predict
+from .features import agreed_features, fit_features, subjects_to_predict
 from .partitions import mci_ceiling, mci_partitions, read_new_subjects
 
-__all__ = ["fit_features", "mci_ceiling", "mci_partitions", "read_new_subjects", "subjects_to_predict"]
+__all__ = [
+    "agreed_features",
+    "fit_features",
+    "mci_ceiling",
+    "mci_partitions",
+    "read_new_subjects",
+    "subjects_to_predict",
+]

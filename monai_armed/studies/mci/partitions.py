@@ -34,7 +34,7 @@ from monai_armed.studies.mci.adnimerge import CATEGORIES, NUMBERS, conversion_su
 from monai_armed.studies.mci.simulator import simulate_conversion
 from monai_armed.transforms.table import EncodeRow
 
-__all__ = ["PROBES", "confounded_probes", "mci_ceiling", "mci_partitions", "read_new_subjects"]
+__all__ = ["PROBES", "confounded_probes", "mci_ceiling", "mci_partitions", "read_new_subjects", "warn_of_words"]
 
 PROBES = ("X1", "X2", "X3", "X4", "X5")
 PROBE_SD = 0.05
@@ -205,7 +205,8 @@ def read_new_subjects(
         raise ValueError(f"'{path}' has no baseline visit (VISCODE bl): give one of each subject.")
     if bool((twice := table["PTID"].duplicated()).any()):
         raise ValueError(f"'{path}' has PTID {table.loc[twice, 'PTID'].iloc[0]} twice: keep one row a subject.")
-    _warn_of_unknown(table, encode, path)
+    warn_of_words(table, encode, f"'{path}'")
+    _warn_of_nothing_known(table, encode, path)
     own = {name_key(name): name for name in sites}
     site = [own.get(name_key(name), name) for name in table["SITE"]] if "SITE" in table else ""
     label = pd.Series(-1, table.index)
@@ -220,15 +221,19 @@ def read_new_subjects(
     return _indexed(_datalist(subjects, needed), sites)
 
 
-def _warn_of_unknown(table: pd.DataFrame, encode: EncodeRow, path: Any) -> None:
+def warn_of_words(table: pd.DataFrame, encode: EncodeRow, where: str) -> None:
+    """Warn of words in a category that the training subjects do not have: each counts as none that is known."""
     for name, known in {column["column"]: column["known"] for column in encode.columns if "known" in column}.items():
         words = Counter(word for word in table[name].dropna() if word not in known)
         if words:
             told = ", ".join(f"{word} ({count})" for word, count in sorted(words.items()))
             warnings.warn(
-                f"'{path}' has words in {name} that the model was not trained on: {told}; it knows {', '.join(known)}.",
+                f"{where} has words in {name} that the model was not trained on: {told}; it knows {', '.join(known)}.",
                 stacklevel=3,
             )
+
+
+def _warn_of_nothing_known(table: pd.DataFrame, encode: EncodeRow, path: Any) -> None:
     unknown = table.loc[table[list({column["column"] for column in encode.columns})].isna().all(axis=1), "PTID"]
     if len(unknown):
         warnings.warn(
