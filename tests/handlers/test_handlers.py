@@ -139,6 +139,9 @@ def test_load_weights(tmp_path):
         torch.save(none, tmp_path / "list.pt")
         with pytest.raises(ValueError, match=r"list\.pt is no state dict, weights by name"):
             load_weights(other, tmp_path / "list.pt")
+    torch.save(other, tmp_path / "whole.pt")
+    with pytest.raises(ValueError, match=r"whole\.pt cannot be read .* save network\.state_dict"):
+        load_weights(other, tmp_path / "whole.pt")
     checkpoint.model_path.write_bytes(checkpoint.model_path.read_bytes()[:100])
     with pytest.raises(ValueError, match="it is damaged"):
         load_weights(other, checkpoint.model_path)
