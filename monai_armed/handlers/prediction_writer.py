@@ -101,7 +101,9 @@ class PredictionWriter:
                 f"shape {tuple(logits.shape)}: networks of several classes, and segmentations, need a writer of their "
                 "own, such as MONAI's ClassificationSaver or SaveImage."
             )
-        rows = [{self.name_key: str(name), "probability": float(p)} for name, p in zip(names, logits.flatten().sigmoid())]
+        rows = [
+            {self.name_key: str(name), "probability": float(p)} for name, p in zip(names, logits.flatten().sigmoid())
+        ]
         network = unwrap(self.network)
         if isinstance(network, ARMED) and len(network.random_slopes):
             with eval_mode(network):

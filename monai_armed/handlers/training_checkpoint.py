@@ -62,8 +62,8 @@ def read_checkpoint(path: str | os.PathLike, device: str | torch.device = "cpu")
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # pickle, zip and torch have errors of their own for a damaged file
         raise ValueError(
-            f"checkpoint {path} cannot be read ({type(error).__name__}): it is damaged, or holds more than weights, such "
-            "as a whole network; save network.state_dict()."
+            f"checkpoint {path} cannot be read ({type(error).__name__}): it is damaged, or holds more than weights, "
+            "such as a whole network; save network.state_dict()."
         ) from error
 
 
