@@ -95,7 +95,8 @@ class TrainingCheckpoint:
     ``folder/checkpoint.pt``, and the network's weights to ``folder/model.pt`` whenever validation is better than ever
     before. Files are replaced in one step, so that a process that is killed leaves the old or the new one. A network
     that has diverged ends training and is not kept. (MONAI's ``CheckpointSaver`` forgets the best metric on resuming,
-    and removes the old file before it writes the new.)
+    and removes the old file before it writes the new.) With a :py:class:`EpochSeed` beside it, training that goes on
+    comes to the same result as training that was not interrupted; without, it has other shuffles and draws.
 
     Args:
         folder: where to write; made if need be.
