@@ -146,4 +146,4 @@ class ZPredictorLoss(_Loss):
             logits: cluster logits (B, C).
             target: ``"cluster"``, index (B,), -1 where not known.
         """
-        return self.loss(logits, target["cluster"])
+        return self.loss(logits, target["cluster"].long())

@@ -16,7 +16,13 @@ import math
 import pytest
 import torch
 
-from monai_armed.losses import ARMEDLoss, ClusterConfusionLoss, ClusterCrossEntropyLoss, GaussianLikelihoodLoss
+from monai_armed.losses import (
+    ARMEDLoss,
+    ClusterConfusionLoss,
+    ClusterCrossEntropyLoss,
+    GaussianLikelihoodLoss,
+    ZPredictorLoss,
+)
 from monai_armed.networks import ARMED, DFNN
 
 
@@ -217,6 +223,8 @@ def test_clusters_of_any_integer_type_count_alike(dtype, kind):
     logits, cluster = torch.randn(4, 3), torch.tensor([0, 2, 1, 2])
     loss = ClusterCrossEntropyLoss(kind)
     assert torch.equal(loss(logits, cluster.to(dtype)), loss(logits, cluster))
+    of_new = ZPredictorLoss()
+    assert torch.equal(of_new(logits, {"cluster": cluster.to(dtype)}), of_new(logits, {"cluster": cluster}))
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float64])
