@@ -20,7 +20,7 @@ import torch
 from emulated_device import DeviceTensor, emulated_device
 from ignite.engine import Engine
 from monai.data import DataLoader, Dataset
-from monai.engines import SupervisedTrainer
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
 from monai_armed.engines import (
     AdversaryMonitor,
@@ -154,11 +154,9 @@ def test_prediction(device, kind, tmp_path):
         ClusterErasure(net, _loader(), 1)(_at_epoch(1))
         return
     assert net.sample_logits(x, cluster, 3).device == device
-    _, targets, _, _ = PrepareBatchRandomCluster(CLUSTERS)(batch, device)
-    output = {"image": x, "label": targets, "pred": net(x, cluster)}
-    engine = Engine(lambda e, b: output)
-    PredictionWriter(tmp_path, net, list("abc"), "cluster", num_draws=4).attach(engine)
-    engine.run([batch])
+    writer = PredictionWriter(tmp_path, net, list("abc"), "cluster", num_draws=4)
+    options = {"decollate": False, "prepare_batch": PrepareBatchRandomCluster(CLUSTERS), "val_handlers": [writer]}
+    SupervisedEvaluator(device, _loader(), net, **options).run()
     adapted = adapt(net, x, torch.ones(6).to(device), torch.nn.BCEWithLogitsLoss(), steps=2)
     assert adapted(x, torch.full((6,), 3).to(device)).device == adapt(net, x)(x).device == device
     collect_features(net, _loader(), device=device)

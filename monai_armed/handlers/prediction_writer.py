@@ -51,7 +51,8 @@ class PredictionWriter:
         network: the evaluator's network, with one logit.
         clusters: names of the seen clusters in the order of their index.
         name_key: key of the batch with the name of each sample, and head of the column of names.
-        num_draws: draws of the random effects for the interval.
+        num_draws: draws of the random effects for the interval; there is none where the evaluator's network was called
+            with ``effects="fixed"``.
         level: probability inside the interval.
         top: number of inferred clusters to name.
         ckpt_path: the model's file, beside which a ``calibration.json`` is looked for, see
@@ -96,14 +97,14 @@ class PredictionWriter:
         batch, output = engine.state.batch, engine.state.output
         assert isinstance(batch, Mapping) and isinstance(output, Mapping)
         self._check(batch, output["pred"])
+        names, logits = batch[self.name_key], output["pred"].detach()
         rows = [
-            {self.name_key: str(name), "probability": float(p)}
-            for name, p in zip(batch[self.name_key], output["pred"].detach().reshape(-1).sigmoid())
+            {self.name_key: str(name), "probability": float(p)} for name, p in zip(names, logits.flatten().sigmoid())
         ]
         network = unwrap(self.network)
         if isinstance(network, ARMED) and len(network.random_slopes):
             with eval_mode(network):
-                self._add_mixed(network, rows, output["image"], output["label"]["cluster"])
+                self._add_mixed(network, rows, output["image"], _options(engine))
         columns = distance_columns(network, output["image"])
         if self.calibrations:
             unlike = torch.tensor(columns.get("unlike_training", [False] * len(rows)))
@@ -118,7 +119,8 @@ class PredictionWriter:
             )
         if pred.numel() != len(pred):
             raise ValueError(
-                f"predictions are written of networks with one logit, got {tuple(pred.shape)} for a batch."
+                f"predictions are written of networks with one logit, got {tuple(pred.shape)} for a batch: several "
+                "classes, and segmentations, need a writer such as MONAI's ClassificationSaver or SaveImage."
             )
 
     def _add_sets(self, rows: list[dict[str, Any]], logits: torch.Tensor, wanted: torch.Tensor) -> None:
@@ -132,16 +134,20 @@ class PredictionWriter:
             rows[i].update({name: value for name, (value,) in columns.items()})
 
     def _add_mixed(
-        self, network: ARMED, rows: list[dict[str, Any]], image: torch.Tensor, cluster: torch.Tensor
+        self, network: ARMED, rows: list[dict[str, Any]], image: torch.Tensor, options: Mapping[str, Any]
     ) -> None:
-        z = network.clusters.of_first(image, cluster)
-        draws = network.sample_logits(image, z, self.num_draws)
-        tail = torch.tensor([(1 - self.level) / 2, (1 + self.level) / 2], device=image.device)
-        low, high = draws.reshape(self.num_draws, -1).float().sigmoid().quantile(tail, dim=0)
         with torch.no_grad():
             population = network(image, effects="fixed").reshape(-1).sigmoid()
-        for i, row in enumerate(rows):
-            row.update(low=float(low[i]), high=float(high[i]), population_probability=float(population[i]))
+            clusters = network.clusters(image, options.get("cluster"))
+        z = clusters[network.clusters.first]
+        intervals: list[dict[str, float]] = [{} for _ in rows]
+        if options.get("effects") != "fixed":
+            draws = network.sample_logits(image, clusters, self.num_draws, "population")  # who can be inferred is
+            tail = torch.tensor([(1 - self.level) / 2, (1 + self.level) / 2], device=image.device)
+            ends = draws.reshape(self.num_draws, -1).float().sigmoid().quantile(tail, dim=0)
+            intervals = [{"low": low, "high": high} for low, high in ends.T.tolist()]
+        for i, (row, interval) in enumerate(zip(rows, intervals)):
+            row.update(**interval, population_probability=float(population[i]))
             if z.is_floating_point() and z[i].sum() > 0:  # a row of zeros: the population
                 weights, best = z[i].topk(min(self.top, z.shape[1]))
                 for k, (weight, j) in enumerate(zip(weights.tolist(), best.tolist()), 1):
@@ -157,3 +163,14 @@ class PredictionWriter:
         print(f"written to {self.folder / 'predictions.csv'} and predictions.json")
         if "unlike_training" in table:
             warn_of_distance(table[self.name_key].tolist(), table["unlike_training"].tolist())
+
+
+def _options(engine: Engine) -> Mapping[str, Any]:
+    """What the evaluator's network was called with beside the image: the clusters of all factors, if any."""
+    prepared = engine.prepare_batch(  # type: ignore[attr-defined]
+        engine.state.batch,
+        engine.state.device,  # type: ignore[attr-defined]
+        engine.non_blocking,  # type: ignore[attr-defined]
+        **engine.to_kwargs,  # type: ignore[attr-defined]
+    )
+    return prepared[3] if len(prepared) == 4 else {}

@@ -61,7 +61,10 @@ def read_checkpoint(path: str | os.PathLike, device: str | torch.device = "cpu")
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # pickle, zip and torch have errors of their own for a damaged file
-        raise ValueError(f"checkpoint {path} cannot be read ({type(error).__name__}): it is damaged.") from error
+        raise ValueError(
+            f"checkpoint {path} cannot be read ({type(error).__name__}): it is damaged, or holds more than weights, "
+            "such as a whole network; save network.state_dict()."
+        ) from error
 
 
 def load_state(network: torch.nn.Module, state: Mapping[str, Any], path: str | os.PathLike) -> torch.nn.Module:
@@ -97,7 +100,8 @@ class TrainingCheckpoint:
     ``folder/checkpoint.pt``, and the network's weights to ``folder/model.pt`` whenever validation is better than ever
     before. Files are replaced in one step, so that a process that is killed leaves the old or the new one. A network
     that has diverged ends training and is not kept. (MONAI's ``CheckpointSaver`` forgets the best metric on resuming,
-    and removes the old file before it writes the new.)
+    and removes the old file before it writes the new.) With a :py:class:`EpochSeed` beside it, training that goes on
+    comes to the same result as training that was not interrupted; without, it has other shuffles and draws.
 
     Args:
         folder: where to write; made if need be.

@@ -33,6 +33,7 @@ def _for_class(logits: torch.Tensor, label: torch.Tensor | None) -> tuple[torch.
     if label is None or label.numel() != logits.shape[0]:
         raise ValueError("a class-conditional adversary needs one class label for each sample.")
     classes = logits.shape[2]
+    label = label.long() if label.dtype == torch.bool else label  # bool cannot be rounded
     if can_look(label) and bool((label >= classes).any()):
         raise ValueError(
             f"class label {label.max().item():g} is out of range: the adversary was built with num_classes={classes}, "
@@ -78,6 +79,7 @@ class ClusterCrossEntropyLoss(_Loss):
         Raises:
             ValueError: when a cluster or class is out of the adversary's range, or a class is no whole number.
         """
+        cluster = cluster.long()  # pandas' codes are int8, of which cross_entropy knows nothing
         check_index(cluster, logits.shape[1], owner="the adversary has")
         logits, counted = _for_class(logits, label)
         cluster = cluster.long()
@@ -145,4 +147,4 @@ class ZPredictorLoss(_Loss):
             logits: cluster logits (B, C).
             target: ``"cluster"``, index (B,), -1 where not known.
         """
-        return self.loss(logits, target["cluster"])
+        return self.loss(logits, target["cluster"].long())

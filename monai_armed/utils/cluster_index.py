@@ -41,6 +41,7 @@ def check_index(index: torch.Tensor, count: int, called: str = "cluster", owner:
     """
     if not can_look(index) or not index.numel():
         return
+    index = index.long()  # -1 is 255 to an unsigned type
     lowest, highest = index.aminmax()
     if lowest < -1 or highest >= count:
         out_of_range = (index < -1) | (index >= count)

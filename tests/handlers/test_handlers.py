@@ -165,6 +165,9 @@ def test_load_weights(tmp_path):
     torch.save(inferring.state_dict(), tmp_path / "inferring.pt")
     with pytest.raises(ValueError, match="attach its Z-predictor first"):
         load_weights(other, tmp_path / "inferring.pt")
+    torch.save(other, tmp_path / "whole.pt")
+    with pytest.raises(ValueError, match=r"whole\.pt cannot be read .* save network\.state_dict"):
+        load_weights(other, tmp_path / "whole.pt")
     checkpoint.model_path.write_bytes(checkpoint.model_path.read_bytes()[:100])
     with pytest.raises(ValueError, match="it is damaged"):
         load_weights(other, checkpoint.model_path)

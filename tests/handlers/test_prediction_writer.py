@@ -161,3 +161,35 @@ def test_networks_of_several_logits_and_samples_without_names_are_refused(tmp_pa
     )  # fmt: skip
     with pytest.raises(ValueError, match=match):
         evaluator.run()
+
+
+def written(network, folder, prepare_batch, **options) -> pd.DataFrame:
+    x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    rows = [{"image": x[i], "label": 0, "cluster": i % 4, "subject": i % 5, "file": f"{i}"} for i in range(8)]
+    options = {"decollate": False, "val_handlers": [PredictionWriter(folder, network, CLUSTERS)], **options}
+    loader = DataLoader(Dataset(rows), batch_size=3)
+    SupervisedEvaluator("cpu", loader, network, prepare_batch=prepare_batch, **options).run()
+    return pd.read_csv(folder / "predictions.csv")
+
+
+def test_intervals_are_of_all_factors(tmp_path):
+    torch.manual_seed(0)
+    net = ARMED(DFNN(3), {"site": 4, "subject": 5}, (3,), nonlinear_slopes=False)
+    for name in net.clusters.factors:
+        torch.nn.init.normal_(net.random_slopes[name].effects.loc, std=3)
+    factors = PrepareBatchCluster(cluster_key={"site": "cluster", "subject": "subject"})
+    table = written(net.eval(), tmp_path, factors)
+    width = table["probability"] - table["population_probability"]
+    assert width.abs().max() > 0.3  # the subjects tell much
+    assert table["probability"].between(table["low"], table["high"]).all()
+    logit = torch.tensor(table[["low", "probability", "high"]].to_numpy()).logit()
+    assert ((logit[:, 2] - logit[:, 0]) / 2).allclose(logit[:, 2] - logit[:, 1], rtol=0.2)  # in their middle
+
+
+def test_intervals_are_of_what_was_predicted(network, tmp_path):
+    torch.nn.init.constant_(network.random_effects.loc, 3.0)
+    without = written(network, tmp_path, PrepareBatchCluster(pass_cluster=False))
+    assert without["probability"].between(without["low"], without["high"]).all()
+    fixed = written(network, tmp_path, PrepareBatchCluster(effects="fixed"))
+    assert "low" not in fixed
+    assert fixed["probability"].tolist() == pytest.approx(fixed["population_probability"].tolist())

@@ -13,13 +13,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pandas as pd
 import pytest
 import torch
 from ignite.engine import Engine
 from monai.data import DataLoader, Dataset
+from monai.engines import SupervisedEvaluator
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from monai_armed.engines import PrepareBatchCluster
@@ -93,10 +92,9 @@ def test_a_new_cluster_is_adapted_to(pair):
 
 def test_predictions_and_random_effects_are_written_whole(pair, tmp_path):
     net, wrapped = pair
-    image, targets, _, _ = PrepareBatchCluster()(batch := next(iter(_loader())))
-    output = {"image": image, "label": targets, "pred": net(image, targets["cluster"])}
     writer = PredictionWriter(tmp_path, wrapped, list("abcd"), num_draws=20)
-    writer._keep(SimpleNamespace(state=SimpleNamespace(batch=batch, output=output)))
+    options = {"decollate": False, "prepare_batch": PrepareBatchCluster(), "val_handlers": [writer]}
+    SupervisedEvaluator("cpu", _loader(), wrapped, **options).run()
     assert {"low", "high", "population_probability"} <= set(writer.kept.rows[0])
     RandomEffectsWriter(tmp_path, wrapped)(Engine(lambda e, b: None))
     assert len(pd.read_csv(tmp_path / "ranef.csv")) == 4 * net.random_effects.num_effects

@@ -16,7 +16,13 @@ import math
 import pytest
 import torch
 
-from monai_armed.losses import ARMEDLoss, ClusterConfusionLoss, ClusterCrossEntropyLoss, GaussianLikelihoodLoss
+from monai_armed.losses import (
+    ARMEDLoss,
+    ClusterConfusionLoss,
+    ClusterCrossEntropyLoss,
+    GaussianLikelihoodLoss,
+    ZPredictorLoss,
+)
 from monai_armed.networks import ARMED, DFNN
 
 
@@ -217,3 +223,22 @@ def test_a_kl_term_of_each_device_is_one_term():
     loss = ARMEDLoss(torch.nn.BCEWithLogitsLoss())
     whole = loss(pred, target)
     torch.testing.assert_close(loss({**pred, "kl": pred["kl"].expand(2)}, target), whole)
+
+
+@pytest.mark.parametrize("kind", ["categorical", "binary"])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.uint8])
+def test_clusters_of_any_integer_type_count_alike(dtype, kind):
+    logits, cluster = torch.randn(4, 3), torch.tensor([0, 2, 1, 2])
+    loss = ClusterCrossEntropyLoss(kind)
+    assert torch.equal(loss(logits, cluster.to(dtype)), loss(logits, cluster))
+    of_new = ZPredictorLoss()
+    assert torch.equal(of_new(logits, {"cluster": cluster.to(dtype)}), of_new(logits, {"cluster": cluster}))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float64])
+def test_classes_of_any_type_condition_the_adversary_alike(dtype):
+    logits, cluster, label = torch.randn(4, 3, 2), torch.tensor([0, 2, 1, 2]), torch.tensor([0, 1, 1, 0])
+    assert torch.equal(
+        ClusterCrossEntropyLoss()(logits, cluster, label.to(dtype)), ClusterCrossEntropyLoss()(logits, cluster, label)
+    )
+    assert torch.equal(ClusterConfusionLoss()(logits, label.to(dtype)), ClusterConfusionLoss()(logits, label))
