@@ -106,13 +106,19 @@ class ClusterErasure:
         epoch: the epoch, from 1, at whose start to erase; None: never, for a model that is compared.
 
     Raises:
-        ValueError: when ``epoch`` is not positive, or training starts that ends before it or has missed it.
+        ValueError: when ``epoch`` is not positive, the network is no ARMEDAEC, or training starts that ends before it
+            or has missed it.
     """
 
     def __init__(self, network: ARMEDAEC, batches: Iterable, epoch: int | None) -> None:
         if epoch is not None and epoch < 1:
             raise ValueError(f"epoch must be at least 1, or null for no erasure, got {epoch}.")
         self.network, self.batches, self.epoch = unwrap(network), batches, epoch
+        if epoch is not None and not hasattr(self.network, "freeze_encoder"):
+            raise ValueError(
+                f"ClusterErasure is for ARMEDAEC, got {type(self.network).__name__}: around others put erasers, "
+                "ARMED(..., erasers=...), and fit them with fit_erasers of monai_armed.networks.erasure."
+            )
         self.erased = False
 
     def state_dict(self) -> dict[str, bool]:

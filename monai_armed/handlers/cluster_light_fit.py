@@ -44,9 +44,10 @@ class ClusterLightFit:
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine | None = None) -> None:
-        if self.network.light is None:
+        light = getattr(self.network, "light", None)
+        if light is None:
             return
         try:
-            self.network.light.fit(self.batches)
+            light.fit(self.batches)
         except ValueError as error:
             logger.warning(f"the images keep their clusters' light, which cannot be told: {error}")

@@ -73,6 +73,9 @@ def test_erasure_at_one_epoch_and_not_again_when_training_goes_on(written_down, 
 def test_erasure_that_cannot_come_is_refused():
     with pytest.raises(ValueError, match="at least 1"):
         ClusterErasure(Erasable(), [7], 0)
+    with pytest.raises(ValueError, match=r"is for ARMEDAEC, got Linear: .* fit_erasers"):
+        ClusterErasure(torch.nn.Linear(2, 2), [7], 2)
+    ClusterErasure(torch.nn.Linear(2, 2), [7], None)  # a model that is compared
     trainer = Engine(lambda engine, batch: None)
     ClusterErasure(Erasable(), [7], 4).attach(trainer)
     with pytest.raises(ValueError, match="erased in epoch 4, training ends after 3"):

@@ -32,6 +32,7 @@ def test_the_light_is_fitted_before_training_and_a_network_without_one_left_alon
     trainer.run([0], max_epochs=1)
     assert fitted == [True] and network.light.count.tolist() == [3, 3]
     ClusterLightFit(SimpleNamespace(light=None), [])()
+    ClusterLightFit(SimpleNamespace(), [])()
 
 
 def test_too_few_images_are_a_warning_and_no_error(caplog):
