@@ -56,14 +56,14 @@ def training_step(erase: bool) -> Step:
         network.dense.register_forward_hook(behind)
 
     def step() -> None:
-        nonlocal steps
+        nonlocal steps, sums
         optimizer.zero_grad()
         nn.functional.binary_cross_entropy_with_logits(network(image)[:, 0], label.float()).backward()
         optimizer.step()
         steps += 1
         if erase and steps % 50 == 0:
             eraser.load_state_dict(fit_eraser(sums).state_dict())
-            sums.reset()
+            sums = FeatureSums(64, CLUSTERS, num_classes=2)
 
     return step
 
