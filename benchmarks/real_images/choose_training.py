@@ -19,43 +19,20 @@ one with the highest AUROC within a source is chosen.
 
 from __future__ import annotations
 
-import argparse
-import itertools
-from pathlib import Path
-
 import pandas as pd
-from dermoscopy import leave_one_out, read_dermoscopy
-from rows import ROWS, read_latents
-from run import trained
+from rows import ROWS
+from run import arguments, read_trainings
 from scores import score
-from tqdm import tqdm
-from training import TRAININGS, read_images
 
 MOST_LEAK = 0.55
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of HAM10000, or with images.csv")
-    parser.add_argument("--out", type=Path, default=Path("runs/real_images"))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--size", type=int, default=48, help="pixels of a side")
-    parser.add_argument("--trainings", nargs="+", choices=list(TRAININGS), default=list(TRAININGS))
-    parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
-    table = read_dermoscopy(args.data)
-    images = read_images(table, args.size)
-    folder = args.out / f"networks_{args.size}px_{args.epochs}_epochs"
     erase = ROWS["conventional"]["ARMED: erased within class"]
     found = []
-    plan = list(itertools.product(args.trainings, range(args.seeds), sorted(set(table["source"]))))
-    for name, seed, left_out in tqdm(plan, desc="erased"):
-        parts = leave_one_out(table, left_out, seed)
-        network, _ = trained(folder, name, left_out, seed, args, parts, images)
-        parts = {"train": parts["train"], "test": parts["val"], "unseen": parts["val"]}  # nothing else is looked at
-        latents, head = read_latents(network, parts, images, args.device), network.head.cpu()
-        found.append({"training": name, "left out": left_out, "seed": seed, **score(erase(head, latents), parts)})
+    for which, parts, latents, head, _ in read_trainings(arguments(__doc__)):
+        seen = [{"train": kept["train"], "test": kept["val"], "unseen": kept["val"]} for kept in (latents, parts)]
+        found.append({**which, **score(erase(head, seen[0]), seen[1])})  # nothing else is looked at
     results = pd.DataFrame(found)
     scores = ["within source", "leak", "seen fixed", "seen mixed"]
     print(results.pivot_table(values=scores, index="training", columns="left out", sort=False).round(3).to_markdown())

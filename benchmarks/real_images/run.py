@@ -23,13 +23,15 @@ import hashlib
 import itertools
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from dermoscopy import leave_one_out, read_dermoscopy
 from results import write_results
-from rows import ROWS, read_latents
+from rows import ROWS, Latents, read_latents
 from scores import score
 from tqdm import tqdm
 from trade_off import draw_trade_off
@@ -70,8 +72,9 @@ def _hash(part: pd.DataFrame) -> str:
     return hashlib.sha256(part.assign(image=names).to_csv(index=False).encode()).hexdigest()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def arguments(description: str | None) -> argparse.Namespace:
+    """Of the command line: data, networks and where they are kept."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of HAM10000, or with images.csv")
     parser.add_argument("--out", type=Path, default=Path("runs/real_images"))
     parser.add_argument("--seeds", type=int, default=5)
@@ -79,23 +82,36 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=48, help="pixels of a side")
     parser.add_argument("--trainings", nargs="+", choices=list(TRAININGS), default=list(TRAININGS))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def read_trainings(
+    args: argparse.Namespace,
+) -> Iterator[tuple[dict[str, Any], dict[str, pd.DataFrame], dict[str, Latents], torch.nn.Linear, float]]:
+    """Of each network: which it is, the parts of its data, what its last layer reads of them, that layer, seconds."""
     table = read_dermoscopy(args.data)
     images = read_images(table, args.size)
     folder = args.out / f"networks_{args.size}px_{args.epochs}_epochs"
     folder.mkdir(parents=True, exist_ok=True)
-    sources = sorted(set(table["source"]))
-    results, text = [], ""
-    plan = list(itertools.product(args.trainings, range(args.seeds), sources))
+    plan = list(itertools.product(args.trainings, range(args.seeds), sorted(set(table["source"]))))
     for name, seed, left_out in tqdm(plan, desc="trainings"):
         parts = leave_one_out(table, left_out, seed)
-        network, training_seconds = trained(folder, name, left_out, seed, args, parts, images)
-        latents, head = read_latents(network, parts, images, args.device), network.head.cpu()
-        for row, make in ROWS.get(name, {}).items():
+        network, seconds = trained(folder, name, left_out, seed, args, parts, images)
+        which = {"training": name, "left out": left_out, "seed": seed}
+        yield which, parts, read_latents(network, parts, images, args.device), network.head.cpu(), seconds
+
+
+def main() -> None:
+    args = arguments(__doc__)
+    results: list[dict[str, Any]] = []
+    text = ""
+    for which, parts, latents, head, training_seconds in read_trainings(args):
+        split = {name: which[name] for name in ("left out", "seed")}
+        for row, make in ROWS.get(which["training"], {}).items():
             begun = time.monotonic()
             prediction = make(head, latents)
             seconds = {"training seconds": training_seconds, "further seconds": time.monotonic() - begun}
-            results.append({"model": row, "left out": left_out, "seed": seed, **score(prediction, parts), **seconds})
+            results.append({"model": row, **split, **score(prediction, parts), **seconds})
         text = write_results(pd.DataFrame(results), args.out)
     if results:
         draw_trade_off(pd.DataFrame(results), args.out / "trade_off.png")

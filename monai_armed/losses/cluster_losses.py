@@ -82,7 +82,6 @@ class ClusterCrossEntropyLoss(_Loss):
         cluster = cluster.long()  # pandas' codes are int8, of which cross_entropy knows nothing
         check_index(cluster, logits.shape[1], owner="the adversary has")
         logits, counted = _for_class(logits, label)
-        cluster = cluster.long()
         known = counted & (cluster >= 0)
         if self.kind == "categorical":
             loss = F.cross_entropy(logits, cluster.clamp(min=0), reduction="none")
