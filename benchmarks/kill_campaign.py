@@ -35,6 +35,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -176,9 +177,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if usual.same(changed.folder):
                 raise RuntimeError(f"{bundle}: other settings give the same weights, so nothing could be told.")
             turns = list(zip(range(arguments.kills), itertools.cycle(SITUATIONS)))
-            for row in pool.map(
-                lambda turn, b=bundle, f=folder, u=usual, c=changed: one_kill(b, f, *turn, arguments.seed, u, c), turns
-            ):
+            kill = partial(one_kill, bundle, folder, seed=arguments.seed, usual=usual, changed=changed)
+            for row in pool.map(lambda turn, kill=kill: kill(*turn), turns):
                 counts[str(row["situation"]), str(row["verdict"])] += 1
                 print("| " + " | ".join(str(value) for value in row.values()) + " |", flush=True)
     print()

@@ -51,7 +51,7 @@ class Draw(NamedTuple):
 
     def part(self, index: np.ndarray) -> Draw:
         """Some of the samples."""
-        return Draw(*(values[index] for values in self[:-1]), self.b)
+        return self._replace(**{name: getattr(self, name)[index] for name in ("x", "cluster", "label", "fixed")})
 
 
 def simulate(seed: int, num_clusters: int = NUM_CLUSTERS, num_samples: int = NUM_SAMPLES) -> tuple[Draw, Draw]:

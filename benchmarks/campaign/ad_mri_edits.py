@@ -61,7 +61,7 @@ def volume(change: Callable[[np.ndarray], np.ndarray], every: bool = False) -> C
 
     def edit(place: Place) -> None:
         for path in sorted(place.data.glob("sub-*/anat/*.nii.gz"))[: None if every else 1]:
-            image = nib.load(path)
+            image = nib.Nifti1Image.from_filename(path)
             changed = nib.Nifti1Image(change(np.asanyarray(image.dataobj)), image.affine)
             changed.header.set_xyzt_units("mm")
             nib.save(changed, path)
@@ -74,7 +74,7 @@ def header(change: Callable[[nib.Nifti1Image], object]) -> Callable[[Place], Non
 
     def edit(place: Place) -> None:
         for path in place.data.glob("sub-*/anat/*.nii.gz"):
-            image = nib.Nifti1Image(np.asanyarray(nib.load(path).dataobj), AFFINE)
+            image = nib.Nifti1Image(np.asanyarray(nib.Nifti1Image.from_filename(path).dataobj), AFFINE)
             image.header.set_xyzt_units("mm")
             change(image)
             nib.save(image, path)

@@ -99,7 +99,7 @@ def trainer_of(kind: str, network: torch.nn.Module, device: torch.device, option
         "amp_kwargs": {"dtype": torch.bfloat16} if option.amp else None,
     }
     if kind == "alternating":
-        adversary = list(network.adversary.parameters())  # type: ignore[union-attr, operator]
+        adversary = list(network.adversary.parameters())
         held = {id(parameter) for parameter in adversary}
         rest = [parameter for parameter in network.parameters() if id(parameter) not in held]
         second = torch.optim.NAdam(adversary, 1e-4)

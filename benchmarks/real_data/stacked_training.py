@@ -59,8 +59,8 @@ def train_penalised(
         state dict of each network.
     """
     network, loss = copy.deepcopy(networks[0]).train(), copy.deepcopy(losses[0])
-    theta, buffers = stack_module_state([n.train() for n in networks])  # type: ignore[arg-type]
-    phi, _ = stack_module_state(list(losses))  # type: ignore[arg-type]
+    theta, buffers = stack_module_state([n.train() for n in networks])
+    phi, _ = stack_module_state(list(losses))
     trained = {name for name, p in network.named_parameters() if p.requires_grad}
     penalised = [n for n in theta if n.startswith("network.") and n.endswith("weight")]
     weight = torch.as_tensor(decay, dtype=x.dtype)
