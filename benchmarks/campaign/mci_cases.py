@@ -95,7 +95,7 @@ TRAIN = table(
         goes_on(told("031", trained)),
         values("SITE", lambda s: s.where([i % 60 > 2 for i in range(len(s))], "0" + s)),
     ),
-    ("one-site", "all of one site", says("site"), values("SITE", lambda sites: "31")),
+    ("one-site", "all of one site", says("only seen cluster"), values("SITE", lambda sites: "31")),
     ("few", "12 subjects", says("few|subjects"), visits(lambda given: given[:36])),
     ("no-follow-up", "no visit at 24 months", says("m24"), visits(lambda given: given[given["VISCODE"] != "m24"])),
     ("all-stable", "nobody converts", says("label"), at_follow_up(lambda dx: dx.where(dx == "x", "MCI"))),

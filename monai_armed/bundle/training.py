@@ -87,9 +87,14 @@ class Training:
         Train, and write the model.
 
         Raises:
-            ValueError: when another process trains into the folder, training is to go on from another one, the samples
-                do not fill a batch, or the network diverges.
+            ValueError: when there is but one cluster, another process trains into the folder, training is to go on from
+                another one, the samples do not fill a batch, or the network diverges.
         """
+        if len(names := self.record["clusters"]) == 1:
+            raise ValueError(
+                f"{names[0]!r} is the only seen cluster: how clusters differ needs at least two: give data of more, or "
+                "call more of them seen."
+            )
         with claimed(self.folder, self.checkpoint.folder) if is_main_process() else nullcontext():
             if self.init_from is not None:
                 load_fitting(self.network, self.init_from, self.record["clusters"], self.trainer.state.device)

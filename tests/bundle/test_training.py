@@ -102,6 +102,13 @@ def test_samples_that_do_not_fill_a_batch(tmp_path):
         run.run()
 
 
+def test_a_single_cluster_is_refused(tmp_path):
+    run = training(tmp_path)
+    run.record = {**run.record, "clusters": ["a"]}
+    with pytest.raises(ValueError, match="'a' is the only seen cluster: how clusters differ needs at least two"):
+        run.run()
+
+
 def test_a_network_that_takes_no_cluster_has_no_z_predictor(tmp_path):
     run = training(tmp_path, DFNN(3))
     run.run()

@@ -27,7 +27,7 @@ from monai_armed.data.held_out import held_out
 from monai_armed.data.names import name_key
 from monai_armed.data.reading import reading_options
 from monai_armed.data.sample_marks import KEYS, short_hash, study_name
-from monai_armed.data.splits import check_several_clusters, split_by_subject, split_seen_unseen
+from monai_armed.data.splits import split_by_subject, split_seen_unseen
 from monai_armed.data.table import class_labels
 from monai_armed.metrics.youden import youden_metrics
 from monai_armed.studies.mci.adnimerge import CATEGORIES, NUMBERS, conversion_subjects, parse_adnimerge, read_adnimerge
@@ -83,8 +83,8 @@ def mci_partitions(
 
     Raises:
         FileNotFoundError: when there is no such table.
-        ValueError: when the table is not as described, the subjects of seen sites are too few to be divided or of a
-            single site, or ``seen_sites`` are not those of the data or the trained model.
+        ValueError: when the table is not as described, the subjects of seen sites are too few to be divided, or
+            ``seen_sites`` are not those of the data or the trained model.
     """
     columns = reading_options(reading, TABLE)
     diagnoses = columns.pop("diagnoses", None)
@@ -119,7 +119,6 @@ def _seen(
         counts = Counter(item["site"] for item in items)
         seen_sites = sorted(counts, key=lambda site: (-counts[site], site))[: max(1, num_seen)]  # ties: by name
     seen, unseen = split_seen_unseen(items, seen_sites)
-    check_several_clusters(sorted({item["site"] for item in seen}), "site", dataset or "the simulated study")
     return seen, unseen
 
 
