@@ -109,9 +109,14 @@ def weight_faults(bundle: Path, ignored: Collection[str] = ()) -> Iterator[str]:
 
     Yields:
         file and what is wrong, in words: weights that no ``SHA256SUMS`` beside them lists or that are not those which
-        it lists, what is more than tensors, numbers and text, such as a pickled module, and what picklescan finds.
+        it lists, a ``SHA256SUMS`` of weights that are not there, what is more than tensors, numbers and text, such as
+        a pickled module, and what picklescan finds.
     """
-    weights = [path for path in parts_of(bundle, ignored) if path.suffix.lower() in WEIGHTS and path.is_file()]
+    files = [path for path in parts_of(bundle, ignored) if path.is_file()]
+    weights = [path for path in files if path.suffix.lower() in WEIGHTS]
+    for sums in (path for path in files if path.name == SUMS):
+        if sums.parent not in {path.parent for path in weights}:
+            yield f"{sums.relative_to(bundle).as_posix()}: the weights that it lists are not there: get the bundle anew"
     for path in weights:
         name = path.relative_to(bundle).as_posix()
         sums = path.parent / SUMS

@@ -152,6 +152,7 @@ EVIL_FILES = {
     "a picture with a script": (lambda b: (b / "docs" / "x.svg").write_text("<svg/>"), "x.svg: files of this kind"),
     "weights that were exchanged": (lambda b: torch.save({}, b / "models" / "model.pt"), "not the file that was"),
     "weights without a sum": (lambda b: (b / "models" / "SHA256SUMS").unlink(), "no SHA256SUMS"),
+    "absent weights": (lambda b: (b / "models" / "model.pt").unlink(), "SHA256SUMS: the weights that it lists are not"),
     "further weights": (lambda b: torch.save({}, b / "models" / "other.pt"), "other.pt: no SHA256SUMS"),
     "a script": (lambda b: (b / "net.py").write_text("1"), "net.py: files of this kind"),
     "a library": (lambda b: (b / "models" / "op.so").write_bytes(b"1"), "op.so: files of this kind"),
