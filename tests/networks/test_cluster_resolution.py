@@ -69,3 +69,27 @@ def test_cluster_that_is_no_tensor():
     net, x, cluster = wrapped("DFNN")
     with pytest.raises(ValueError, match="must be a tensor of indices or a dict of such by factor, got list"):
         net(x, cluster.tolist())
+
+
+@pytest.mark.parametrize("max_entropy", [None, 0.9])
+@pytest.mark.parametrize("adapted_to", [0, 1])
+def test_who_knows_one_cluster_infers_none(max_entropy, adapted_to):
+    clusters = ClusterResolution(1)
+    clusters.attach_z_predictor(that_says(torch.ones(1)), max_entropy)
+    clusters.factors["cluster"] += adapted_to
+    assert clusters.infer(torch.rand(3, 2)).tolist() == [[0.0] * (1 + adapted_to)] * 3
+
+
+def test_guessing_is_guessing_of_what_the_z_predictor_knows():
+    clusters = ClusterResolution(2)
+    clusters.attach_z_predictor(that_says(torch.full((2,), 0.5)), 0.9)
+    clusters.factors["cluster"] += 2  # adapted to two more: ln 2 / ln 4 is but .5
+    assert clusters.infer(torch.rand(3, 2)).tolist() == [[0.0] * 4] * 3
+
+
+def that_says(z: torch.Tensor) -> torch.nn.Module:
+    class Says(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return z.expand(len(x), -1)
+
+    return Says()

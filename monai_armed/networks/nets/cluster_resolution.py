@@ -103,7 +103,7 @@ class ClusterResolution(nn.Module):
     def infer(self, x: torch.Tensor) -> torch.Tensor:
         """
         Soft assignment (B, C) of samples (B, ...) by the Z-predictor, which must be attached; a row of zeros, the
-        population, where its entropy is above ``max_entropy``.
+        population, where its entropy is above ``max_entropy``, and where it knows one cluster alone.
         """
         if self.z_predictor is None:
             raise ValueError(
@@ -111,12 +111,13 @@ class ClusterResolution(nn.Module):
             )
         with torch.no_grad():
             z = self.z_predictor(x)
-        if z.shape[1] < self.num_clusters:  # clusters that were adapted to are not among the inferred
-            z = F.pad(z, (0, self.num_clusters - z.shape[1]))
-        if self.max_entropy is not None:
-            entropy = torch.special.entr(z).sum(dim=1, keepdim=True) / math.log(self.num_clusters)
+        inferred = z.shape[1]
+        if inferred == 1:
+            z = torch.zeros_like(z)  # who knows one cluster alone cannot say that a new one is like it
+        elif self.max_entropy is not None:
+            entropy = torch.special.entr(z).sum(dim=1, keepdim=True) / math.log(inferred)
             z = torch.where(entropy > self.max_entropy, torch.zeros_like(z), z)
-        return z
+        return F.pad(z, (0, self.num_clusters - inferred))  # clusters that were adapted to are not among the inferred
 
     def forward(self, x: torch.Tensor, cluster: Clusters = None, unknown: str | None = None) -> dict[str, torch.Tensor]:
         """
