@@ -16,6 +16,7 @@ import torch
 from wrapped_networks import set_random, wrapped
 
 from monai_armed.networks import DFNN, ZPredictor
+from monai_armed.networks.nets.cluster_resolution import ClusterResolution
 
 
 def test_unknown_clusters_by_policy():
