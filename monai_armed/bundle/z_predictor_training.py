@@ -84,6 +84,9 @@ class ZPredictorTraining:
             print("the Z-predictor is not calibrated: no sample is held out for validation.")
             return z_predictor
         logits, cluster = (torch.cat(parts) for parts in zip(*batches))
+        if logits.shape[1] == 1:
+            print("the Z-predictor knows one cluster alone and infers none: others are predicted as the population.")
+            return z_predictor
         temperature = z_predictor.calibrate(logits, cluster)
         z = (logits / temperature).softmax(dim=1)
         print(

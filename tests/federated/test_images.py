@@ -92,3 +92,11 @@ def test_without_a_held_out_sample_the_z_predictor_is_not_calibrated(overrides, 
     training.trainer.run()
     training.finish()
     assert "the Z-predictor is not calibrated: no sample is held out" in capsys.readouterr().out
+
+
+def test_a_hospital_of_one_site_has_nothing_to_infer(overrides, tmp_path, capsys):
+    parser = hospital_config(hospitals_study(AD_MRI, overrides), tmp_path, 0, len(SITES))
+    training = parser.get_parsed_content("z_predictor#training")
+    training.trainer.run()
+    training.finish()
+    assert "the Z-predictor knows one cluster alone and infers none" in capsys.readouterr().out
