@@ -18,8 +18,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.stats import norm, t
 
+from .degrees import degrees_of_freedom, fixed_covariance
 from .design import Design
 from .effect_errors import with_component_errors
 from .intervals import component_intervals
@@ -86,16 +87,44 @@ class MixedModelFit:
         Fixed effects.
 
         Args:
-            level: of Wald's confidence interval.
+            level: of Wald's confidence interval, with quantiles of Student's t.
 
         Returns:
-            a row for each: ``effect``, ``estimate``, ``se``, ``z``, ``low``, ``high``; NaN where an effect cannot be
-            told from those before it.
+            a row for each: ``effect``, ``estimate``, ``se``, ``z`` (their ratio), ``df`` of the interval, ``low``,
+            ``high``; NaN where an effect cannot be told from those before it. The degrees of freedom are, of Gaussian
+            labels, Satterthwaite's, as in lmerTest; of others, and where a variance component is 0, those by
+            containment: of what does not vary within clusters, the clusters less the number of such effects, and
+            infinite of what does and has no random slope. See :py:mod:`monai_armed.mixed_model.degrees`.
         """
         value, error = self.estimate.coefficients, self.estimate.errors
-        half = norm.ppf((1 + level) / 2) * error
-        columns = {"estimate": value, "se": error, "z": value / error, "low": value - half, "high": value + half}
+        half = t.ppf((1 + level) / 2, self._degrees) * error
+        columns = {"estimate": value, "se": error, "z": value / error, "df": self._degrees}
+        columns |= {"low": value - half, "high": value + half}
         return pd.DataFrame({"effect": self.design.x_names, **columns})
+
+    def vcov(self) -> pd.DataFrame:
+        """
+        Covariance matrix of the fixed effects, lme4's ``vcov``: the variance of a contrast ``c`` is ``c @ vcov @ c``.
+
+        Returns:
+            rows and columns by the names of the effects, without those that cannot be told from others; the roots of
+            its diagonal are the ``se`` of :py:meth:`fixef`.
+        """
+        names = self.reduced.x_names
+        return pd.DataFrame(fixed_covariance(self.reduced, self.marginal, self._reduced_estimate), names, names)
+
+    @property
+    def _degrees_by(self) -> str:
+        if self.likelihood != "gaussian":
+            return "by containment (clusters less effects of what varies between them)"
+        return "Satterthwaite's, at most those by containment where a variance component is 0"
+
+    @functools.cached_property
+    def _degrees(self) -> np.ndarray:
+        degrees = np.full(len(self.estimate.coefficients), np.nan)
+        found = degrees_of_freedom(self.reduced, self.marginal, self._reduced_estimate)
+        degrees[np.isfinite(self.estimate.coefficients)] = found
+        return degrees
 
     def VarCorr(self) -> pd.DataFrame:
         """
@@ -145,7 +174,9 @@ class MixedModelFit:
     @property
     def _reduced_estimate(self) -> Estimate:
         kept = np.isfinite(self.estimate.coefficients)
-        return self.estimate._replace(coefficients=self.estimate.coefficients[kept])
+        return self.estimate._replace(
+            coefficients=self.estimate.coefficients[kept], errors=self.estimate.errors[kept]
+        )
 
     @functools.cached_property
     def _wide(self) -> list[Moments]:
@@ -194,7 +225,8 @@ class MixedModelFit:
             f"{criterion} {-2 * self.log_likelihood:.1f}\n\n"
             f"Random effects:\n{_text(self.VarCorr())}\n"
             f"Number of obs: {len(self.design.y)}, groups: {groups}\n\n"
-            f"Fixed effects:\n{_text(self.fixef()[['effect', 'estimate', 'se', 'z']])}"
+            f"Fixed effects:\n{_text(self.fixef()[['effect', 'estimate', 'se', 'z', 'df']])}\n"
+            f"df of Student's t: {self._degrees_by}"
         )
 
 
