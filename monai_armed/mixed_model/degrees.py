@@ -10,7 +10,7 @@
 # limitations under the License.
 
 """
-Degrees of freedom of the fixed effects, and their covariance matrix.
+Degrees of freedom of the fixed effects.
 
 Few clusters tell the s.d. between clusters badly, so that an effect of what varies between clusters over its standard
 error is Student's t, not normal. Of Gaussian labels its degrees of freedom are Satterthwaite's, from how well the
@@ -28,7 +28,7 @@ from .design import Design, Factor
 from .marginal import Estimate, MarginalLikelihood
 from .standard_errors import moved
 
-__all__ = ["contained_degrees", "degrees_of_freedom", "fixed_covariance"]
+__all__ = ["contained_degrees", "degrees_of_freedom"]
 
 STEP = 0.02  # of theta, for the derivatives of a variance
 INSIDE = 1e-6  # share of a column's length that random effects may leave of it
@@ -83,25 +83,3 @@ def _inside(x: np.ndarray, factor: Factor, column: np.ndarray) -> tuple[np.ndarr
     left = [v - (np.bincount(factor.cluster, column * v, len(size)) / size)[factor.cluster] * column for v in x.T]
     inside = np.array([np.linalg.norm(rest) < INSIDE * np.linalg.norm(v) for rest, v in zip(left, x.T)], bool)
     return inside, int((squares > 0).sum())
-
-
-def fixed_covariance(design: Design, marginal: MarginalLikelihood, fit: Estimate) -> np.ndarray:
-    """
-    Covariance matrix (P, P) of the fixed effects, whose diagonal are the squares of the fit's errors: the correlation
-    of two effects is what the variance of their sum says, in units of their errors; of labels that are not Gaussian
-    with the uncertainty of the variance components, as the errors have it.
-    """
-    errors = marginal.errors(design, fit)
-    size, unit = len(errors), design._replace(x=design.x * errors)
-    correlation = np.eye(size)
-    for k in range(size - 1):
-        x, coefficients = unit.x.copy(), fit.coefficients / errors
-        x[:, k] -= x[:, k + 1 :].sum(1)  # so that the k-th is added to the coefficients after it
-        coefficients[k + 1 :] += coefficients[k]
-        sums = marginal.errors(unit._replace(x=x), fit._replace(coefficients=coefficients))[k + 1 :]
-        correlation[k, k + 1 :] = correlation[k + 1 :, k] = sums**2 / 2 - 1
-    covariance = correlation * np.outer(errors, errors)
-    if marginal.family != "gaussian" and (curvature := marginal.curvature(design, fit)) is not None:
-        covariance += curvature.slope @ curvature.covariance @ curvature.slope.T
-    scale = fit.errors / np.sqrt(np.diag(covariance))
-    return covariance * np.outer(scale, scale)

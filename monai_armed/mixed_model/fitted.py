@@ -20,9 +20,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, t
 
-from .degrees import degrees_of_freedom, fixed_covariance
+from .degrees import degrees_of_freedom
 from .design import Design
 from .effect_errors import with_component_errors
+from .fixed_covariance import fixed_covariance
 from .intervals import component_intervals
 from .marginal import Estimate, MarginalLikelihood, Moments
 
@@ -111,7 +112,8 @@ class MixedModelFit:
             its diagonal are the ``se`` of :py:meth:`fixef`.
         """
         names = self.reduced.x_names
-        return pd.DataFrame(fixed_covariance(self.reduced, self.marginal, self._reduced_estimate), names, names)
+        found = fixed_covariance(self.reduced, self.marginal, self._reduced_estimate, self.conditional)
+        return pd.DataFrame(found, names, names)
 
     @property
     def _degrees_by(self) -> str:

@@ -30,6 +30,7 @@ STARTS = (1.0, 0.1)  # s.d. of the effects, in units of the residual's, from whi
 LIFTS = (1.0, 0.1, 0.01)  # s.d. by which an effect that is 0 is tried
 RISES = 1e-6  # of the log-likelihood, that are worth another search
 PRECISE = 1e-6
+STEP = 0.005  # of the components, for the curvature
 
 
 class GaussianLikelihood:
@@ -77,7 +78,7 @@ class GaussianLikelihood:
 
     def curvature(self, design: Design, fit: Estimate) -> ThetaCurvature | None:
         """How well the components of a fit are known."""
-        return curvature_by_differences(design, self.profile, fit)
+        return curvature_by_differences(design, self.profile, fit, STEP)
 
     def modes(self, design: Design, fit: Estimate) -> list[Moments]:
         """Moments of the effects given the data and the fit."""

@@ -97,11 +97,6 @@ class QuadratureLikelihood:
         values, log_likelihood = _best_fixed(model, fit)
         return log_likelihood, values[: design.x.shape[1]]
 
-    def errors(self, design: Design, fit: Estimate) -> np.ndarray:
-        """Standard errors of the fixed effects with the components of a fit."""
-        model = self._model(design, design)
-        return np.sqrt(np.diag(_fixed_covariance(model, _values(model, fit))))
-
     def curvature(self, design: Design, fit: Estimate) -> ThetaCurvature | None:
         """How well the components of a fit are known, from the information of all parameters."""
         free = free_components(design, fit)

@@ -97,7 +97,10 @@ def reordered(design: Design, fit: Estimate, k: int, order: Sequence[int]) -> tu
 
 
 def curvature_by_differences(
-    design: Design, profile: Callable[[Design, Estimate], tuple[float, np.ndarray]], fit: Estimate
+    design: Design,
+    profile: Callable[[Design, Estimate], tuple[float, np.ndarray]],
+    fit: Estimate,
+    step: float = STEP,
 ) -> ThetaCurvature | None:
     """
     Curvature of a profile likelihood at a fit.
@@ -106,6 +109,7 @@ def curvature_by_differences(
         design: the design.
         profile: the likelihood's, as :py:class:`monai_armed.mixed_model.marginal.MarginalLikelihood` has it.
         fit: its maximum.
+        step: of the standardised components; a likelihood that is exact takes a smaller one.
 
     Returns:
         the curvature, or None with too many components, or where it is not that of a maximum.
@@ -114,7 +118,7 @@ def curvature_by_differences(
     if not free or len(free) > MOST:
         return None
     start, scale = component_values(design, fit, free)
-    width = STEP * scale
+    width = step * scale
 
     @functools.cache
     def at(*change: float) -> tuple[float, np.ndarray]:
