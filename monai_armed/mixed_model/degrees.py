@@ -25,6 +25,7 @@ from __future__ import annotations
 import numpy as np
 
 from .design import Design, Factor
+from .fixed_covariance import given_components
 from .marginal import Estimate, MarginalLikelihood
 from .standard_errors import moved
 
@@ -50,15 +51,16 @@ def degrees_of_freedom(design: Design, marginal: MarginalLikelihood, fit: Estima
     curvature = marginal.curvature(design, fit) if marginal.family == "gaussian" else None
     if curvature is None or not len(contained):
         return contained
-    steps = STEP * np.eye(len(curvature.theta))
-    ends = [
-        [marginal.errors(design, moved(fit, curvature.free, curvature.theta + sign * step)) ** 2 for sign in (1, -1)]
-        for step in steps
-    ]
-    slope = np.stack([(above - below) / (2 * STEP) for above, below in ends], 1)
+    free, theta = curvature.free, curvature.theta
+
+    def variance(values: np.ndarray) -> np.ndarray:
+        return np.diag(given_components(design, marginal.family, moved(fit, free, values)))
+
+    steps = STEP * np.eye(len(theta))
+    slope = np.stack([(variance(theta + step) - variance(theta - step)) / (2 * STEP) for step in steps], 1)
     uncertainty = np.einsum("pi,ij,pj->p", slope, curvature.covariance, slope)
-    found = 2 * marginal.errors(design, fit) ** 4 / uncertainty.clip(min=1e-300)
-    known = sum(kind == "variance" for kind, _, _ in curvature.free)
+    found = 2 * variance(theta) ** 2 / uncertainty.clip(min=1e-300)
+    known = sum(kind == "variance" for kind, _, _ in free)
     return found if known == sum(len(v) for v in fit.variances) else np.minimum(found, contained)
 
 

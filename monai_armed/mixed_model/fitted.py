@@ -176,9 +176,7 @@ class MixedModelFit:
     @property
     def _reduced_estimate(self) -> Estimate:
         kept = np.isfinite(self.estimate.coefficients)
-        return self.estimate._replace(
-            coefficients=self.estimate.coefficients[kept], errors=self.estimate.errors[kept]
-        )
+        return self.estimate._replace(coefficients=self.estimate.coefficients[kept], errors=self.estimate.errors[kept])
 
     @functools.cached_property
     def _wide(self) -> list[Moments]:

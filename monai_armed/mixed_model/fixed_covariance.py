@@ -27,7 +27,7 @@ from scipy.special import expit
 from .design import Design
 from .marginal import Estimate, MarginalLikelihood, Moments
 
-__all__ = ["fixed_covariance"]
+__all__ = ["fixed_covariance", "given_components"]
 
 
 def fixed_covariance(
@@ -46,7 +46,17 @@ def fixed_covariance(
         (P, P); with the uncertainty of the variance components, as the fit's standard errors have it, whose squares are
         the diagonal.
     """
-    weight = _weights(design, marginal.family, fit, modes)
+    covariance = given_components(design, marginal.family, fit, modes)
+    curvature = None if marginal.family == "gaussian" else marginal.curvature(design, fit)
+    if curvature is not None:
+        covariance = covariance + curvature.slope @ curvature.covariance @ curvature.slope.T
+    scale = fit.errors / np.sqrt(np.diag(covariance))
+    return covariance * np.outer(scale, scale)
+
+
+def given_components(design: Design, family: str, fit: Estimate, modes: Sequence[Moments] = ()) -> np.ndarray:
+    """The same with the variance components as if they were known; Gaussian labels need no modes."""
+    weight = _weights(design, family, fit, modes)
     parts = []
     for factor, low, variance in zip(design.factors, fit.lower, fit.variances):
         values, size = factor.z @ (low * np.sqrt(variance)), len(variance)
@@ -58,12 +68,7 @@ def fixed_covariance(
     z, x = csc_matrix(hstack(parts).multiply(root)), design.x * root
     cross = z.T @ x
     information = x.T @ x - cross.T @ splu(csc_matrix(z.T @ z + eye(z.shape[1]))).solve(cross)
-    covariance = np.linalg.inv(information)
-    curvature = None if marginal.family == "gaussian" else marginal.curvature(design, fit)
-    if curvature is not None:
-        covariance = covariance + curvature.slope @ curvature.covariance @ curvature.slope.T
-    scale = fit.errors / np.sqrt(np.diag(covariance))
-    return covariance * np.outer(scale, scale)
+    return np.linalg.inv(information)
 
 
 def _weights(design: Design, family: str, fit: Estimate, modes: Sequence[Moments]) -> np.ndarray:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 __all__ = ["Label", "read_label"]
 
@@ -50,6 +51,8 @@ def read_label(response: Any, family: str) -> Label:
         return Label(values[:, 0] / values[:, 1], values[:, 1].astype(float))
     if words is not None:
         return _of_words(values, name, [str(word) for word in words], family)
+    if family not in ("bernoulli", "binomial", "ordinal") and pd.api.types.is_bool_dtype(response.design_matrix):
+        raise ValueError(f"the label {name!r} is True or False: take family='bernoulli', not {family!r}.")
     values = values.astype(float)
     if values.ndim > 1:
         raise ValueError(f"the label {name!r} has {values.shape[1]} columns: a mixed model has one.")

@@ -71,11 +71,6 @@ class GaussianLikelihood:
         found = self._model(design).at(_relative(fit), fit.residual)
         return found.log_likelihood, found.coefficients
 
-    def errors(self, design: Design, fit: Estimate) -> np.ndarray:
-        """Standard errors of the fixed effects with the components of a fit."""
-        found = self._model(design).at(_relative(fit), fit.residual)
-        return found.residual * np.sqrt(np.diag(found.spread))
-
     def curvature(self, design: Design, fit: Estimate) -> ThetaCurvature | None:
         """How well the components of a fit are known."""
         return curvature_by_differences(design, self.profile, fit, STEP)

@@ -79,10 +79,6 @@ class GPBoostLikelihood(NamedTuple):
             model = _with_components(model, fit.variances, fit.residual)
         return model.log_likelihood(), coefficients
 
-    def errors(self, design: Design, fit: Estimate) -> np.ndarray:
-        """Standard errors of the fixed effects with the components of a fit."""
-        return _with_components(GroupedModel(design, self.family, fit.lower), fit.variances, fit.residual).errors()
-
     def curvature(self, design: Design, fit: Estimate) -> ThetaCurvature | None:
         """How well the components of a fit are known."""
         return curvature_by_differences(design, self.profile, fit)

@@ -83,9 +83,6 @@ class MarginalLikelihood(Protocol):
     def profile(self, design: Design, fit: Estimate) -> tuple[float, np.ndarray]:
         """Log-likelihood with the variance components of ``fit`` and the fixed effects best then, and these."""
 
-    def errors(self, design: Design, fit: Estimate) -> np.ndarray:
-        """Standard errors of the fixed effects with the variance components of ``fit``."""
-
     def curvature(self, design: Design, fit: Estimate) -> ThetaCurvature | None:
         """How well the variance components are known at a fit; None where it is no maximum, or they are too many."""
 
