@@ -166,10 +166,11 @@ def from_formula(
         formula: such as ``"y ~ age * sex + offset(log_time) + (1 + age | site) + (1 | site:subject)"``, in the grammar
             of formulae, bambi's parser, with ``(age || site)`` for effects that do not correlate.
         data: the table, a row a sample.
-        family: of the labels: ``"gaussian"``, ``"bernoulli"`` (numbers 0 and 1, True and False, or two words, of which the
-            first by the alphabet or the order of the categories is the failure), ``"binomial"`` (``p(successes, trials)``, or shares
-            with the trials as weights), ``"poisson"``, ``"negative_binomial"`` or ``"ordinal"`` (whole numbers or
-            categories in their order).
+        family: of the labels: ``"gaussian"``, ``"bernoulli"`` (numbers 0 and 1, True and False, or two words, of which
+            the first by the alphabet or the order of the categories is the failure), ``"binomial"``
+            (``p(successes, trials)``, or shares with the trials as weights), ``"poisson"``, ``"negative_binomial"`` or
+            ``"ordinal"`` (whole numbers or categories in their order). True and False are never taken for numbers of
+            another family.
         hidden_channels: of the network that takes the place of the linear fixed effects; by default it is linear.
         offset: column that is added to the logits.
         weights: column of weights.
