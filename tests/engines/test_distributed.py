@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -76,7 +77,8 @@ def _half(rank: int, folder: str, find_unused: bool, confusion: bool) -> None:
     half = {name: value[8 * rank :][:8] for name, value in _batch().items()}
     net = _train([half], {"find_unused_parameters": find_unused}, confusion)
     torch.save(net.state_dict(), f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    torch.distributed.barrier()
+    os._exit(0)  # gloo's threads have waited for those of a process that was gone already, in destroy_process_group
 
 
 if __name__ == "__main__":

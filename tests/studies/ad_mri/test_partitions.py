@@ -119,8 +119,7 @@ def test_one_class_and_few_subjects_get_a_sentence(table, tmp_path):
 
 
 def test_a_hospital_may_have_one_site(table, tmp_path):
-    rows = pd.read_csv(table)
-    rows[rows["site"] == "s1"].to_csv(tmp_path / "site.csv", index=False)
+    pd.read_csv(table).assign(site="s1", site_role="seen").to_csv(tmp_path / "site.csv", index=False)
     assert ad_mri_partitions(tmp_path / "site.csv")["sites"] == ["s1"]
 
 
