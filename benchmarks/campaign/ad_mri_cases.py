@@ -118,7 +118,7 @@ TRAIN = table(
         rows(lambda given: pd.concat([given, given[:1]])),
     ),
     ("one-class", "all are CN", says("label|class|diagnosis"), rows(lambda given: given.assign(diagnosis="CN"))),
-    ("one-site", "all of one site", says("only seen cluster"), rows(lambda given: given.assign(site="002"))),
+    ("one-site", "all of one site", says("site"), rows(lambda given: given.assign(site="002"))),
     ("twelve", "12 subjects", says("subjects|split|few|partition"), rows(lambda given: given[:12])),
     ("role", "a role that is none", says("site_role"), first("site_role", "maybe")),
     (
@@ -200,7 +200,7 @@ SETTINGS = table(
             ("image_size", "big", says("size")),
             ("pixel_size", 0, says("pixel_size|positive")),
             ("seen_sites", "['002','nosuch']", says("nosuch")),
-            ("seen_sites", "002", says("only seen cluster")),
+            ("seen_sites", "002", says("got 8: give more subjects")),
             ("seen_sites", "[]", says("seen")),
             ("seen_sites", "[2,5]", says("16 subjects are too few")),
             ("seen_sites", "['002']", says("site|subjects")),

@@ -166,7 +166,7 @@ SETTINGS = table(
             ("image_size", 0, says("size")),
             ("image_size", -64, says("size")),
             ("seen_batches", "['150312','nosuch']", says("nosuch")),
-            ("seen_batches", "150312", says("only seen cluster")),
+            ("seen_batches", "150312", says("only seen batch")),
             ("seen_batches", "['150312']", says("two|only")),
             ("seen_batches", "[]", says("seen")),
             ("batch_size", 1, says("batch_size|two images")),

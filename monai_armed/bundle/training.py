@@ -27,6 +27,7 @@ from monai_armed.bundle.model_file import read_record, write_model
 from monai_armed.bundle.models import load_fitting, load_part, takes_cluster
 from monai_armed.bundle.run_lock import claimed
 from monai_armed.bundle.z_predictor_training import ZPredictorTraining
+from monai_armed.data.splits import check_several_clusters
 from monai_armed.handlers.training_checkpoint import TrainingCheckpoint, load_state, load_weights, read_checkpoint
 from monai_armed.metrics.calibration_file import CALIBRATION
 from monai_armed.networks.training_distance import LEAST, TrainingDistance, fit_training_distance
@@ -90,11 +91,7 @@ class Training:
             ValueError: when there is but one cluster, another process trains into the folder, training is to go on from
                 another one, the samples do not fill a batch, or the network diverges.
         """
-        if len(names := self.record["clusters"]) == 1:
-            raise ValueError(
-                f"{names[0]!r} is the only seen cluster: how clusters differ needs at least two: give data of more, or "
-                "call more of them seen."
-            )
+        check_several_clusters(self.record["clusters"], "cluster", "the training data")
         with claimed(self.folder, self.checkpoint.folder) if is_main_process() else nullcontext():
             if self.init_from is not None:
                 load_fitting(self.network, self.init_from, self.record["clusters"], self.trainer.state.device)

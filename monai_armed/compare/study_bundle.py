@@ -56,6 +56,7 @@ from monai.bundle import ConfigParser
 from monai_armed.bundle.config_ids import bundle_ids
 from monai_armed.bundle.config_values import check_values, check_whole_numbers
 from monai_armed.data.reading import READING
+from monai_armed.data.splits import check_several_clusters
 from monai_armed.metrics.youden import youden_metrics
 
 __all__ = ["BASE_MODEL", "Samples", "StudyBundle", "evaluated", "seen_samples"]
@@ -229,8 +230,8 @@ class StudyBundle:
         All samples of a setting, checked.
 
         Raises:
-            ValueError: when the bundle has no partitions, no clusters, no groups to keep together, or other labels
-                than 0, 1 and beside both -1.
+            ValueError: when the bundle has no partitions, no clusters or a single one, no groups to keep together, or
+                other labels than 0, 1 and beside both -1.
         """
         options, parser = self.options, self.config("train", BASE_MODEL, setting)
         partitions = evaluated(parser, "partitions") if "partitions" in parser else {}
@@ -245,6 +246,7 @@ class StudyBundle:
                 "another cluster_key in configs/compare.json, or compare models on clustered data."
             )
         samples.cluster = np.array([item[key] for item in seen])
+        check_several_clusters(np.unique(samples.cluster).tolist(), key, f"the bundle {self.root}")
         samples.label = np.array([int(np.ravel(item[options["label_key"]])[0]) for item in seen])
         if (found := set(samples.label.tolist())) - {0, 1} and found != {-1, 0, 1}:
             raise ValueError(

@@ -24,7 +24,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from .folds import shuffled_groups
 from .names import name_key
 
-__all__ = ["split_by_subject", "split_seen_unseen"]
+__all__ = ["check_several_clusters", "split_by_subject", "split_seen_unseen"]
 
 DataList = list[dict[str, Any]]
 
@@ -179,6 +179,25 @@ def split_seen_unseen(
     if both := sorted(site for site, chosen in roles_of if chosen and (site, False) in roles_of):
         raise ValueError(f"{role_key} calls the sites {both} both 'seen' and 'unseen': give each site one role.")
     return seen, [item for item, chosen in zip(datalist, is_seen, strict=True) if not chosen]
+
+
+def check_several_clusters(names: Sequence[str], what: str, dataset: Any) -> None:
+    """
+    See that more than one cluster is seen.
+
+    Args:
+        names: of the seen clusters.
+        what: a cluster is, such as ``"site"``.
+        dataset: the data, for the error message.
+
+    Raises:
+        ValueError: when there is one only.
+    """
+    if len(names) == 1:
+        raise ValueError(
+            f"{names[0]!r} is the only seen {what} of {dataset}; effects of the {what} need at least two: give data of "
+            f"more, or call more of them seen."
+        )
 
 
 def _names(datalist: Sequence[dict[str, Any]], site_key: str) -> list[str]:

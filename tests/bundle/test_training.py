@@ -105,7 +105,7 @@ def test_samples_that_do_not_fill_a_batch(tmp_path):
 def test_a_single_cluster_is_refused(tmp_path):
     run = training(tmp_path)
     run.record = {**run.record, "clusters": ["a"]}
-    with pytest.raises(ValueError, match="'a' is the only seen cluster: how clusters differ needs at least two"):
+    with pytest.raises(ValueError, match="'a' is the only seen cluster of the training data; effects of the cluster"):
         run.run()
 
 

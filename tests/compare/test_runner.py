@@ -333,6 +333,8 @@ def test_bad_input_is_named_before_anything_is_trained(bundle, tmp_path, monkeyp
     one = f"$dict((k, {kept}) for k, v in {SPLIT}.items())"
     change(bundle, "train", imports=IMPORT, partitions=one)
     expect_error(good, capsys, "class")
+    change(bundle, "train", imports=IMPORT, partitions=one.replace("d['label'][0]", "d['cluster']"))
+    expect_error(good, capsys, "is the only seen cluster of the bundle")
     change(bundle, "train", partitions=[])
     expect_error(good, capsys, "no id 'partitions'")
     change(bundle, "compare", colour="red")

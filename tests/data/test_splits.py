@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from monai_armed.data import split_by_subject, split_seen_unseen
+from monai_armed.data.splits import check_several_clusters
 from monai_armed.studies.ad_mri.cohort import draw_cohort
 
 
@@ -135,3 +136,9 @@ def test_a_subject_at_two_sites_stays_together_and_is_named():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         split_by_subject(items[::2])
+
+
+def test_a_single_cluster_is_refused():
+    check_several_clusters(["a", "b"], "site", "study")
+    with pytest.raises(ValueError, match="'a' is the only seen site of study; effects of the site need at least two"):
+        check_several_clusters(["a"], "site", "study")

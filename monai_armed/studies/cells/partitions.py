@@ -25,7 +25,7 @@ import numpy as np
 from monai_armed.data.held_out import held_out
 from monai_armed.data.reading import READING, reading_options
 from monai_armed.data.sample_marks import study_name
-from monai_armed.data.splits import split_seen_unseen
+from monai_armed.data.splits import check_several_clusters, split_seen_unseen
 from monai_armed.studies.cells.images import read_cells
 
 __all__ = ["LEAST_CELLS", "cell_partitions"]
@@ -77,7 +77,7 @@ def cell_partitions(
         :py:func:`monai_armed.data.sample_marks.study_name`.
 
     Raises:
-        ValueError: when a seen batch has a single cell or no image, both
+        ValueError: when fewer than two batches are seen, a seen batch has a single cell or no image, both
             ``seen_batches`` and ``min_cells`` are given, ``seen_batches`` are not those of the trained model, or there
             is nothing that it was not trained on.
     """
@@ -100,6 +100,7 @@ def cell_partitions(
     if single:
         raise ValueError(f"the seen batches {single} have a single cell; make them unseen, for two are needed.")
     batches = sorted({item["batch"] for item in seen})
+    check_several_clusters(batches, "batch", dataset_dir)
     partitions = _deal_cells(seen, seed)
     _warn_of_few_cells(partitions["train"])
     _warn_of_missing_labels(partitions)

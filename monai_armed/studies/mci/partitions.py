@@ -104,22 +104,19 @@ def mci_partitions(
     if trained is not None:
         parts, sites = held_out(items, trained, study, seen=seen_sites), list(trained["clusters"])
     else:
-        seen, unseen = _seen(items, num_seen, seen_sites, dataset)
+        seen, unseen = _seen(items, num_seen, seen_sites)
         train, val, test = split_by_subject(seen, (0.8, 0.1, 0.1), split_seed)
         parts = {"train": train, "val": val, "test": test, "unseen": unseen}
         sites = sorted({item["site"] for item in seen})
     return {**{name: _indexed(part, sites) for name, part in parts.items()}, "sites": sites, **about}
 
 
-def _seen(
-    items: Sequence[dict[str, Any]], num_seen: int, seen_sites: Collection[str] | None, dataset: Any
-) -> tuple[list, list]:
+def _seen(items: Sequence[dict[str, Any]], num_seen: int, seen_sites: Collection[str] | None) -> tuple[list, list]:
     """The subjects of the seen sites, and the others."""
     if seen_sites is None:
         counts = Counter(item["site"] for item in items)
         seen_sites = sorted(counts, key=lambda site: (-counts[site], site))[: max(1, num_seen)]  # ties: by name
-    seen, unseen = split_seen_unseen(items, seen_sites)
-    return seen, unseen
+    return split_seen_unseen(items, seen_sites)
 
 
 def _contents(subjects: pd.DataFrame) -> list[str]:

@@ -101,6 +101,13 @@ def test_which_batches_are_seen(tmp_path):
         cell_partitions(folder, seen_batches=["150301"], min_cells=2)
 
 
+@pytest.mark.parametrize("number, given", [(1, {}), (3, {"seen_batches": ["b0"]}), (3, {})])
+def test_a_single_seen_batch_is_refused(tmp_path, number, given):
+    folder = csv_folder(tmp_path, study_rows(4, number, frames=1, seen=1))
+    with pytest.raises(ValueError, match=r"'b0' is the only seen batch of .*; effects of the batch need at least two"):
+        cell_partitions(folder, **given)
+
+
 def test_a_partition_without_a_label_is_named(tmp_path):
     folder = named_folder(tmp_path, [("150301", "m405"), ("150302", "m405")] * 5)
     with pytest.warns(UserWarning, match="train has no image with label 0; val has no image with label 0; test has"):
